@@ -1,0 +1,3 @@
+//! Records ⇄ bytes, exactly as `man/firn-repository.7` says. Not for: keys, input or output.
+
+pub mod tree;

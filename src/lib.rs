@@ -1,0 +1,26 @@
+//! firn keeps encrypted, deduplicated snapshots of files and shows them as folders.
+//!
+//! The layers, each of which may only look downwards:
+//!
+//! ```text
+//! main → cli → backup · restore · check · mount ──→ firn-fuse → fuser
+//!                └──────→ view → repository → format · chunk · store → os · id · error · progress
+//! ```
+//!
+//! `format` (records ⇄ bytes), `chunk` (content ⇄ sealed blocks) and `store` (named objects somewhere) do not know one
+//! another; `repository` is the only place where a record is encoded, sealed and stored.
+
+pub mod backup;
+pub mod check;
+pub mod chunk;
+pub mod cli;
+pub mod error;
+pub mod format;
+pub mod id;
+pub mod mount;
+pub mod os;
+pub mod progress;
+pub mod repository;
+pub mod restore;
+pub mod store;
+pub mod view;

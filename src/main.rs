@@ -1,0 +1,3 @@
+//! The program: hands over to `firn::cli`. Not for: anything else.
+
+fn main() {}

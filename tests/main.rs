@@ -1,0 +1,3 @@
+//! The one integration-test binary; each folder beside this file is a question that it answers.
+
+mod support;
