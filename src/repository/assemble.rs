@@ -1,0 +1,129 @@
+//! Collects small chunks into solid blocks, each thread for itself. Not for: compressing, sealing or storing them (see `writer`).
+//!
+//! Memory: at most `OPEN_BLOCKS` unfinished blocks of 512 KiB a thread.
+
+use super::writer::Writer;
+use crate::error::Result;
+use crate::format::block;
+use crate::format::message::ChunkKind;
+use crate::id::ChunkId;
+
+/// A chunk of at least this many bytes has a block of its own.
+pub const SOLID_LIMIT: usize = 128 << 10;
+/// A solid block is closed once its chunks have this many bytes.
+pub const SOLID_TARGET: usize = 512 << 10;
+/// And once it has this many chunks, so that decoding one stays quick.
+const SOLID_CHUNKS: usize = 4096;
+/// Unfinished blocks of different groups kept open by one thread.
+const OPEN_BLOCKS: usize = 4;
+/// Private chunks are padded to a power of two of at least this many bytes.
+const PRIVATE_MIN: usize = 4096;
+
+/// Chunks of different groups never share a block: compressing the files of strangers together would tell each of them
+/// something about the other's (as CRIME did).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Content owned by this user.
+    Owner(u32),
+    /// Content whose very length is a secret (keys, password files): a padded, uncompressed block of its own.
+    Private,
+    /// Tree pages, list pages, attribute sets.
+    Metadata,
+}
+
+/// What a thread of a backup hands its chunks to.
+#[derive(Debug)]
+pub struct Assembler<'w> {
+    writer: &'w Writer,
+    open: Vec<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    group: Group,
+    kind: ChunkKind,
+    bytes: Vec<u8>,
+    chunks: Vec<(ChunkId, u32)>,
+}
+
+/// A block whose body is complete, to be compressed and sealed.
+#[derive(Debug)]
+pub struct RawBlock {
+    /// What its chunks are.
+    pub kind: ChunkKind,
+    /// The body, padding included.
+    pub body: Vec<u8>,
+    /// Ids and lengths of its chunks.
+    pub chunks: Vec<(ChunkId, u32)>,
+    /// Must not be compressed.
+    pub private: bool,
+}
+
+impl<'w> Assembler<'w> {
+    /// One for the calling thread.
+    pub fn new(writer: &'w Writer) -> Self {
+        Assembler { writer, open: Vec::new() }
+    }
+
+    /// Computes the chunk's id and stores the chunk unless the repository has it. Returns the id and whether it is new.
+    pub fn add(&mut self, kind: ChunkKind, group: Group, chunk: &[u8]) -> Result<(ChunkId, bool)> {
+        let id = self.writer.repository().keyring().chunk_id(kind, chunk);
+        if !self.writer.claim(&id, chunk.len())? {
+            return Ok((id, false));
+        }
+        let entry = (id, chunk.len() as u32);
+        if group == Group::Private && chunk.len() < SOLID_LIMIT {
+            let mut body = block::head(&[entry.1]);
+            body.extend_from_slice(chunk);
+            body.resize(body.len().next_power_of_two().max(PRIVATE_MIN), 0);
+            self.writer.deliver(RawBlock { kind, body, chunks: vec![entry], private: true })?;
+        } else if chunk.len() >= SOLID_LIMIT {
+            let mut body = block::head(&[entry.1]);
+            body.reserve_exact(chunk.len());
+            body.extend_from_slice(chunk);
+            self.writer.deliver(RawBlock { kind, body, chunks: vec![entry], private: false })?;
+        } else {
+            self.add_solid(kind, group, chunk, entry)?;
+        }
+        Ok((id, true))
+    }
+
+    fn add_solid(&mut self, kind: ChunkKind, group: Group, chunk: &[u8], entry: (ChunkId, u32)) -> Result<()> {
+        let at = match self.open.iter().position(|open| open.group == group && open.kind == kind) {
+            Some(at) => at,
+            None => {
+                if self.open.len() == OPEN_BLOCKS {
+                    let oldest = self.open.remove(0);
+                    self.writer.deliver(oldest.close())?;
+                }
+                self.open.push(Open { group, kind, bytes: Vec::with_capacity(SOLID_TARGET), chunks: Vec::new() });
+                self.open.len() - 1
+            }
+        };
+        let open = &mut self.open[at];
+        open.bytes.extend_from_slice(chunk);
+        open.chunks.push(entry);
+        if open.bytes.len() >= SOLID_TARGET || open.chunks.len() >= SOLID_CHUNKS {
+            let full = self.open.remove(at);
+            self.writer.deliver(full.close())?;
+        }
+        Ok(())
+    }
+
+    /// Closes all unfinished blocks.
+    pub fn flush(&mut self) -> Result<()> {
+        for open in self.open.drain(..) {
+            self.writer.deliver(open.close())?;
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    fn close(self) -> RawBlock {
+        let lengths: Vec<u32> = self.chunks.iter().map(|(_, length)| *length).collect();
+        let mut body = block::head(&lengths);
+        body.extend_from_slice(&self.bytes);
+        RawBlock { kind: self.kind, body, chunks: self.chunks, private: false }
+    }
+}

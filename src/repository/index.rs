@@ -1,0 +1,373 @@
+//! Which pack and block hold a chunk: the repository's index segments, kept as sorted tables on local disk.
+//! Not for: whether a chunk is alive (only snapshots say that), or whether its pack still exists.
+//!
+//! Memory: one segment (16 MiB) while loading, then the tables' filters (1.3 bytes a chunk) and page caches.
+
+use super::keyring::Keyring;
+use super::table::{Origin, PackInfo, Row, Table, TableWriter, prefix};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::bounds::MAX_RECORD;
+use crate::format::header::Kind;
+use crate::format::index::Segment;
+use crate::id::{ChunkId, ObjectName, RepositoryId};
+use crate::progress::Progress;
+use crate::store::{ObjectKey, ObjectKind, Store};
+use quick_cache::sync::Cache;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// More tables than this are merged; each look-up asks them all.
+const MAX_TABLES: usize = 8;
+/// Pack records kept in memory; a record has about 300 bytes.
+const CACHED_PACKS: usize = 8192;
+
+/// A place of a chunk, in the terms of this index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Which table.
+    pub table: u32,
+    /// Which pack of the table.
+    pub pack: u32,
+    /// Which block of the pack.
+    pub block: u32,
+}
+
+/// The index of a repository as of one moment.
+#[derive(Debug)]
+pub struct Index {
+    tables: Vec<Table>,
+    pack_cache: Cache<(u32, u32), Arc<PackInfo>>,
+    /// Segments that could not be read, and why.
+    pub damaged: Vec<(ObjectName, Error)>,
+    /// Segments that count, in no order.
+    pub segments: Vec<ObjectName>,
+}
+
+/// Which packs a writer may rely on: those that are stored with the right size and not condemned by a prune.
+/// One bit a pack.
+#[derive(Debug, Default)]
+pub struct Usable(Vec<Vec<bool>>);
+
+impl Usable {
+    /// Whether a chunk at this place may be relied on.
+    pub fn contains(&self, place: Place) -> bool {
+        self.0.get(place.table as usize).and_then(|packs| packs.get(place.pack as usize)).copied().unwrap_or(false)
+    }
+}
+
+impl Index {
+    /// Lists the store's segments and brings the tables in `folder` up to date with them.
+    pub fn load(keyring: &Keyring, store: &dyn Store, folder: &Path, progress: &dyn Progress) -> Result<Index> {
+        fs::create_dir_all(folder)
+            .map_err(|error| Error::io(format!("The cache folder \"{}\" cannot be made", folder.display()), error))?;
+        let mut listed = HashSet::new();
+        store.list(ObjectKind::Index, &mut |object| {
+            listed.insert(ObjectName::parse(&object.name)?);
+            Ok(())
+        })?;
+        let mut loader = Loader { keyring, store, folder, repository: keyring.repository(), tables: Vec::new(), damaged: Vec::new() };
+        loader.open_tables(&listed);
+        loader.load_missing(&listed, progress)?;
+        loader.merge_small()?;
+        let mut segments = Vec::new();
+        for (_, table) in &loader.tables {
+            segments.extend(table.origins().iter().map(|origin| origin.segment));
+        }
+        Ok(Index {
+            tables: loader.tables.into_iter().map(|(_, table)| table).collect(),
+            pack_cache: Cache::new(CACHED_PACKS),
+            damaged: loader.damaged,
+            segments,
+        })
+    }
+
+    /// Chunks in the index, counting copies.
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(Table::rows).sum()
+    }
+
+    /// Calls `each` with every place of a chunk until it returns false.
+    pub fn find(&self, id: &ChunkId, each: &mut dyn FnMut(Place) -> bool) -> Result<()> {
+        let mut go_on = true;
+        for (number, table) in self.tables.iter().enumerate() {
+            table.find(id, &mut |pack, block| {
+                go_on = each(Place { table: number as u32, pack, block });
+                go_on
+            })?;
+            if !go_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known about the pack at `place`.
+    pub fn pack(&self, place: Place) -> Result<Arc<PackInfo>> {
+        self.pack_cache.get_or_insert_with(&(place.table, place.pack), || {
+            self.tables[place.table as usize].pack(place.pack).map(Arc::new)
+        })
+    }
+
+    /// Calls `each` for every pack that the index names. A pack in several tables comes several times.
+    pub fn for_each_pack(&self, each: &mut dyn FnMut(PackInfo) -> Result<()>) -> Result<()> {
+        for table in &self.tables {
+            for number in 0..table.pack_count() {
+                each(table.pack(number)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the index with what the store lists, less the marked packs.
+    pub fn usable(&self, stored: &StoredPacks, marked: &HashSet<ObjectName>) -> Result<Usable> {
+        let mut usable = Vec::with_capacity(self.tables.len());
+        for table in &self.tables {
+            let mut packs = Vec::with_capacity(table.pack_count() as usize);
+            for number in 0..table.pack_count() {
+                let pack = table.pack(number)?;
+                packs.push(stored.has(&pack) && !marked.contains(&pack.name));
+            }
+            usable.push(packs);
+        }
+        Ok(Usable(usable))
+    }
+}
+
+/// The packs that a store lists, with their sizes. Memory: about 60 bytes a pack.
+#[derive(Debug, Default)]
+pub struct StoredPacks(HashMap<(bool, ObjectName), u64>);
+
+impl StoredPacks {
+    /// Lists both pack folders.
+    pub fn list(store: &dyn Store) -> Result<StoredPacks> {
+        let mut packs = HashMap::new();
+        for (kind, is_tree) in [(ObjectKind::Data, false), (ObjectKind::Tree, true)] {
+            store.list(kind, &mut |object| {
+                packs.insert((is_tree, ObjectName::parse(&object.name)?), object.size);
+                Ok(())
+            })?;
+        }
+        Ok(StoredPacks(packs))
+    }
+
+    /// Whether the pack is stored with the size that the index states.
+    pub fn has(&self, pack: &PackInfo) -> bool {
+        self.0.get(&(pack.is_tree, pack.name)) == Some(&pack.size)
+    }
+
+    /// The size of a stored pack.
+    pub fn size(&self, is_tree: bool, name: &ObjectName) -> Option<u64> {
+        self.0.get(&(is_tree, *name)).copied()
+    }
+
+    /// All of them: whether it is a tree pack, its name, its size.
+    pub fn iter(&self) -> impl Iterator<Item = (bool, ObjectName, u64)> + '_ {
+        self.0.iter().map(|((is_tree, name), size)| (*is_tree, *name, *size))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Fetches one segment and decodes it.
+pub fn read_segment(keyring: &Keyring, store: &dyn Store, name: ObjectName) -> Result<Segment> {
+    let key = ObjectKey::new(ObjectKind::Index, name);
+    let bytes = store.get(&key, MAX_RECORD)?;
+    if super::keyring::object_name(&bytes) != name {
+        return Err(Error::damaged(format!("The index segment \"{key}\" does not have the bytes that its name promises")));
+    }
+    let body = keyring
+        .open_record(Kind::IndexSegment, bytes)
+        .map_err(|error| error.context(format!("The index segment \"{key}\" cannot be opened")))?;
+    Segment::decode(&body).map_err(|error| error.context(format!("The index segment \"{key}\" cannot be decoded")))
+}
+
+struct Loader<'a> {
+    keyring: &'a Keyring,
+    store: &'a dyn Store,
+    folder: &'a Path,
+    repository: RepositoryId,
+    tables: Vec<(PathBuf, Table)>,
+    damaged: Vec<(ObjectName, Error)>,
+}
+
+impl Loader<'_> {
+    /// Opens the tables that are whole and made only from segments that still count; removes all others.
+    fn open_tables(&mut self, listed: &HashSet<ObjectName>) {
+        let Ok(entries) = fs::read_dir(self.folder) else { return };
+        let mut candidates = Vec::new();
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "table")) {
+            match Table::open(&path, &self.repository) {
+                Ok(table) => candidates.push((path, table)),
+                // Somebody else's merge may have removed it meanwhile; damage is removed here. Both only cost a rebuild.
+                Err(_) => drop(fs::remove_file(&path)),
+            }
+        }
+        let replaced: HashSet<ObjectName> = candidates
+            .iter()
+            .flat_map(|(_, table)| table.origins())
+            .filter(|origin| listed.contains(&origin.segment))
+            .flat_map(|origin| origin.replaces.iter().copied())
+            .collect();
+        // The largest first, so that a merged table wins over its parts left behind by a crash.
+        candidates.sort_by_key(|(_, table)| Reverse(table.origins().len()));
+        let mut covered = HashSet::new();
+        for (path, table) in candidates {
+            let counts = |origin: &Origin| {
+                listed.contains(&origin.segment) && !replaced.contains(&origin.segment) && !covered.contains(&origin.segment)
+            };
+            if table.origins().iter().all(counts) {
+                covered.extend(table.origins().iter().map(|origin| origin.segment));
+                self.tables.push((path, table));
+            } else {
+                drop(fs::remove_file(&path));
+            }
+        }
+    }
+
+    fn load_missing(&mut self, listed: &HashSet<ObjectName>, progress: &dyn Progress) -> Result<()> {
+        let mut covered: HashSet<ObjectName> = HashSet::new();
+        let mut replaced: HashSet<ObjectName> = HashSet::new();
+        for origin in self.tables.iter().flat_map(|(_, table)| table.origins()) {
+            covered.insert(origin.segment);
+            replaced.extend(&origin.replaces);
+        }
+        let mut missing: Vec<ObjectName> = listed.iter().filter(|name| !covered.contains(*name)).copied().collect();
+        missing.sort();
+        if missing.len() > MAX_TABLES {
+            progress.stage("reading the index");
+        }
+        let mut built: BTreeMap<ObjectName, (PathBuf, Table)> = BTreeMap::new();
+        for name in missing {
+            if replaced.contains(&name) {
+                continue;
+            }
+            match read_segment(self.keyring, self.store, name) {
+                Ok(segment) => {
+                    replaced.extend(&segment.replaces);
+                    let table = self.build(name, segment)?;
+                    built.insert(name, table);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => self.damaged.push((name, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        // A segment read before the one that replaces it was known, or a table opened before, steps back now.
+        let stale = |table: &Table| table.origins().iter().any(|origin| replaced.contains(&origin.segment));
+        self.tables.extend(built.into_values());
+        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.tables).into_iter().partition(|(_, table)| stale(table));
+        self.tables = kept;
+        let mut again = Vec::new();
+        for (path, table) in gone {
+            again.extend(table.origins().iter().map(|origin| origin.segment).filter(|name| !replaced.contains(name)));
+            drop(fs::remove_file(&path));
+        }
+        for name in again {
+            let segment = read_segment(self.keyring, self.store, name)?;
+            let table = self.build(name, segment)?;
+            self.tables.push(table);
+        }
+        Ok(())
+    }
+
+    fn build(&self, name: ObjectName, segment: Segment) -> Result<(PathBuf, Table)> {
+        let origins = [Origin { segment: name, replaces: segment.replaces }];
+        let packs = segment.packs.into_iter().map(|pack| {
+            Ok(Arc::new(PackInfo { name: pack.name, is_tree: pack.is_tree, epoch: pack.epoch, size: pack.size, frames: pack.frames }))
+        });
+        let chunks = segment.chunks;
+        self.write(&origins, chunks.len() as u64, &mut packs.into_iter(), |writer| {
+            for (id, pack, block) in &chunks {
+                writer.push(Row { prefix: prefix(id), pack: *pack, block: *block })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes a table under a name that follows from its origins: two processes doing the same write the same file.
+    fn write(
+        &self,
+        origins: &[Origin],
+        rows: u64,
+        packs: &mut dyn Iterator<Item = Result<Arc<PackInfo>>>,
+        fill: impl FnOnce(&mut TableWriter) -> Result<()>,
+    ) -> Result<(PathBuf, Table)> {
+        let mut hasher = blake3::Hasher::new();
+        for origin in origins {
+            hasher.update(&origin.segment.0);
+        }
+        let name = hasher.finalize().to_hex();
+        let path = self.folder.join(format!("{name}.table"));
+        let temporary = self.folder.join(format!(".{name}.{}.new", std::process::id()));
+        let failed = |error| Error::io(format!("The local index \"{}\" cannot be written", path.display()), error);
+        let file = File::options().write(true).create(true).truncate(true).open(&temporary).map_err(failed)?;
+        let mut writer = TableWriter::new(file, rows);
+        let written = fill(&mut writer).and_then(|()| writer.finish(&self.repository, packs, origins));
+        let opened = written.and_then(|()| Table::open(&temporary, &self.repository));
+        match opened.and_then(|table| fs::rename(&temporary, &path).map_err(failed).map(|()| table)) {
+            Ok(table) => Ok((path, table)),
+            Err(error) => {
+                drop(fs::remove_file(&temporary));
+                Err(error)
+            }
+        }
+    }
+
+    /// Merges the smallest tables once there are more than `MAX_TABLES`; streams, so memory stays at a page a table.
+    fn merge_small(&mut self) -> Result<()> {
+        while self.tables.len() > MAX_TABLES {
+            self.tables.sort_by_key(|(_, table)| Reverse(table.rows()));
+            let parts = self.tables.split_off(self.tables.len() - MAX_TABLES);
+            let mut origins: Vec<Origin> = parts.iter().flat_map(|(_, table)| table.origins().to_vec()).collect();
+            origins.sort_by_key(|origin| origin.segment);
+            let rows = parts.iter().map(|(_, table)| table.rows()).sum();
+            let mut packs = parts.iter().flat_map(|(_, table)| (0..table.pack_count()).map(|n| table.pack(n).map(Arc::new)));
+            let merged = self.write(&origins, rows, &mut packs, |writer| merge_rows(&parts, writer))?;
+            drop(packs);
+            for (path, _) in &parts {
+                if *path != merged.0 {
+                    drop(fs::remove_file(path));
+                }
+            }
+            self.tables.push(merged);
+        }
+        Ok(())
+    }
+}
+
+fn merge_rows(parts: &[(PathBuf, Table)], writer: &mut TableWriter) -> Result<()> {
+    let mut bases = Vec::with_capacity(parts.len());
+    let mut base = 0;
+    for (_, table) in parts {
+        bases.push(base);
+        base += table.pack_count();
+    }
+    let mut scans: Vec<_> = parts.iter().map(|(_, table)| table.scan()).collect();
+    let mut heap = BinaryHeap::new();
+    let mut advance = |number: usize, heap: &mut BinaryHeap<Reverse<(Row, usize)>>| -> Result<()> {
+        if let Some(row) = scans[number].next() {
+            let mut row = row?;
+            row.pack += bases[number];
+            heap.push(Reverse((row, number)));
+        }
+        Ok(())
+    };
+    for number in 0..parts.len() {
+        advance(number, &mut heap)?;
+    }
+    while let Some(Reverse((row, number))) = heap.pop() {
+        writer.push(row)?;
+        advance(number, &mut heap)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! Seals and opens objects: which secret, which header, which frame. Not for: where objects are stored, or what packs hold.
+
+use crate::chunk::compress::{Compressor, Decompressor, Encoded};
+use crate::chunk::id::IdKeys;
+use crate::chunk::seal::ObjectKeys;
+use crate::chunk::secret::Secret;
+use crate::error::{Error, Result};
+use crate::format::bounds::MAX_BODY;
+use crate::format::frame::{self, FRAME_OVERHEAD, FrameTag};
+use crate::format::header::{HEADER_LEN, Header, Kind};
+use crate::format::key_slot::Secrets;
+use crate::format::message::{ChunkKind, Codec, MESSAGE_HEAD_LEN, MessageHead};
+use crate::format::padding::padme;
+use crate::id::{ChunkId, ObjectName, RepositoryId};
+use std::cell::RefCell;
+use zeroize::Zeroizing;
+
+thread_local! {
+    // Contexts are expensive to make and hold no secrets beyond the call; one of each a thread.
+    static DECOMPRESSOR: RefCell<Option<Decompressor>> = const { RefCell::new(None) };
+    static RECORD_COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
+}
+
+/// The level at which records (index segments, snapshots) are compressed; they are small and read often.
+const RECORD_LEVEL: i32 = 3;
+
+/// The unlocked secrets of a repository and what follows from them.
+pub struct Keyring {
+    secrets: Secrets,
+    ids: IdKeys,
+}
+
+/// The header of one object, as stored, and the keys that follow from it.
+#[derive(Clone)]
+pub struct Opened {
+    /// The 96 bytes as stored; they are part of every frame's associated data.
+    pub header: [u8; HEADER_LEN],
+    /// The header's epoch.
+    pub epoch: u16,
+    /// The object's keys.
+    pub keys: ObjectKeys,
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keyring({:?})", self.repository())
+    }
+}
+
+impl Keyring {
+    /// A keyring from the secrets of a key slot.
+    pub fn new(secrets: Secrets) -> Self {
+        let ids = IdKeys::new(&Secret::new(secrets.chunk_id));
+        Keyring { secrets, ids }
+    }
+
+    /// The secrets, to wrap them for another key slot.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// The repository these keys belong to.
+    pub fn repository(&self) -> RepositoryId {
+        RepositoryId(self.secrets.repository)
+    }
+
+    /// A copy of the metadata secret.
+    pub fn metadata_secret(&self) -> Secret {
+        Secret::new(self.secrets.metadata)
+    }
+
+    /// A copy of the secret from which the chunker's table and the page cuts follow.
+    pub fn chunker_secret(&self) -> Secret {
+        Secret::new(self.secrets.chunker)
+    }
+
+    /// A secret for local state that never leaves this machine (names in the cache, hard-link groups).
+    pub fn local_secret(&self, context: &'static str) -> Secret {
+        Secret::kdf(context, &[&self.secrets.metadata, &self.secrets.repository])
+    }
+
+    /// The newest key epoch, used for new data packs.
+    pub fn newest_epoch(&self) -> u16 {
+        self.secrets.epochs.last().map_or(0, |(epoch, _)| *epoch)
+    }
+
+    /// The id of a chunk.
+    pub fn chunk_id(&self, kind: ChunkKind, chunk: &[u8]) -> ChunkId {
+        match kind {
+            ChunkKind::Content => self.ids.content(chunk),
+            ChunkKind::Tree => self.ids.tree(chunk),
+            ChunkKind::List => self.ids.list(chunk),
+            ChunkKind::Attributes => self.ids.attributes(chunk),
+        }
+    }
+
+    fn derive(&self, header: &Header) -> Result<([u8; 32], ObjectKeys)> {
+        let secret = if header.kind == Kind::DataPack {
+            let found = self.secrets.epochs.iter().find(|(epoch, _)| *epoch == header.epoch);
+            let (_, secret) = found.ok_or_else(|| {
+                Error::damaged(format!("it is sealed under key epoch {}, which this key does not hold", header.epoch))
+            })?;
+            Secret::new(*secret)
+        } else {
+            self.metadata_secret()
+        };
+        Ok(ObjectKeys::derive(&secret, &self.secrets.repository, &header.key_material(), &[]))
+    }
+
+    /// A fresh object of `kind` with a random salt.
+    pub fn create(&self, kind: Kind) -> Result<Opened> {
+        let epoch = if kind == Kind::DataPack { self.newest_epoch() } else { 0 };
+        let salt = Secret::random()?;
+        let mut header = Header { kind, epoch, salt: *salt.bytes(), commitment: [0; 32] };
+        let (commitment, keys) = self.derive(&header)?;
+        header.commitment = commitment;
+        Ok(Opened { header: header.encode(), epoch, keys })
+    }
+
+    /// Reads the header of a stored object and derives its keys; the commitment must agree.
+    pub fn open(&self, kind: Kind, bytes: &[u8]) -> Result<Opened> {
+        let raw = bytes.first_chunk::<HEADER_LEN>().ok_or_else(|| Error::damaged("it is shorter than a header"))?;
+        let header = Header::decode(raw)?;
+        if header.kind != kind {
+            return Err(Error::damaged(format!("it says it is a {:?}, not a {kind:?}", header.kind)));
+        }
+        let (commitment, keys) = self.derive(&header)?;
+        if !crate::chunk::seal::equal(&commitment, &header.commitment) {
+            return Err(Error::damaged("its header was not made with this repository's keys"));
+        }
+        Ok(Opened { header: *raw, epoch: header.epoch, keys })
+    }
+
+    /// Appends one sealed frame holding `message` to `out`.
+    pub fn seal_frame(&self, object: &Opened, tag: FrameTag, number: u64, message: &[u8], out: &mut Vec<u8>) {
+        let associated = frame::associated_data(tag, &self.repository(), &object.header, number);
+        let length = message.len() as u64;
+        let mask = object.keys.prf(&frame::mask_input(tag as u8, number));
+        let check = object.keys.prf(&frame::check_input(tag as u8, number, length));
+        out.reserve(message.len() + FRAME_OVERHEAD);
+        for (byte, mask) in (message.len() as u32).to_le_bytes().iter().zip(&mask) {
+            out.push(byte ^ mask);
+        }
+        out.extend_from_slice(&check[..4]);
+        let nonce_at = out.len();
+        out.extend_from_slice(&[0; 24]);
+        out.extend_from_slice(message);
+        let (nonce, poly) = object.keys.seal(&associated, &mut out[nonce_at + 24..]);
+        out[nonce_at..nonce_at + 24].copy_from_slice(&nonce);
+        out.extend_from_slice(&poly);
+    }
+
+    /// The message length of the frame that begins with these eight bytes, or `None` if no such frame begins here.
+    pub fn frame_length(&self, object: &Opened, tag: FrameTag, number: u64, masked: &[u8; 8]) -> Option<u32> {
+        let mask = object.keys.prf(&frame::mask_input(tag as u8, number));
+        let mut length = [0; 4];
+        for (out, (byte, mask)) in length.iter_mut().zip(masked.iter().zip(&mask)) {
+            *out = byte ^ mask;
+        }
+        let length = u32::from_le_bytes(length);
+        let check = object.keys.prf(&frame::check_input(tag as u8, number, u64::from(length)));
+        (check[..4] == masked[4..] && u64::from(length) <= frame::MAX_MESSAGE).then_some(length)
+    }
+
+    /// Opens a whole frame in place and returns its message, still compressed.
+    pub fn open_frame<'a>(
+        &self,
+        object: &Opened,
+        tag: FrameTag,
+        number: u64,
+        frame: &'a mut [u8],
+    ) -> Result<&'a mut [u8]> {
+        let masked = frame.first_chunk::<8>().ok_or_else(|| Error::damaged("a frame is cut short"))?;
+        let length = self
+            .frame_length(object, tag, number, masked)
+            .ok_or_else(|| Error::damaged(format!("no frame begins where frame {number} should")))?;
+        if frame.len() != length as usize + FRAME_OVERHEAD {
+            return Err(Error::damaged(format!("frame {number} has another length than its contents say")));
+        }
+        let associated = frame::associated_data(tag, &self.repository(), &object.header, number);
+        let (head, rest) = frame.split_at_mut(32);
+        let (text, poly) = rest.split_at_mut(length as usize);
+        let nonce: &[u8; 24] = head[8..].first_chunk().expect("a frame's head has 32 bytes");
+        let poly: &[u8; 16] = (&*poly).first_chunk().expect("what remains of a frame is its tag");
+        object
+            .keys
+            .open(&associated, nonce, text, poly)
+            .map_err(|_| Error::damaged(format!("frame {number} does not authenticate")))?;
+        Ok(text)
+    }
+
+    /// Seals a record: header, one frame, padding.
+    pub fn seal_record(&self, kind: Kind, body: &[u8]) -> Result<Vec<u8>> {
+        if body.len() as u64 > MAX_BODY {
+            return Err(Error::new(
+                crate::error::ErrorKind::Failed,
+                format!("a record of {} bytes is larger than the format allows", body.len()),
+            ));
+        }
+        let object = self.create(kind)?;
+        let message = RECORD_COMPRESSOR.with_borrow_mut(|slot| encode_message(slot, RECORD_LEVEL, None, body))?;
+        let mut out = object.header.to_vec();
+        self.seal_frame(&object, FrameTag::Record, 0, &message, &mut out);
+        let padded = padme(out.len() as u64) as usize;
+        let from = out.len();
+        out.resize(padded, 0);
+        object.keys.padding(&mut out[from..]);
+        Ok(out)
+    }
+
+    /// Opens a record of `kind` and returns its body.
+    pub fn open_record(&self, kind: Kind, mut bytes: Vec<u8>) -> Result<Zeroizing<Vec<u8>>> {
+        let object = self.open(kind, &bytes)?;
+        let masked = bytes[HEADER_LEN..].first_chunk::<8>().ok_or_else(|| Error::damaged("it is cut short"))?;
+        let length = self
+            .frame_length(&object, FrameTag::Record, 0, masked)
+            .ok_or_else(|| Error::damaged("no record follows its header"))? as usize;
+        let end = HEADER_LEN + FRAME_OVERHEAD + length;
+        if bytes.len() as u64 != padme(end as u64) {
+            return Err(Error::damaged("its size does not fit its content"));
+        }
+        let message = self.open_frame(&object, FrameTag::Record, 0, &mut bytes[HEADER_LEN..end])?;
+        let mut body = Zeroizing::new(Vec::new());
+        decode_message(message, None, &mut body)?;
+        Ok(body)
+    }
+}
+
+/// Compresses `body` and puts the message head before it.
+pub(super) fn encode_message(
+    slot: &mut Option<Compressor>,
+    level: i32,
+    kind: Option<ChunkKind>,
+    body: &[u8],
+) -> Result<Vec<u8>> {
+    let compressor = match slot {
+        Some(compressor) => compressor,
+        None => slot.insert(Compressor::new(level)?),
+    };
+    // The compressor appends behind the head, so that the result is never copied.
+    let mut message = vec![0; MESSAGE_HEAD_LEN];
+    let codec = match compressor.compress(body, &mut message)? {
+        Encoded::Zstd => Codec::Zstd,
+        Encoded::Raw => {
+            message.truncate(MESSAGE_HEAD_LEN);
+            message.extend_from_slice(body);
+            Codec::Raw
+        }
+    };
+    let head = MessageHead { codec, chunk_kind: kind, body_len: body.len() as u32 };
+    message[..MESSAGE_HEAD_LEN].copy_from_slice(&head.encode());
+    Ok(message)
+}
+
+/// The message of a body that must not be compressed (private blocks, whose length must say nothing).
+pub(super) fn raw_message(kind: ChunkKind, body: &[u8]) -> Vec<u8> {
+    let head = MessageHead { codec: Codec::Raw, chunk_kind: Some(kind), body_len: body.len() as u32 };
+    let mut message = head.encode().to_vec();
+    message.extend_from_slice(body);
+    message
+}
+
+/// Decodes a message into `body` (replaced) and returns the chunk kind it states; `kind`, if given, must agree.
+pub(super) fn decode_message(message: &[u8], kind: Option<ChunkKind>, body: &mut Vec<u8>) -> Result<Option<ChunkKind>> {
+    let head = MessageHead::decode(message)?;
+    if kind.is_some() && head.chunk_kind != kind {
+        return Err(Error::damaged("a block holds chunks of another kind"));
+    }
+    let payload = &message[MESSAGE_HEAD_LEN..];
+    match head.codec {
+        Codec::Raw => {
+            if payload.len() != head.body_len as usize {
+                return Err(Error::damaged("an uncompressed body has another length than stated"));
+            }
+            body.clear();
+            body.extend_from_slice(payload);
+        }
+        Codec::Zstd => DECOMPRESSOR.with_borrow_mut(|slot| -> Result<()> {
+            let decompressor = match slot {
+                Some(decompressor) => decompressor,
+                None => slot.insert(Decompressor::new()?),
+            };
+            decompressor.decompress(payload, head.body_len as usize, body)
+        })?,
+    }
+    Ok(head.chunk_kind)
+}
+
+/// The name under which these bytes are stored.
+pub fn object_name(bytes: &[u8]) -> ObjectName {
+    ObjectName(*blake3::hash(bytes).as_bytes())
+}

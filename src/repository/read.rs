@@ -1,0 +1,162 @@
+//! Reading chunks: which copy, through which cache, verified how. Not for: what chunks mean (see `view`).
+//!
+//! Memory: the block cache's bound, plus one block a reading thread. Concurrent requests for a block are joined.
+
+use super::Repository;
+use super::index::{Index, Place};
+use super::keyring::Opened;
+use super::pack::{Block, open_block, pack_folder};
+use super::table::PackInfo;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::header::{HEADER_LEN, Kind};
+use crate::format::message::ChunkKind;
+use crate::id::{ChunkId, ObjectName};
+use crate::store::ObjectKey;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// A decoded block, its chunks sorted by id.
+#[derive(Debug)]
+pub struct ReadBlock {
+    kind: ChunkKind,
+    body: Vec<u8>,
+    chunks: Vec<(ChunkId, Range<usize>)>,
+}
+
+impl ReadBlock {
+    fn new(block: Block) -> Self {
+        let mut chunks = block.chunks;
+        chunks.sort_by_key(|(id, _)| *id);
+        ReadBlock { kind: block.kind, body: block.body, chunks }
+    }
+
+    /// The chunk with this id and kind, if the block holds it.
+    pub fn chunk(&self, kind: ChunkKind, id: &ChunkId) -> Option<&[u8]> {
+        self.range(kind, id).map(|range| &self.body[range])
+    }
+
+    fn range(&self, kind: ChunkKind, id: &ChunkId) -> Option<Range<usize>> {
+        if self.kind != kind {
+            return None;
+        }
+        let at = self.chunks.binary_search_by_key(id, |(id, _)| *id).ok()?;
+        Some(self.chunks[at].1.clone())
+    }
+}
+
+/// A chunk's verified bytes, kept alive by the block they lie in.
+#[derive(Clone, Debug)]
+pub struct ChunkData {
+    block: Arc<ReadBlock>,
+    range: Range<usize>,
+}
+
+impl Deref for ChunkData {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.block.body[self.range.clone()]
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct BlockWeight;
+
+impl Weighter<(ObjectName, u32), Arc<ReadBlock>> for BlockWeight {
+    fn weight(&self, _: &(ObjectName, u32), block: &Arc<ReadBlock>) -> u64 {
+        (block.body.capacity() + 48 * block.chunks.capacity() + 128) as u64
+    }
+}
+
+pub(super) type BlockCache = Cache<(ObjectName, u32), Arc<ReadBlock>, BlockWeight>;
+
+/// Headers of packs whose keys are kept: about 300 bytes each.
+pub(super) const CACHED_HEADERS: usize = 8192;
+
+impl Repository {
+    /// The bytes of a chunk, authenticated and with its id recomputed. Every stored copy is tried before an error is returned.
+    pub fn chunk(&self, kind: ChunkKind, id: &ChunkId) -> Result<ChunkData> {
+        let index = self.index()?;
+        let mut places = Vec::new();
+        index.find(id, &mut |place| {
+            places.push(place);
+            true
+        })?;
+        let mut first_error = None;
+        for place in places {
+            let block = match self.block(&index, place) {
+                Ok(block) => block,
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                    continue;
+                }
+            };
+            if let Some(range) = block.range(kind, id) {
+                return Ok(ChunkData { block, range });
+            }
+            first_error.get_or_insert_with(|| Error::damaged("the index names a block that does not hold it"));
+        }
+        Err(match first_error {
+            Some(error) => {
+                let kind = if error.kind() == ErrorKind::NotFound { ErrorKind::Damaged } else { error.kind() };
+                error.with_kind(kind).context(format!("The chunk \"{id}\" cannot be read"))
+            }
+            None => Error::damaged(format!("The chunk \"{id}\" is not in the index")).with_hint(
+                "Run \"firn check\" to see what is damaged, and \"firn repair index\" if index segments were lost.",
+            ),
+        })
+    }
+
+    /// The decoded block at a place, from the cache or the store.
+    pub fn block(&self, index: &Index, place: Place) -> Result<Arc<ReadBlock>> {
+        let pack = index.pack(place)?;
+        self.blocks.get_or_insert_with(&(pack.name, place.block), || self.load_block(&pack, place.block).map(Arc::new))
+    }
+
+    /// Whether a block is in the cache already.
+    pub fn is_cached(&self, pack: &ObjectName, block: u32) -> bool {
+        self.blocks.contains_key(&(*pack, block))
+    }
+
+    fn load_block(&self, pack: &PackInfo, block: u32) -> Result<ReadBlock> {
+        let (offset, length) = pack.frame(block).ok_or_else(|| {
+            Error::damaged(format!("The index names block {block} of the pack \"{}\", which has fewer", pack.name))
+        })?;
+        let mut frame = vec![0; length as usize];
+        self.store().get_range(&pack_key(pack), offset, &mut frame)?;
+        self.decode_block(pack, block, &mut frame)
+    }
+
+    /// Decodes a frame that was read from `pack` (the frame is consumed in place).
+    pub fn decode_block(&self, pack: &PackInfo, block: u32, frame: &mut [u8]) -> Result<ReadBlock> {
+        let opened = self.opened(pack)?;
+        let block = open_block(self.keyring(), &opened, block, frame)
+            .map_err(|error| error.context(format!("Block {block} of the pack \"{}\" is damaged", pack_key(pack))))?;
+        Ok(ReadBlock::new(block))
+    }
+
+    /// The header and keys of a pack.
+    pub fn opened(&self, pack: &PackInfo) -> Result<Arc<Opened>> {
+        self.headers.get_or_insert_with(&pack.name, || {
+            let key = pack_key(pack);
+            let mut header = [0; HEADER_LEN];
+            self.store().get_range(&key, 0, &mut header)?;
+            self.keyring()
+                .open(pack_kind(pack.is_tree), &header)
+                .map(Arc::new)
+                .map_err(|error| error.context(format!("The header of the pack \"{key}\" is damaged")))
+        })
+    }
+}
+
+/// The header kind of a pack.
+pub fn pack_kind(is_tree: bool) -> Kind {
+    if is_tree { Kind::TreePack } else { Kind::DataPack }
+}
+
+/// Where a pack is stored.
+pub fn pack_key(pack: &PackInfo) -> ObjectKey {
+    ObjectKey::new(pack_folder(pack_kind(pack.is_tree)), pack.name)
+}

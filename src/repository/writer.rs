@@ -1,0 +1,500 @@
+//! A writer's session: the order of steps that keeps every acknowledged snapshot whole beside any number of other writers
+//! and pruners, without locks and without clocks. Not for: what is written (see `backup`).
+//!
+//! The order is that of CONCURRENCY in `man/firn-repository.7`. Three traps: the pin comes before everything; marks are
+//! listed before the index; snapshots are listed before revokes. Memory: `QUEUED_BLOCKS` blocks waiting to be sealed, the
+//! open packs, one pack a storing thread, and 40 bytes for each new chunk since the last index segment.
+
+use super::Repository;
+use super::assemble::RawBlock;
+use super::index::{Index, StoredPacks, Usable};
+use super::keyring::{encode_message, object_name, raw_message};
+use super::pack::{FinishedPack, PackBuilder, ReadyBlock, Salvaged, read_contents};
+use super::read::pack_kind;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::contents::Contents;
+use crate::format::coordination::{Mark, Pin, Tomb};
+use crate::format::header::Kind;
+use crate::format::index::{PackRecord, Segment};
+use crate::format::message::ChunkKind;
+use crate::format::snapshot::Snapshot;
+use crate::id::{ChunkId, ObjectName, SessionId};
+use crate::progress::Progress;
+use crate::store::{ObjectKey, ObjectKind};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Blocks waiting to be compressed and sealed; each has at most 8 MiB, usually 1.
+const QUEUED_BLOCKS: usize = 8;
+/// A new index segment at the latest after this many new chunks (40 bytes each) …
+const SEGMENT_CHUNKS: usize = 100_000;
+/// … or this long after the one before, so that an interrupted backup finds what it stored.
+const SEGMENT_AGE: Duration = Duration::from_secs(60);
+/// Data packs open at the same time; blocks are assigned at random, so that the store cannot follow the order of files.
+const OPEN_DATA_PACKS: usize = 2;
+const CLAIM_SHARDS: usize = 64;
+
+/// How a session writes.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// zstd level.
+    pub level: i32,
+    /// Threads that compress and seal.
+    pub threads: usize,
+    /// Nothing is put into the store; chunks are counted as if they were.
+    pub dry_run: bool,
+}
+
+/// What a session stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// New chunks.
+    pub chunks: u64,
+    /// Their bytes.
+    pub raw: u64,
+    /// Bytes of the packs and segments that were stored.
+    pub stored: u64,
+    /// New tree blobs' bytes among `raw`.
+    pub raw_metadata: u64,
+}
+
+/// A running session. Dropping it without `commit` or `abandon` leaves stored packs (found again by the next run) and a pin.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    blocks: Option<Sender<RawBlock>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    repository: Arc<Repository>,
+    options: WriterOptions,
+    session: SessionId,
+    pin: ObjectKey,
+    marked: HashSet<ObjectName>,
+    known: RwLock<Known>,
+    claims: Vec<Mutex<HashSet<ChunkId>>>,
+    open: Vec<Mutex<Option<PackBuilder>>>,
+    tree_open: Mutex<Option<PackBuilder>>,
+    next_open: AtomicU64,
+    segment: Mutex<Pending>,
+    flushing: Mutex<()>,
+    failure: Mutex<Option<Error>>,
+    failed: AtomicBool,
+    chunks: AtomicU64,
+    raw: AtomicU64,
+    raw_metadata: AtomicU64,
+    stored: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Known {
+    index: Arc<Index>,
+    usable: Usable,
+}
+
+#[derive(Debug)]
+struct Pending {
+    packs: Vec<(PackRecord, Contents)>,
+    chunks: usize,
+    since: Instant,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for PackBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PackBuilder")
+    }
+}
+
+impl Writer {
+    /// Steps 1 to 6: pins the session, reads marks, then the index, and finds out which packs may be relied on.
+    /// The caller lists snapshots and tombs (4) after this, then asks `is_revoked` for their sessions (5).
+    pub fn begin(repository: &Arc<Repository>, options: WriterOptions, progress: &dyn Progress) -> Result<Writer> {
+        repository.check_writable()?;
+        let session = SessionId::random()?;
+        let pin = ObjectKey::new(ObjectKind::Pin, session);
+        if !options.dry_run {
+            let body = Pin::new(session, repository.writer_id());
+            repository.put_json(Kind::Pin, &pin, &body)?;
+        }
+        let begun = Writer::begin_pinned(repository, options.clone(), session, pin.clone(), progress);
+        if begun.is_err() && !options.dry_run {
+            drop(repository.store().delete(&pin));
+        }
+        begun
+    }
+
+    fn begin_pinned(
+        repository: &Arc<Repository>,
+        options: WriterOptions,
+        session: SessionId,
+        pin: ObjectKey,
+        progress: &dyn Progress,
+    ) -> Result<Writer> {
+        let marked = read_marks(repository)?;
+        repository.reload_index(progress)?;
+        let index = repository.index()?;
+        let stored = StoredPacks::list(repository.store())?;
+        let usable = index.usable(&stored, &marked)?;
+        let data_packs = OPEN_DATA_PACKS.max(options.threads);
+        let shared = Arc::new(Shared {
+            repository: repository.clone(),
+            session,
+            pin,
+            marked,
+            known: RwLock::new(Known { index, usable }),
+            claims: (0..CLAIM_SHARDS).map(|_| Mutex::default()).collect(),
+            open: (0..data_packs).map(|_| Mutex::default()).collect(),
+            tree_open: Mutex::default(),
+            next_open: AtomicU64::new(0),
+            segment: Mutex::new(Pending { packs: Vec::new(), chunks: 0, since: Instant::now() }),
+            flushing: Mutex::default(),
+            failure: Mutex::default(),
+            failed: AtomicBool::new(false),
+            chunks: AtomicU64::new(0),
+            raw: AtomicU64::new(0),
+            raw_metadata: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            options,
+        });
+        if !shared.options.dry_run {
+            shared.adopt_orphans(&stored, progress)?;
+        }
+        let (blocks, queue) = bounded(QUEUED_BLOCKS);
+        let (packs, finished) = bounded(0);
+        let mut threads = Vec::new();
+        for _ in 0..shared.options.threads.max(1) {
+            let (sealing, queue, packs) = (shared.clone(), queue.clone(), packs.clone());
+            threads.push(std::thread::spawn(move || sealing.guard(|| sealing.seal_blocks(&queue, &packs))));
+            let (storing, finished) = (shared.clone(), finished.clone());
+            threads.push(std::thread::spawn(move || storing.guard(|| storing.store_packs(&finished))));
+        }
+        Ok(Writer { shared, blocks: Some(blocks), threads })
+    }
+
+    /// The repository that is written to.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.shared.repository
+    }
+
+    /// This session's id.
+    pub fn session(&self) -> SessionId {
+        self.shared.session
+    }
+
+    /// Whether a chunk is stored where it may be relied on, or will be by this session.
+    pub fn has(&self, id: &ChunkId) -> Result<bool> {
+        Ok(lock(self.shared.claim_shard(id)).contains(id) || self.shared.is_stored(id)?)
+    }
+
+    /// Whether the caller must deliver this chunk: true exactly once for a chunk that the repository lacks.
+    pub fn claim(&self, id: &ChunkId, length: usize) -> Result<bool> {
+        if self.shared.is_stored(id)? || !lock(self.shared.claim_shard(id)).insert(*id) {
+            return Ok(false);
+        }
+        self.shared.chunks.fetch_add(1, Ordering::Relaxed);
+        self.shared.raw.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Hands over a block to be sealed and stored; waits while the queue is full.
+    pub fn deliver(&self, block: RawBlock) -> Result<()> {
+        if block.kind != ChunkKind::Content {
+            self.shared.raw_metadata.fetch_add(block.body.len() as u64, Ordering::Relaxed);
+        }
+        if self.shared.options.dry_run {
+            return Ok(());
+        }
+        let queue = self.blocks.as_ref().expect("the queue is closed only when the writer ends");
+        if self.shared.failed.load(Ordering::Acquire) || queue.send(block).is_err() {
+            return Err(self.shared.take_failure());
+        }
+        Ok(())
+    }
+
+    /// What was stored so far.
+    pub fn written(&self) -> Written {
+        self.shared.written()
+    }
+
+    /// Makes everything delivered so far durable and indexed.
+    fn drain(&mut self) -> Result<()> {
+        drop(self.blocks.take());
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+        // Only now may the unfinished packs be closed: no thread pushes into them any more.
+        std::thread::scope(|scope| {
+            for slot in self.shared.open.iter().chain([&self.shared.tree_open]) {
+                if let Some(pack) = lock(slot).take() {
+                    scope.spawn(|| self.shared.guard(|| self.shared.store_pack(pack)));
+                }
+            }
+        });
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(self.shared.take_failure());
+        }
+        self.shared.flush_segment()
+    }
+
+    /// Ends the session with a snapshot: packs, index, snapshot, in this order, each durable before the next; then the
+    /// second look at the revokes. Only after `Ok` may success be reported.
+    pub fn commit(mut self, build: impl FnOnce(Written) -> Snapshot) -> Result<(ObjectName, Snapshot, Written)> {
+        let drained = self.drain();
+        let repository = self.shared.repository.clone();
+        let committed = drained.and_then(|()| {
+            let snapshot = build(self.shared.written());
+            if self.shared.options.dry_run {
+                return Ok((ObjectName([0; 32]), snapshot));
+            }
+            let name = repository.put_snapshot(&snapshot)?;
+            if self.is_revoked(self.shared.session)? {
+                let tomb = Tomb::new(name);
+                repository.put_json(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, name), &tomb)?;
+                return Err(Error::new(
+                    ErrorKind::Failed,
+                    "This backup was revoked by a prune while it ran (it had shown no sign of life for days); its snapshot does not count",
+                )
+                .with_hint("Run the backup again; it reuses what is stored."));
+            }
+            Ok((name, snapshot))
+        });
+        self.unpin();
+        let (name, snapshot) = committed?;
+        Ok((name, snapshot, self.shared.written()))
+    }
+
+    /// Ends the session without a snapshot; what was stored is indexed, so that the next run finds it.
+    pub fn abandon(mut self) -> Result<Written> {
+        let drained = self.drain();
+        self.unpin();
+        drained.map(|()| self.shared.written())
+    }
+
+    fn unpin(&self) {
+        if !self.shared.options.dry_run {
+            // A pin left behind only makes a prune wait; it is no reason to fail.
+            drop(self.shared.repository.store().delete(&self.shared.pin));
+        }
+    }
+
+    /// Whether a session may no longer commit.
+    pub fn is_revoked(&self, session: SessionId) -> Result<bool> {
+        let mut revoked = false;
+        let wanted = session.to_string();
+        self.shared.repository.store().list(ObjectKind::Revoke, &mut |object| {
+            revoked |= object.name == wanted;
+            Ok(())
+        })?;
+        Ok(revoked)
+    }
+}
+
+/// The packs that unfinished prunes have condemned. An unreadable mark condemns unknown packs: writing then is not safe.
+fn read_marks(repository: &Repository) -> Result<HashSet<ObjectName>> {
+    let mut names = Vec::new();
+    repository.store().list(ObjectKind::Mark, &mut |object| {
+        names.push(object.name);
+        Ok(())
+    })?;
+    let mut marked = HashSet::new();
+    for name in names {
+        let key = ObjectKey::new(ObjectKind::Mark, &name);
+        match repository.get_json::<Mark>(Kind::Mark, &key) {
+            Ok(mark) => marked.extend(mark.packs),
+            // Removed between listing and reading: its prune has ended, and what it deleted is no longer listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error.context(format!("The mark \"{key}\" of a prune cannot be read, so it is unknown which packs are about to be deleted"))
+                    .with_hint("Let the prune finish or run it again; then remove the damaged mark."));
+            }
+        }
+    }
+    Ok(marked)
+}
+
+impl Shared {
+    fn claim_shard(&self, id: &ChunkId) -> &Mutex<HashSet<ChunkId>> {
+        &self.claims[usize::from(id.0[31]) % CLAIM_SHARDS]
+    }
+
+    fn is_stored(&self, id: &ChunkId) -> Result<bool> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let mut stored = false;
+        known.index.find(id, &mut |place| {
+            stored = known.usable.contains(place);
+            !stored
+        })?;
+        Ok(stored)
+    }
+
+    fn written(&self) -> Written {
+        Written {
+            chunks: self.chunks.load(Ordering::Relaxed),
+            raw: self.raw.load(Ordering::Relaxed),
+            raw_metadata: self.raw_metadata.load(Ordering::Relaxed),
+            stored: self.stored.load(Ordering::Relaxed),
+        }
+    }
+
+    fn take_failure(&self) -> Error {
+        lock(&self.failure).take().unwrap_or_else(|| Error::new(ErrorKind::Failed, "Writing to the repository had failed before"))
+    }
+
+    /// Runs a thread's work; an error or a panic stops the session.
+    fn guard(&self, work: impl FnOnce() -> Result<()>) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "A writing thread panicked; this is a defect of firn")));
+        if let Err(error) = outcome {
+            lock(&self.failure).get_or_insert(error);
+            self.failed.store(true, Ordering::Release);
+        }
+    }
+
+    fn seal_blocks(&self, queue: &Receiver<RawBlock>, packs: &Sender<PackBuilder>) -> Result<()> {
+        let mut compressor = None;
+        let config = self.repository.config();
+        while let Ok(block) = queue.recv() {
+            if self.failed.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let message = if block.private {
+                raw_message(block.kind, &block.body)
+            } else {
+                encode_message(&mut compressor, self.options.level, Some(block.kind), &block.body)?
+            };
+            let ready = ReadyBlock { kind: block.kind, message, body_len: block.body.len() as u32, chunks: block.chunks };
+            let (slot, kind, target) = if ready.kind == ChunkKind::Content {
+                let turn = self.next_open.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+                let turn = blake3::hash(&turn.to_le_bytes()).as_bytes()[0] ^ ready.chunks[0].0.0[0];
+                (&self.open[usize::from(turn) % self.open.len()], Kind::DataPack, config.data_pack)
+            } else {
+                (&self.tree_open, Kind::TreePack, config.tree_pack)
+            };
+            let full = {
+                let mut slot = lock(slot);
+                let mut pack = match slot.take() {
+                    Some(pack) => pack,
+                    None => PackBuilder::new(self.repository.keyring(), kind, target as usize)?,
+                };
+                pack.push(self.repository.keyring(), ready);
+                if pack.is_full(target as usize) { Some(pack) } else { slot.replace(pack); None }
+            };
+            if let Some(pack) = full
+                && packs.send(pack).is_err()
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn store_packs(&self, packs: &Receiver<PackBuilder>) -> Result<()> {
+        while let Ok(pack) = packs.recv() {
+            if self.failed.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            self.store_pack(pack)?;
+        }
+        Ok(())
+    }
+
+    fn store_pack(&self, pack: PackBuilder) -> Result<()> {
+        let pack = pack.finish(self.repository.keyring())?;
+        self.repository.store().put(&pack.key(), &pack.bytes)?;
+        self.stored.fetch_add(pack.bytes.len() as u64, Ordering::Relaxed);
+        let FinishedPack { name, kind, epoch, bytes, contents } = pack;
+        let size = bytes.len() as u64;
+        drop(bytes);
+        self.note_pack(name, kind == Kind::TreePack, epoch, size, contents)
+    }
+
+    fn note_pack(&self, name: ObjectName, is_tree: bool, epoch: u16, size: u64, contents: Contents) -> Result<()> {
+        let frames = contents.blocks.iter().map(|block| block.frame_len).collect();
+        let record = PackRecord { name, is_tree, sha256: None, epoch, size, frames };
+        let due = {
+            let mut pending = lock(&self.segment);
+            pending.chunks += contents.blocks.iter().map(|block| block.chunks.len()).sum::<usize>();
+            pending.packs.push((record, contents));
+            pending.chunks >= SEGMENT_CHUNKS || pending.since.elapsed() >= SEGMENT_AGE
+        };
+        if due { self.flush_segment() } else { Ok(()) }
+    }
+
+    /// Publishes what was stored since the last segment, and moves its chunks from memory to the local tables.
+    fn flush_segment(&self) -> Result<()> {
+        let _one_at_a_time = lock(&self.flushing);
+        let packs = {
+            let mut pending = lock(&self.segment);
+            pending.since = Instant::now();
+            pending.chunks = 0;
+            std::mem::take(&mut pending.packs)
+        };
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let segment = build_segment(packs, Vec::new());
+        let bytes = self.repository.keyring().seal_record(Kind::IndexSegment, &segment.encode())?;
+        let key = ObjectKey::new(ObjectKind::Index, object_name(&bytes));
+        self.repository.store().put(&key, &bytes)?;
+        self.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        drop(bytes);
+        self.repository.reload_index(&crate::progress::Silent)?;
+        let index = self.repository.index()?;
+        let usable = index.usable(&StoredPacks::list(self.repository.store())?, &self.marked)?;
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { index, usable };
+        for (id, _, _) in &segment.chunks {
+            // Only what the new index really answers for leaves the set of claims.
+            if self.is_stored(id)? {
+                lock(self.claim_shard(id)).remove(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs that are stored but in no segment are the leavings of an interrupted backup (or of one that runs just now; relying
+    /// on those is safe too, since a prune that condemns them waits for our pin). Their contents go into the index.
+    fn adopt_orphans(&self, stored: &StoredPacks, progress: &dyn Progress) -> Result<()> {
+        let mut orphans: HashMap<ObjectName, bool> =
+            stored.iter().filter(|(_, name, _)| !self.marked.contains(name)).map(|(is_tree, name, _)| (name, is_tree)).collect();
+        let index = self.repository.index()?;
+        index.for_each_pack(&mut |pack| {
+            orphans.remove(&pack.name);
+            Ok(())
+        })?;
+        let mut orphans: Vec<_> = orphans.into_iter().collect();
+        orphans.sort();
+        for (name, is_tree) in orphans {
+            match read_contents(self.repository.keyring(), self.repository.store(), pack_kind(is_tree), name) {
+                Ok(Salvaged { contents, epoch, size, .. }) => self.note_pack(name, is_tree, epoch, size, contents)?,
+                Err(error) => progress.note(&format!("A stored pack that no index names was left alone: {}", error.chain())),
+            }
+        }
+        self.flush_segment()
+    }
+}
+
+/// A segment that names these packs.
+pub(super) fn build_segment(mut packs: Vec<(PackRecord, Contents)>, mut replaces: Vec<ObjectName>) -> Segment {
+    packs.sort_by_key(|(record, _)| record.name);
+    packs.dedup_by_key(|(record, _)| record.name);
+    replaces.sort();
+    let mut chunks = Vec::new();
+    for (number, (_, contents)) in packs.iter().enumerate() {
+        for (block, listed) in contents.blocks.iter().enumerate() {
+            chunks.extend(listed.chunks.iter().map(|(id, _)| (*id, number as u32, block as u32)));
+        }
+    }
+    chunks.sort_unstable();
+    chunks.dedup();
+    Segment { replaces, packs: packs.into_iter().map(|(record, _)| record).collect(), chunks }
+}
