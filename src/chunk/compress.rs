@@ -324,6 +324,7 @@ mod tests {
         for level in [-7, -1, 0, 1, 3, 9, 19] {
             assert_eq!(round_trip(&mut Compressor::new(level).unwrap(), &body).0, Encoded::Zstd);
         }
+        assert_eq!(round_trip(&mut Compressor::new(19).unwrap(), &vec![0; MAX_BODY]).0, Encoded::Zstd);
         let mut compressor = Compressor::new(1).unwrap();
         for size in [1, 2, 10, 127, 128, 129, 65_535, 65_536, 65_537, MAX_BODY] {
             round_trip(&mut compressor, &text(size));

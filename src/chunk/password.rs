@@ -82,7 +82,7 @@ mod tests {
             let error = argon2id(b"x", &[0; 32], Cost { memory, passes, lanes }).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Input);
         }
-        assert!(Cost { memory: 8, passes: 1, lanes: u32::MAX }.is_allowed() == false);
+        assert!(!Cost { memory: 8, passes: 1, lanes: u32::MAX }.is_allowed());
         assert!(Cost::DEFAULT.is_allowed());
     }
 

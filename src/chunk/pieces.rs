@@ -447,7 +447,7 @@ mod tests {
                     false => Part::Data(vec![0; length(blocks)]),
                 })
                 .collect();
-            if (mask & 0b1101_0101) != 0 {
+            if (mask & 0b1001_0101) != 0 {
                 // Only the bits of zero parts differ.
                 continue;
             }
