@@ -1,5 +1,6 @@
 //! What a directory holds: entries, their metadata and bodies. Not for: how pages are sealed or stored.
 
+use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use std::sync::Arc;
 
@@ -177,4 +178,143 @@ pub struct Totals {
     pub linked: u64,
     /// Entries with an attribute set.
     pub attributed: u64,
+}
+
+impl Totals {
+    /// The sum, or `None` where a count exceeds 64 bits.
+    pub fn checked_add(&self, other: &Totals) -> Option<Totals> {
+        Some(Totals {
+            entries: self.entries.checked_add(other.entries)?,
+            files: self.files.checked_add(other.files)?,
+            bytes: self.bytes.checked_add(other.bytes)?,
+            linked: self.linked.checked_add(other.linked)?,
+            attributed: self.attributed.checked_add(other.attributed)?,
+        })
+    }
+
+    /// Adds `other`; sums beyond 64 bits cannot come from real files and are damage.
+    pub fn add(&mut self, other: &Totals) -> Result<()> {
+        *self = self
+            .checked_add(other)
+            .ok_or_else(|| Error::damaged("the totals of a directory are larger than any can be"))?;
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// What this entry adds to the totals of the directory it is in: itself and everything below it. `Damaged` if the sum
+    /// exceeds 64 bits.
+    pub fn totals(&self) -> Result<Totals> {
+        let mut totals = Totals {
+            entries: 1,
+            files: 0,
+            bytes: 0,
+            linked: u64::from(self.meta.link.is_some()),
+            attributed: u64::from(self.meta.attributes.is_some()),
+        };
+        match &self.body {
+            Body::File { size, .. } => {
+                totals.files = 1;
+                totals.bytes = *size;
+            }
+            Body::Directory { totals: below, .. } => totals.add(below)?,
+            _ => {}
+        }
+        Ok(totals)
+    }
+
+    /// `st_blocks` of this entry: as recorded, else by the rule (`default_blocks`).
+    pub fn blocks(&self, extents: Option<&[Extent]>) -> Option<u64> {
+        self.meta.blocks.or_else(|| default_blocks(&self.body, extents))
+    }
+}
+
+/// `st_blocks` (512 bytes each) of a thing that does not record it. The extents of a file whose content is a list have to be
+/// given in `extents`, or the answer is `None`; for all others `extents` is ignored.
+pub fn default_blocks(body: &Body, extents: Option<&[Extent]>) -> Option<u64> {
+    match body {
+        Body::Directory { size, .. } => Some(size.div_ceil(512)),
+        Body::File { content: Content::Inline(bytes), .. } => Some(run_blocks(bytes.len() as u64)),
+        Body::File { content: Content::Extents(extents), .. } => Some(BlockCounter::count(extents)),
+        Body::File { content: Content::List(_), .. } => extents.map(BlockCounter::count),
+        _ => Some(0),
+    }
+}
+
+/// 8 for each 4,096 bytes, rounded up.
+fn run_blocks(len: u64) -> u64 {
+    len.div_ceil(4096).saturating_mul(8)
+}
+
+/// Counts `st_blocks` from extents as they come: each run of data between holes is rounded up to 4,096 bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BlockCounter {
+    blocks: u64,
+    run: u64,
+}
+
+impl BlockCounter {
+    /// Takes in the next extent.
+    pub fn push(&mut self, extent: &Extent) {
+        match extent {
+            Extent::Hole(_) => {
+                self.blocks = self.finish();
+                self.run = 0;
+            }
+            Extent::Chunk { len, .. } => self.run = self.run.saturating_add(u64::from(*len)),
+        }
+    }
+
+    /// Blocks of all extents so far, in units of 512 bytes.
+    pub fn finish(&self) -> u64 {
+        self.blocks.saturating_add(run_blocks(self.run))
+    }
+
+    /// Blocks of these extents.
+    pub fn count(extents: &[Extent]) -> u64 {
+        let mut counter = BlockCounter::default();
+        for extent in extents {
+            counter.push(extent);
+        }
+        counter.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn chunk(len: u32) -> Extent {
+        Extent::Chunk { id: ChunkId([0; 32]), len }
+    }
+
+    #[test]
+    fn blocks_by_rule() {
+        assert_eq!(BlockCounter::count(&[]), 0);
+        assert_eq!(BlockCounter::count(&[chunk(1)]), 8);
+        assert_eq!(BlockCounter::count(&[chunk(4096), chunk(4096)]), 16);
+        assert_eq!(BlockCounter::count(&[chunk(1), chunk(1)]), 8);
+        assert_eq!(BlockCounter::count(&[chunk(1), Extent::Hole(65_536), chunk(1)]), 16);
+        assert_eq!(BlockCounter::count(&[Extent::Hole(u64::MAX)]), 0);
+        let list = Body::File { size: 1, content: Content::List(ChunkId([0; 32])) };
+        assert_eq!(default_blocks(&list, None), None);
+        assert_eq!(default_blocks(&list, Some(&[chunk(5000)])), Some(16));
+        let inline = Body::File { size: 3, content: Content::Inline(vec![1, 2, 3]) };
+        assert_eq!(default_blocks(&inline, None), Some(8));
+        let directory = Body::Directory { size: 513, page: ChunkId([0; 32]), totals: Totals::default() };
+        assert_eq!(default_blocks(&directory, None), Some(2));
+        assert_eq!(default_blocks(&Body::Symlink(b"x".to_vec()), None), Some(0));
+    }
+
+    #[test]
+    fn totals_do_not_overflow() {
+        let mut totals = Totals { entries: 1, bytes: u64::MAX, ..Totals::default() };
+        let before = totals;
+        let error = totals.add(&Totals { bytes: 1, ..Totals::default() }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert_eq!(totals, before);
+        totals.add(&Totals { entries: 4, files: 3, ..Totals::default() }).unwrap();
+        assert_eq!((totals.entries, totals.files), (5, 3));
+    }
 }
