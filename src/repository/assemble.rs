@@ -73,12 +73,12 @@ impl<'w> Assembler<'w> {
         }
         let entry = (id, chunk.len() as u32);
         if group == Group::Private && chunk.len() < SOLID_LIMIT {
-            let mut body = block::head(&[entry.1]);
+            let mut body = block::encode_head(&[entry.1])?;
             body.extend_from_slice(chunk);
             body.resize(body.len().next_power_of_two().max(PRIVATE_MIN), 0);
             self.writer.deliver(RawBlock { kind, body, chunks: vec![entry], private: true })?;
         } else if chunk.len() >= SOLID_LIMIT {
-            let mut body = block::head(&[entry.1]);
+            let mut body = block::encode_head(&[entry.1])?;
             body.reserve_exact(chunk.len());
             body.extend_from_slice(chunk);
             self.writer.deliver(RawBlock { kind, body, chunks: vec![entry], private: false })?;
@@ -94,7 +94,7 @@ impl<'w> Assembler<'w> {
             None => {
                 if self.open.len() == OPEN_BLOCKS {
                     let oldest = self.open.remove(0);
-                    self.writer.deliver(oldest.close())?;
+                    self.writer.deliver(oldest.close()?)?;
                 }
                 self.open.push(Open { group, kind, bytes: Vec::with_capacity(SOLID_TARGET), chunks: Vec::new() });
                 self.open.len() - 1
@@ -105,7 +105,7 @@ impl<'w> Assembler<'w> {
         open.chunks.push(entry);
         if open.bytes.len() >= SOLID_TARGET || open.chunks.len() >= SOLID_CHUNKS {
             let full = self.open.remove(at);
-            self.writer.deliver(full.close())?;
+            self.writer.deliver(full.close()?)?;
         }
         Ok(())
     }
@@ -113,17 +113,17 @@ impl<'w> Assembler<'w> {
     /// Closes all unfinished blocks.
     pub fn flush(&mut self) -> Result<()> {
         for open in self.open.drain(..) {
-            self.writer.deliver(open.close())?;
+            self.writer.deliver(open.close()?)?;
         }
         Ok(())
     }
 }
 
 impl Open {
-    fn close(self) -> RawBlock {
+    fn close(self) -> Result<RawBlock> {
         let lengths: Vec<u32> = self.chunks.iter().map(|(_, length)| *length).collect();
-        let mut body = block::head(&lengths);
+        let mut body = block::encode_head(&lengths)?;
         body.extend_from_slice(&self.bytes);
-        RawBlock { kind: self.kind, body, chunks: self.chunks, private: false }
+        Ok(RawBlock { kind: self.kind, body, chunks: self.chunks, private: false })
     }
 }

@@ -6,7 +6,7 @@
 //! checksum, a missing record only costs a re-read, and every call runs behind `guarded`, which survives a panic, throws
 //! the database away and goes on without.
 
-use crate::format::bytes::{Reader, Writer};
+use crate::format::bytes::{Put, Reader};
 use crate::format::tree::{Content, Extent, Timestamp};
 use crate::id::ChunkId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -131,53 +131,53 @@ fn checksum(key: &[u8; 32], body: &[u8]) -> [u8; CHECKSUM] {
 }
 
 fn encode(key: &[u8; 32], files: &[CachedFile]) -> Vec<u8> {
-    let mut out = Writer::new();
-    out.varint(files.len() as u64);
+    let mut out = Vec::new();
+    out.put_varint(files.len() as u64);
     for file in files {
-        out.varint(file.name.len() as u64);
-        out.bytes(&file.name);
-        out.varint(file.size);
+        out.put_varint(file.name.len() as u64);
+        out.extend_from_slice(&file.name);
+        out.put_varint(file.size);
         for time in [file.mtime, file.ctime] {
-            out.svarint(time.seconds);
-            out.varint(u64::from(time.nanos));
+            out.put_svarint(time.seconds);
+            out.put_varint(u64::from(time.nanos));
         }
-        out.varint(file.inode);
-        out.varint(file.blocks.map_or(0, |blocks| blocks + 1));
+        out.put_varint(file.inode);
+        out.put_varint(file.blocks.map_or(0, |blocks| blocks + 1));
         match &file.content {
             Content::Inline(bytes) => {
-                out.u8(0);
-                out.varint(bytes.len() as u64);
-                out.bytes(bytes);
+                out.put_u8(0);
+                out.put_varint(bytes.len() as u64);
+                out.extend_from_slice(bytes);
             }
             Content::Extents(extents) => {
-                out.u8(1);
-                out.varint(extents.len() as u64);
+                out.put_u8(1);
+                out.put_varint(extents.len() as u64);
                 for extent in extents {
                     encode_extent(&mut out, extent);
                 }
             }
             Content::List(id) => {
-                out.u8(2);
-                out.bytes(&id.0);
+                out.put_u8(2);
+                out.extend_from_slice(&id.0);
             }
         }
     }
-    let mut value = out.into_vec();
+    let mut value = out;
     let sum = checksum(key, &value);
     value.extend_from_slice(&sum);
     value
 }
 
-fn encode_extent(out: &mut Writer, extent: &Extent) {
+fn encode_extent(out: &mut Vec<u8>, extent: &Extent) {
     match extent {
         Extent::Hole(length) => {
-            out.u8(0);
-            out.varint(*length);
+            out.put_u8(0);
+            out.put_varint(*length);
         }
         Extent::Chunk { id, len } => {
-            out.u8(1);
-            out.varint(u64::from(*len));
-            out.bytes(&id.0);
+            out.put_u8(1);
+            out.put_varint(u64::from(*len));
+            out.extend_from_slice(&id.0);
         }
     }
 }
@@ -187,7 +187,7 @@ fn decode(key: &[u8; 32], value: &[u8]) -> Option<Vec<CachedFile>> {
     if checksum(key, body) != sum {
         return None;
     }
-    let mut input = Reader::new(body);
+    let mut input = Reader::new("files cache record", body);
     decode_files(&mut input).ok()
 }
 

@@ -6,7 +6,7 @@
 use super::keyring::Keyring;
 use super::table::{Origin, PackInfo, Row, Table, TableWriter, prefix};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::bounds::MAX_RECORD;
+use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::format::header::Kind;
 use crate::format::index::Segment;
 use crate::id::{ChunkId, ObjectName, RepositoryId};
@@ -182,7 +182,7 @@ impl StoredPacks {
 /// Fetches one segment and decodes it.
 pub fn read_segment(keyring: &Keyring, store: &dyn Store, name: ObjectName) -> Result<Segment> {
     let key = ObjectKey::new(ObjectKind::Index, name);
-    let bytes = store.get(&key, MAX_RECORD)?;
+    let bytes = store.get(&key, MAX_RECORD_OBJECT)?;
     if super::keyring::object_name(&bytes) != name {
         return Err(Error::damaged(format!("The index segment \"{key}\" does not have the bytes that its name promises")));
     }

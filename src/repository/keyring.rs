@@ -5,7 +5,7 @@ use crate::chunk::id::IdKeys;
 use crate::chunk::seal::ObjectKeys;
 use crate::chunk::secret::Secret;
 use crate::error::{Error, Result};
-use crate::format::bounds::MAX_BODY;
+use crate::format::bounds::{MAX_BODY, MAX_MESSAGE};
 use crate::format::frame::{self, FRAME_OVERHEAD, FrameTag};
 use crate::format::header::{HEADER_LEN, Header, Kind};
 use crate::format::key_slot::Secrets;
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Keyring {
 impl Keyring {
     /// A keyring from the secrets of a key slot.
     pub fn new(secrets: Secrets) -> Self {
-        let ids = IdKeys::new(&Secret::new(secrets.chunk_id));
+        let ids = IdKeys::new(&Secret::from_bytes(&secrets.chunk_id));
         Keyring { secrets, ids }
     }
 
@@ -61,27 +61,27 @@ impl Keyring {
 
     /// The repository these keys belong to.
     pub fn repository(&self) -> RepositoryId {
-        RepositoryId(self.secrets.repository)
+        self.secrets.repository
     }
 
     /// A copy of the metadata secret.
     pub fn metadata_secret(&self) -> Secret {
-        Secret::new(self.secrets.metadata)
+        Secret::from_bytes(&self.secrets.metadata)
     }
 
     /// A copy of the secret from which the chunker's table and the page cuts follow.
     pub fn chunker_secret(&self) -> Secret {
-        Secret::new(self.secrets.chunker)
+        Secret::from_bytes(&self.secrets.chunker)
     }
 
     /// A secret for local state that never leaves this machine (names in the cache, hard-link groups).
     pub fn local_secret(&self, context: &'static str) -> Secret {
-        Secret::kdf(context, &[&self.secrets.metadata, &self.secrets.repository])
+        Secret::kdf(context, &[&self.secrets.metadata, &self.secrets.repository.0])
     }
 
     /// The newest key epoch, used for new data packs.
     pub fn newest_epoch(&self) -> u16 {
-        self.secrets.epochs.last().map_or(0, |(epoch, _)| *epoch)
+        self.secrets.newest_epoch().unwrap_or(0)
     }
 
     /// The id of a chunk.
@@ -96,15 +96,14 @@ impl Keyring {
 
     fn derive(&self, header: &Header) -> Result<([u8; 32], ObjectKeys)> {
         let secret = if header.kind == Kind::DataPack {
-            let found = self.secrets.epochs.iter().find(|(epoch, _)| *epoch == header.epoch);
-            let (_, secret) = found.ok_or_else(|| {
+            let secret = self.secrets.content_secret(header.epoch).ok_or_else(|| {
                 Error::damaged(format!("it is sealed under key epoch {}, which this key does not hold", header.epoch))
             })?;
-            Secret::new(*secret)
+            Secret::from_bytes(secret)
         } else {
             self.metadata_secret()
         };
-        Ok(ObjectKeys::derive(&secret, &self.secrets.repository, &header.key_material(), &[]))
+        Ok(ObjectKeys::derive(&secret, &self.secrets.repository.0, &header.key_material(), &[]))
     }
 
     /// A fresh object of `kind` with a random salt.
@@ -125,18 +124,25 @@ impl Keyring {
             return Err(Error::damaged(format!("it says it is a {:?}, not a {kind:?}", header.kind)));
         }
         let (commitment, keys) = self.derive(&header)?;
-        if !crate::chunk::seal::equal(&commitment, &header.commitment) {
+        if !crate::chunk::secret::same(&commitment, &header.commitment) {
             return Err(Error::damaged("its header was not made with this repository's keys"));
         }
         Ok(Opened { header: *raw, epoch: header.epoch, keys })
     }
 
     /// Appends one sealed frame holding `message` to `out`.
-    pub fn seal_frame(&self, object: &Opened, tag: FrameTag, number: u64, message: &[u8], out: &mut Vec<u8>) {
+    pub fn seal_frame(
+        &self,
+        object: &Opened,
+        tag: FrameTag,
+        number: u64,
+        message: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let associated = frame::associated_data(tag, &self.repository(), &object.header, number);
         let length = message.len() as u64;
-        let mask = object.keys.prf(&frame::mask_input(tag as u8, number));
-        let check = object.keys.prf(&frame::check_input(tag as u8, number, length));
+        let mask = object.keys.mask(tag as u8, number);
+        let check = object.keys.check(tag as u8, number, length);
         out.reserve(message.len() + FRAME_OVERHEAD);
         for (byte, mask) in (message.len() as u32).to_le_bytes().iter().zip(&mask) {
             out.push(byte ^ mask);
@@ -145,21 +151,22 @@ impl Keyring {
         let nonce_at = out.len();
         out.extend_from_slice(&[0; 24]);
         out.extend_from_slice(message);
-        let (nonce, poly) = object.keys.seal(&associated, &mut out[nonce_at + 24..]);
-        out[nonce_at..nonce_at + 24].copy_from_slice(&nonce);
-        out.extend_from_slice(&poly);
+        let sealed = object.keys.seal(&associated, &mut out[nonce_at + 24..])?;
+        out[nonce_at..nonce_at + 24].copy_from_slice(&sealed.nonce);
+        out.extend_from_slice(&sealed.tag);
+        Ok(())
     }
 
     /// The message length of the frame that begins with these eight bytes, or `None` if no such frame begins here.
     pub fn frame_length(&self, object: &Opened, tag: FrameTag, number: u64, masked: &[u8; 8]) -> Option<u32> {
-        let mask = object.keys.prf(&frame::mask_input(tag as u8, number));
+        let mask = object.keys.mask(tag as u8, number);
         let mut length = [0; 4];
         for (out, (byte, mask)) in length.iter_mut().zip(masked.iter().zip(&mask)) {
             *out = byte ^ mask;
         }
         let length = u32::from_le_bytes(length);
-        let check = object.keys.prf(&frame::check_input(tag as u8, number, u64::from(length)));
-        (check[..4] == masked[4..] && u64::from(length) <= frame::MAX_MESSAGE).then_some(length)
+        let check = object.keys.check(tag as u8, number, u64::from(length));
+        (check[..4] == masked[4..] && length as usize <= MAX_MESSAGE).then_some(length)
     }
 
     /// Opens a whole frame in place and returns its message, still compressed.
@@ -191,7 +198,7 @@ impl Keyring {
 
     /// Seals a record: header, one frame, padding.
     pub fn seal_record(&self, kind: Kind, body: &[u8]) -> Result<Vec<u8>> {
-        if body.len() as u64 > MAX_BODY {
+        if body.len() > MAX_BODY {
             return Err(Error::new(
                 crate::error::ErrorKind::Failed,
                 format!("a record of {} bytes is larger than the format allows", body.len()),
@@ -200,7 +207,7 @@ impl Keyring {
         let object = self.create(kind)?;
         let message = RECORD_COMPRESSOR.with_borrow_mut(|slot| encode_message(slot, RECORD_LEVEL, None, body))?;
         let mut out = object.header.to_vec();
-        self.seal_frame(&object, FrameTag::Record, 0, &message, &mut out);
+        self.seal_frame(&object, FrameTag::Record, 0, &message, &mut out)?;
         let padded = padme(out.len() as u64) as usize;
         let from = out.len();
         out.resize(padded, 0);
@@ -221,7 +228,7 @@ impl Keyring {
         }
         let message = self.open_frame(&object, FrameTag::Record, 0, &mut bytes[HEADER_LEN..end])?;
         let mut body = Zeroizing::new(Vec::new());
-        decode_message(message, None, &mut body)?;
+        decode_message(message, FrameTag::Record, &mut body)?;
         Ok(body)
     }
 }
@@ -239,13 +246,9 @@ pub(super) fn encode_message(
     };
     // The compressor appends behind the head, so that the result is never copied.
     let mut message = vec![0; MESSAGE_HEAD_LEN];
-    let codec = match compressor.compress(body, &mut message)? {
+    let codec = match compressor.compress(body, &mut message) {
         Encoded::Zstd => Codec::Zstd,
-        Encoded::Raw => {
-            message.truncate(MESSAGE_HEAD_LEN);
-            message.extend_from_slice(body);
-            Codec::Raw
-        }
+        Encoded::Raw => Codec::Raw,
     };
     let head = MessageHead { codec, chunk_kind: kind, body_len: body.len() as u32 };
     message[..MESSAGE_HEAD_LEN].copy_from_slice(&head.encode());
@@ -260,12 +263,9 @@ pub(super) fn raw_message(kind: ChunkKind, body: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Decodes a message into `body` (replaced) and returns the chunk kind it states; `kind`, if given, must agree.
-pub(super) fn decode_message(message: &[u8], kind: Option<ChunkKind>, body: &mut Vec<u8>) -> Result<Option<ChunkKind>> {
-    let head = MessageHead::decode(message)?;
-    if kind.is_some() && head.chunk_kind != kind {
-        return Err(Error::damaged("a block holds chunks of another kind"));
-    }
+/// Decodes a message of a frame with this tag into `body` (replaced) and returns the chunk kind that a block states.
+pub(super) fn decode_message(message: &[u8], tag: FrameTag, body: &mut Vec<u8>) -> Result<Option<ChunkKind>> {
+    let head = MessageHead::decode(message, tag)?;
     let payload = &message[MESSAGE_HEAD_LEN..];
     match head.codec {
         Codec::Raw => {
@@ -280,7 +280,7 @@ pub(super) fn decode_message(message: &[u8], kind: Option<ChunkKind>, body: &mut
                 Some(decompressor) => decompressor,
                 None => slot.insert(Decompressor::new()?),
             };
-            decompressor.decompress(payload, head.body_len as usize, body)
+            Ok(decompressor.decompress(payload, head.body_len as usize, body)?)
         })?,
     }
     Ok(head.chunk_kind)

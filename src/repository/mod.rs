@@ -1,1 +1,253 @@
-//! repository
+//! Objects and the order in which they become durable; keys; the index; local state. The only place where a record is
+//! encoded, sealed and stored. Not for: what trees and snapshots mean to a person (`view`, `backup`, `restore`).
+
+pub mod assemble;
+pub mod cache;
+pub mod files;
+pub mod index;
+pub mod keyring;
+pub mod keys;
+pub mod pack;
+pub mod read;
+pub mod snapshots;
+pub mod table;
+pub mod tree;
+pub mod writer;
+
+use crate::chunk::Splitter;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::bounds::MAX_RECORD_OBJECT;
+use crate::format::config::{Access, Config};
+use crate::format::header::Kind;
+use crate::format::json::{self, Record};
+use crate::id::{ObjectName, RepositoryId, SessionId, WriterId};
+use crate::progress::Progress;
+use crate::store::{ObjectKey, ObjectKind, Store};
+use cache::CacheFolder;
+use index::Index;
+use keyring::{Keyring, Opened, object_name};
+use keys::{Credentials, Unlocked};
+use read::{BlockCache, BlockWeight, CACHED_HEADERS};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Bytes of decoded blocks kept in memory unless told otherwise.
+pub const DEFAULT_BLOCK_CACHE: u64 = 96 << 20;
+
+/// Where local state lives.
+#[derive(Clone, Debug)]
+pub enum CacheChoice {
+    /// Below this folder.
+    Root(PathBuf),
+    /// In a temporary folder that is removed at the end.
+    None,
+}
+
+/// How a repository is opened.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Where local state lives.
+    pub cache: CacheChoice,
+    /// Bytes of decoded blocks kept in memory.
+    pub block_cache: u64,
+}
+
+/// An unlocked repository.
+#[derive(Debug)]
+pub struct Repository {
+    store: Arc<dyn Store>,
+    keyring: Keyring,
+    slot: ObjectName,
+    config: Config,
+    access: Access,
+    config_error: Option<String>,
+    cache: CacheFolder,
+    index: RwLock<Option<Arc<Index>>>,
+    blocks: BlockCache,
+    headers: quick_cache::sync::Cache<ObjectName, Arc<Opened>>,
+    /// Things that were wrong while opening and did not prevent it.
+    pub warnings: Vec<Error>,
+}
+
+impl Repository {
+    /// Makes a repository in an empty store: two config objects and one key slot. The store's folders exist already.
+    pub fn init(store: &dyn Store, credentials: &Credentials, cost: crate::chunk::password::Cost, label: &str) -> Result<RepositoryId> {
+        let secrets = keys::fresh_secrets()?;
+        let keyring = Keyring::new(secrets);
+        let config = Config::new(keyring.repository());
+        let slot = keys::create_slot(&keyring, credentials, cost, label)?;
+        // The key first: a repository with a key and no config is only half made, one with data and no key is lost.
+        store.put(&ObjectKey::new(ObjectKind::Key, object_name(&slot)), &slot)?;
+        for number in 1..=2 {
+            let bytes = keyring.seal_record(Kind::Config, &config.encode()?)?;
+            store.put(&ObjectKey::new(ObjectKind::Config, number), &bytes)?;
+        }
+        Ok(keyring.repository())
+    }
+
+    /// Unlocks a repository and reads its config. A damaged config still allows reading.
+    pub fn open(store: Arc<dyn Store>, credentials: &Credentials, options: &OpenOptions) -> Result<Repository> {
+        let Unlocked { keyring, slot, mut warnings } = keys::unlock(store.as_ref(), credentials)?;
+        let id = keyring.repository();
+        let (config, access, config_error) = match read_config(store.as_ref(), &keyring, &mut warnings) {
+            Ok((config, access)) => (config, access, None),
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                let text = error.chain();
+                warnings.push(error);
+                (Config::new(id), Access::ReadOnly, Some(text))
+            }
+            Err(error) => return Err(error),
+        };
+        let cache = match &options.cache {
+            CacheChoice::Root(root) => CacheFolder::open(root, &id)?,
+            CacheChoice::None => CacheFolder::temporary()?,
+        };
+        let items = (options.block_cache / (256 << 10)).max(64) as usize;
+        Ok(Repository {
+            store,
+            keyring,
+            slot,
+            config,
+            access,
+            config_error,
+            cache,
+            index: RwLock::new(None),
+            blocks: BlockCache::with_weighter(items, options.block_cache, BlockWeight),
+            headers: quick_cache::sync::Cache::new(CACHED_HEADERS),
+            warnings,
+        })
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// The unlocked secrets.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// The key slot that was used.
+    pub fn slot(&self) -> ObjectName {
+        self.slot
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The repository's id.
+    pub fn id(&self) -> RepositoryId {
+        self.keyring.repository()
+    }
+
+    /// The local folder.
+    pub fn cache(&self) -> &CacheFolder {
+        &self.cache
+    }
+
+    /// Who writes when this process does.
+    pub fn writer_id(&self) -> WriterId {
+        self.cache.writer()
+    }
+
+    /// How this repository cuts content.
+    pub fn splitter(&self) -> Splitter {
+        Splitter::new(&self.keyring.chunker_secret())
+    }
+
+    /// An error unless this program may write here.
+    pub fn check_writable(&self) -> Result<()> {
+        match (&self.config_error, self.access) {
+            (Some(text), _) => Err(Error::damaged(format!("No config of the repository can be read ({text}), so nothing may be written"))
+                .with_hint("Reading works. Run \"firn repair index\" to write a new config.")),
+            (None, Access::ReadOnly) => Err(Error::new(
+                ErrorKind::Unsupported,
+                "This repository uses features that this firn can only read",
+            )
+            .with_hint("Use a newer firn to write to it.")),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Writes config objects again, from defaults, if none can be read. Returns whether it did.
+    pub fn repair_config(&self) -> Result<bool> {
+        if self.config_error.is_none() {
+            return Ok(false);
+        }
+        let mut highest = 0;
+        self.store.list(ObjectKind::Config, &mut |object| {
+            highest = highest.max(object.name.parse::<u64>().unwrap_or(0));
+            Ok(())
+        })?;
+        for number in highest + 1..=highest + 2 {
+            let bytes = self.keyring.seal_record(Kind::Config, &self.config.encode()?)?;
+            self.store.put(&ObjectKey::new(ObjectKind::Config, number), &bytes)?;
+        }
+        Ok(true)
+    }
+
+    /// The index; loaded at first use. Readers list snapshots before they first call this, so that each snapshot they see
+    /// is covered.
+    pub fn index(&self) -> Result<Arc<Index>> {
+        if let Some(index) = self.index.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return Ok(index.clone());
+        }
+        self.reload_index(&crate::progress::Silent)?;
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner).clone();
+        index.ok_or_else(|| Error::new(ErrorKind::Failed, "The index could not be loaded"))
+    }
+
+    /// Brings the index up to date with the store.
+    pub fn reload_index(&self, progress: &dyn Progress) -> Result<()> {
+        // One load at a time within this process: both would build the same tables.
+        let mut slot = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        let index = Index::load(&self.keyring, self.store.as_ref(), &self.cache.index(), progress)?;
+        *slot = Some(Arc::new(index));
+        Ok(())
+    }
+
+    /// Seals a JSON record and stores it.
+    pub fn put_json<T: Record>(&self, kind: Kind, key: &ObjectKey, value: &T) -> Result<()> {
+        let body = json::encode(value)?;
+        self.store.put(key, &self.keyring.seal_record(kind, &body)?)
+    }
+
+    /// Reads a JSON record.
+    pub fn get_json<T: Record>(&self, kind: Kind, key: &ObjectKey) -> Result<T> {
+        let bytes = self.store.get(key, MAX_RECORD_OBJECT)?;
+        let read = self.keyring.open_record(kind, bytes).and_then(|body| json::decode(&body));
+        read.map_err(|error| error.context(format!("\"{key}\" cannot be read")))
+    }
+
+    /// A fresh id for a session of this process.
+    pub fn new_session(&self) -> Result<SessionId> {
+        SessionId::random()
+    }
+}
+
+/// The readable config with the highest number.
+fn read_config(store: &dyn Store, keyring: &Keyring, warnings: &mut Vec<Error>) -> Result<(Config, Access)> {
+    let mut numbers = Vec::new();
+    store.list(ObjectKind::Config, &mut |object| {
+        numbers.extend(object.name.parse::<u64>());
+        Ok(())
+    })?;
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    for number in numbers {
+        let key = ObjectKey::new(ObjectKind::Config, number);
+        let read = store.get(&key, MAX_RECORD_OBJECT).and_then(|bytes| keyring.open_record(Kind::Config, bytes)).and_then(|body| {
+            let config = Config::decode(&body)?;
+            let access = config.access()?;
+            Ok((config, access))
+        });
+        match read {
+            Ok(read) => return Ok(read),
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
+            Err(error) => warnings.push(error.context(format!("The config \"{key}\" cannot be read"))),
+        }
+    }
+    Err(Error::damaged("No config of the repository can be read").with_hint("Reading works; run \"firn repair index\" to write a new one."))
+}

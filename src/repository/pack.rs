@@ -3,18 +3,15 @@
 use super::keyring::{Keyring, Opened, decode_message, object_name};
 use crate::error::{Error, Result};
 use crate::format::block;
-use crate::format::bounds::{MAX_BODY, MAX_PACK};
+use crate::format::bounds::MAX_PACK;
 use crate::format::contents::{BlockContents, Contents};
-use crate::format::frame::{FRAME_OVERHEAD, FrameTag, MAX_MESSAGE, TRAILER_TAG, check_input, mask_input};
+use crate::format::frame::{FRAME_OVERHEAD, FrameTag, TRAILER_LEN, TRAILER_TAG};
 use crate::format::header::{HEADER_LEN, Kind};
 use crate::format::message::ChunkKind;
 use crate::format::padding::padme;
 use crate::id::{ChunkId, ObjectName};
 use crate::store::{ObjectKey, ObjectKind, Store};
 use std::ops::Range;
-
-/// Bytes of a pack's trailer.
-pub const TRAILER_LEN: usize = 16;
 
 /// A contents list never grows past this, so that its body stays within its bound of 16 MiB with room to spare.
 const CONTENTS_TARGET: usize = 8 << 20;
@@ -83,10 +80,10 @@ impl PackBuilder {
     }
 
     /// Seals a block into the pack.
-    pub fn push(&mut self, keyring: &Keyring, block: ReadyBlock) {
+    pub fn push(&mut self, keyring: &Keyring, block: ReadyBlock) -> Result<()> {
         let number = self.contents.blocks.len() as u64;
         let from = self.bytes.len();
-        keyring.seal_frame(&self.object, FrameTag::Block, number, &block.message, &mut self.bytes);
+        keyring.seal_frame(&self.object, FrameTag::Block, number, &block.message, &mut self.bytes)?;
         self.contents_len += 13 + 36 * block.chunks.len();
         self.contents.blocks.push(BlockContents {
             frame_len: (self.bytes.len() - from) as u32,
@@ -94,6 +91,7 @@ impl PackBuilder {
             body_len: block.body_len,
             chunks: block.chunks,
         });
+        Ok(())
     }
 
     /// Whether the pack has reached `target` bytes, or its contents their bound.
@@ -105,9 +103,9 @@ impl PackBuilder {
     /// an error of memory, compressor or cipher is noticed while the source still exists.
     pub fn finish(mut self, keyring: &Keyring) -> Result<FinishedPack> {
         let at = self.bytes.len();
-        let body = self.contents.encode();
+        let body = self.contents.encode()?;
         let message = super::keyring::encode_message(&mut None, 1, None, &body)?;
-        keyring.seal_frame(&self.object, FrameTag::Contents, 0, &message, &mut self.bytes);
+        keyring.seal_frame(&self.object, FrameTag::Contents, 0, &message, &mut self.bytes)?;
         let unpadded = self.bytes.len() + TRAILER_LEN;
         let padding_from = self.bytes.len();
         self.bytes.resize(padding_from + padme(unpadded as u64) as usize - unpadded, 0);
@@ -127,8 +125,8 @@ impl PackBuilder {
 }
 
 fn trailer(object: &Opened, contents_at: u64) -> [u8; TRAILER_LEN] {
-    let mask = object.keys.prf(&mask_input(TRAILER_TAG, 0));
-    let check = object.keys.prf(&check_input(TRAILER_TAG, 0, contents_at));
+    let mask = object.keys.mask(TRAILER_TAG, 0);
+    let check = object.keys.check(TRAILER_TAG, 0, contents_at);
     let mut bytes = [0; TRAILER_LEN];
     for (out, (byte, mask)) in bytes.iter_mut().zip(contents_at.to_le_bytes().iter().zip(&mask)) {
         *out = byte ^ mask;
@@ -174,8 +172,8 @@ pub struct Block {
 pub fn open_block(keyring: &Keyring, object: &Opened, number: u32, frame: &mut [u8]) -> Result<Block> {
     let message = keyring.open_frame(object, FrameTag::Block, u64::from(number), frame)?;
     let mut body = Vec::new();
-    let kind = decode_message(message, None, &mut body)?.ok_or_else(|| Error::damaged("a block states no chunk kind"))?;
-    let ranges = block::parse(&body)?;
+    let kind = decode_message(message, FrameTag::Block, &mut body)?.expect("a block's message has a chunk kind");
+    let ranges = block::decode(&body)?;
     let chunks = ranges.into_iter().map(|range| (keyring.chunk_id(kind, &body[range.clone()]), range)).collect();
     Ok(Block { kind, body, chunks })
 }
@@ -205,7 +203,7 @@ pub fn read_contents(keyring: &Keyring, store: &dyn Store, kind: Kind, name: Obj
     let object = keyring.open(kind, &head).map_err(|e| e.context(format!("The header of \"{key}\" is damaged")))?;
     let mut stored = [0; TRAILER_LEN];
     store.get_range(&key, size - TRAILER_LEN as u64, &mut stored)?;
-    let mask = object.keys.prf(&mask_input(TRAILER_TAG, 0));
+    let mask = object.keys.mask(TRAILER_TAG, 0);
     let mut at = [0; 8];
     for (out, (byte, mask)) in at.iter_mut().zip(stored.iter().zip(&mask)) {
         *out = byte ^ mask;
@@ -218,7 +216,7 @@ pub fn read_contents(keyring: &Keyring, store: &dyn Store, kind: Kind, name: Obj
         .and_then(|mut frame| {
             let message = keyring.open_frame(&object, FrameTag::Contents, 0, &mut frame)?;
             let mut body = Vec::new();
-            decode_message(message, None, &mut body)?;
+            decode_message(message, FrameTag::Contents, &mut body)?;
             Contents::decode(&body)
         })
         .map_err(|e| e.context(format!("The contents of \"{key}\" are damaged")))?;
@@ -243,7 +241,7 @@ fn read_frame(
     store.get_range(key, at, &mut masked)?;
     let length = length(&masked).ok_or_else(|| Error::damaged("no frame begins there"))?;
     let whole = u64::from(length) + FRAME_OVERHEAD as u64;
-    if u64::from(length) > MAX_MESSAGE.max(MAX_BODY) || at + whole > size {
+    if at + whole > size {
         return Err(Error::damaged("a frame would lie outside its object"));
     }
     let mut frame = vec![0; whole as usize];

@@ -4,7 +4,7 @@
 //! The file can be deleted at any time; it is rebuilt from index segments.
 
 use crate::error::{Error, Result};
-use crate::format::bytes::{Reader, Writer};
+use crate::format::bytes::{Put, Reader};
 use crate::id::{ChunkId, ObjectName, RepositoryId};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -195,26 +195,25 @@ impl TableWriter {
         offsets.push(self.written);
         let filter = std::mem::replace(&mut self.filter, Filter(Vec::new()));
         self.write(&filter.0)?;
-        let mut footer = Writer::new();
-        footer.bytes(MAGIC);
-        footer.bytes(&repository.0);
-        footer.u64(self.rows);
-        footer.u64(filter.0.len() as u64);
-        footer.bytes(&checksum(&filter.0));
-        footer.u32(offsets.len() as u32 - 1);
+        let mut footer = Vec::new();
+        footer.extend_from_slice(MAGIC);
+        footer.extend_from_slice(&repository.0);
+        footer.put_u64(self.rows);
+        footer.put_u64(filter.0.len() as u64);
+        footer.extend_from_slice(&checksum(&filter.0));
+        footer.put_u32(offsets.len() as u32 - 1);
         for offset in &offsets {
-            footer.u64(*offset);
+            footer.put_u64(*offset);
         }
-        footer.u32(origins.len() as u32);
+        footer.put_u32(origins.len() as u32);
         for origin in origins {
-            footer.bytes(&origin.segment.0);
-            footer.u32(origin.replaces.len() as u32);
+            footer.extend_from_slice(&origin.segment.0);
+            footer.put_u32(origin.replaces.len() as u32);
             for name in &origin.replaces {
-                footer.bytes(&name.0);
+                footer.extend_from_slice(&name.0);
             }
         }
-        let footer = footer.into_vec();
-        self.write(&footer)?;
+                self.write(&footer)?;
         self.write(&checksum(&footer))?;
         self.write(&(footer.len() as u64).to_le_bytes())?;
         let failed = |error| Error::io("The local index could not be written", error);
@@ -224,19 +223,19 @@ impl TableWriter {
 }
 
 fn encode_pack(pack: &PackInfo) -> Vec<u8> {
-    let mut out = Writer::new();
-    out.bytes(&pack.name.0);
-    out.u8(u8::from(pack.is_tree));
-    out.u16(pack.epoch);
-    out.u64(pack.size);
+    let mut out = Vec::new();
+    out.extend_from_slice(&pack.name.0);
+    out.put_u8(u8::from(pack.is_tree));
+    out.put_u16(pack.epoch);
+    out.put_u64(pack.size);
     for frame in &pack.frames {
-        out.u32(*frame);
+        out.put_u32(*frame);
     }
-    out.into_vec()
+    out
 }
 
 fn decode_pack(record: &[u8]) -> Result<PackInfo> {
-    let mut input = Reader::new(record);
+    let mut input = Reader::new("pack record", record);
     let name = ObjectName(input.array()?);
     let is_tree = input.u8()? == 1;
     let epoch = input.u16()?;
@@ -267,7 +266,7 @@ impl Table {
         if checksum(&footer) != tail[..CHECKSUM] {
             return Err(stale("has a damaged footer"));
         }
-        let mut input = Reader::new(&footer);
+        let mut input = Reader::new("local index footer", &footer);
         if input.array::<8>()? != *MAGIC || input.array::<32>()? != repository.0 {
             return Err(stale("belongs to another repository or another version"));
         }

@@ -386,7 +386,7 @@ impl Shared {
                     Some(pack) => pack,
                     None => PackBuilder::new(self.repository.keyring(), kind, target as usize)?,
                 };
-                pack.push(self.repository.keyring(), ready);
+                pack.push(self.repository.keyring(), ready)?;
                 if pack.is_full(target as usize) { Some(pack) } else { slot.replace(pack); None }
             };
             if let Some(pack) = full
@@ -443,7 +443,7 @@ impl Shared {
             return Ok(());
         }
         let segment = build_segment(packs, Vec::new());
-        let bytes = self.repository.keyring().seal_record(Kind::IndexSegment, &segment.encode())?;
+        let bytes = self.repository.keyring().seal_record(Kind::IndexSegment, &segment.encode()?)?;
         let key = ObjectKey::new(ObjectKind::Index, object_name(&bytes));
         self.repository.store().put(&key, &bytes)?;
         self.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);

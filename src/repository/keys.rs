@@ -1,0 +1,249 @@
+//! Key slots: making, unlocking, listing, removing them. Not for: asking a person for a password (see `cli`).
+
+use super::Repository;
+use super::keyring::{Keyring, object_name};
+use crate::chunk::password::{Cost, argon2id};
+use crate::chunk::seal::{open_with, seal_with};
+use crate::chunk::secret::{Secret, hash, same};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::bounds::MAX_KEY_SLOT;
+use crate::format::key_slot::{Argon2Cost, Description, KeySlot, Secrets, SlotHead};
+use crate::id::ObjectName;
+use crate::store::{ObjectKey, ObjectKind, Store};
+use zeroize::Zeroizing;
+
+/// What a person proves to be allowed with. At least one is given.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// The password's bytes.
+    pub password: Option<Zeroizing<Vec<u8>>>,
+    /// The bytes of the key file.
+    pub key_file: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials(password: {}, key file: {})", self.password.is_some(), self.key_file.is_some())
+    }
+}
+
+/// The outcome of unlocking.
+pub struct Unlocked {
+    /// The secrets.
+    pub keyring: Keyring,
+    /// The slot that opened.
+    pub slot: ObjectName,
+    /// Slots that are damaged.
+    pub warnings: Vec<Error>,
+}
+
+/// A slot as `key list` shows it.
+#[derive(Debug)]
+pub struct SlotInfo {
+    /// The slot.
+    pub name: ObjectName,
+    /// What it needs.
+    pub head: SlotHead,
+    /// Label, time, host, user; an error if the slot is damaged.
+    pub description: Result<Description>,
+}
+
+/// Fresh, independent secrets for a new repository.
+pub fn fresh_secrets() -> Result<Secrets> {
+    let random = || Secret::random().map(|secret| *secret.bytes());
+    Ok(Secrets {
+        repository: crate::id::RepositoryId::random()?,
+        chunk_id: random()?,
+        chunker: random()?,
+        metadata: random()?,
+        dedup_index: random()?,
+        signing_seed: random()?,
+        content: vec![(0, random()?)],
+    })
+}
+
+/// The key of a slot and its commitment, from what the person has. Runs Argon2id: 64 MiB and some tenths of a second by default.
+fn slot_key(head: &SlotHead, credentials: &Credentials) -> Result<([u8; 32], Secret)> {
+    let missing = |what: &str| Error::new(ErrorKind::WrongKey, format!("This key slot needs a {what}"));
+    let password = match head.password {
+        None => Secret::from_bytes(&[0; 32]),
+        Some(cost) => {
+            let password = credentials.password.as_ref().ok_or_else(|| missing("password"))?;
+            argon2id(password, &head.salt, Cost { memory: cost.memory_kib, passes: cost.passes, lanes: cost.lanes })?
+        }
+    };
+    let key_file = match head.key_file {
+        false => [0; 32],
+        true => hash(credentials.key_file.as_ref().ok_or_else(|| missing("key file"))?),
+    };
+    let key_file = Zeroizing::new(key_file);
+    let material = head.key_material();
+    let parts: [&[u8]; 3] = [password.bytes(), key_file.as_slice(), &material];
+    let commitment = Secret::kdf("firn v1 key slot commitment", &parts);
+    Ok((*commitment.bytes(), Secret::kdf("firn v1 key slot", &parts)))
+}
+
+fn description_key(keyring: &Keyring) -> Secret {
+    Secret::kdf("firn v1 key slot description", &[keyring.metadata_secret().bytes(), &keyring.repository().0])
+}
+
+/// The bytes of a new slot that wraps the keyring's secrets. They are opened again before they are returned.
+pub fn create_slot(keyring: &Keyring, credentials: &Credentials, cost: Cost, label: &str) -> Result<Vec<u8>> {
+    if credentials.password.is_none() && credentials.key_file.is_none() {
+        return Err(Error::new(ErrorKind::Input, "A key slot needs a password or a key file"));
+    }
+    let description = Description {
+        label: label.to_owned(),
+        created: jiff::Timestamp::now(),
+        host: crate::os::hostname(),
+        user: crate::os::username(),
+    };
+    let mut secrets = keyring.secrets().encode()?;
+    let mut description = description.encode()?;
+    let password = credentials
+        .password
+        .is_some()
+        .then_some(Argon2Cost { memory_kib: cost.memory, passes: cost.passes, lanes: cost.lanes });
+    let mut head = SlotHead {
+        password,
+        key_file: credentials.key_file.is_some(),
+        secrets_len: secrets.len() as u16,
+        description_len: description.len() as u16,
+        salt: *Secret::random()?.bytes(),
+        commitment: [0; 32],
+    };
+    let (commitment, key) = slot_key(&head, credentials)?;
+    head.commitment = commitment;
+    let associated = head.encode()?;
+    let nonce = || Secret::random().map(|random| *random.bytes().first_chunk::<24>().expect("a secret has 32 bytes"));
+    let (secrets_nonce, description_nonce) = (nonce()?, nonce()?);
+    let tag = seal_with(&key, &secrets_nonce, &associated, &mut secrets)?;
+    let mut sealed_secrets = secrets.to_vec();
+    sealed_secrets.extend_from_slice(&tag);
+    let tag = seal_with(&description_key(keyring), &description_nonce, &associated, &mut description)?;
+    description.extend_from_slice(&tag);
+    let slot = KeySlot { head, secrets_nonce, secrets: sealed_secrets, description_nonce, description };
+    let bytes = slot.encode()?;
+    // A slot that does not open would lock its owner out for good.
+    let again = KeySlot::decode(&bytes)?;
+    if open_secrets(&again, credentials)?.is_none_or(|found| found.repository != keyring.repository()) {
+        return Err(Error::new(ErrorKind::Failed, "A new key slot did not open again before it was stored"));
+    }
+    Ok(bytes)
+}
+
+/// The secrets of a slot; `None` if the credentials are not its.
+fn open_secrets(slot: &KeySlot, credentials: &Credentials) -> Result<Option<Secrets>> {
+    let fits = (slot.head.password.is_none() || credentials.password.is_some())
+        && (!slot.head.key_file || credentials.key_file.is_some());
+    if !fits {
+        return Ok(None);
+    }
+    let (commitment, key) = slot_key(&slot.head, credentials)?;
+    if !same(&commitment, &slot.head.commitment) {
+        return Ok(None);
+    }
+    let mut text = Zeroizing::new(slot.secrets.clone());
+    let length = text.len() - 16;
+    let (text, tag) = text.split_at_mut(length);
+    let tag: &[u8; 16] = (&*tag).first_chunk().expect("a sealed part ends with its tag");
+    open_with(&key, &slot.secrets_nonce, &slot.head.encode()?, text, tag)?;
+    Secrets::decode(text).map(Some)
+}
+
+fn read_slot(store: &dyn Store, name: ObjectName) -> Result<KeySlot> {
+    let key = ObjectKey::new(ObjectKind::Key, name);
+    let bytes = store.get(&key, MAX_KEY_SLOT as u64)?;
+    let slot = KeySlot::decode(&bytes).map_err(|error| error.context(format!("The key slot \"{key}\" is damaged")))?;
+    if object_name(&bytes) != name {
+        return Err(Error::damaged(format!("The key slot \"{key}\" does not have the bytes that its name promises")));
+    }
+    Ok(slot)
+}
+
+fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
+    let mut names = Vec::new();
+    store.list(ObjectKind::Key, &mut |object| {
+        names.push(ObjectName::parse(&object.name)?);
+        Ok(())
+    })?;
+    names.sort();
+    Ok(names)
+}
+
+/// Tries every slot. A damaged slot is a warning as long as another one opens.
+pub fn unlock(store: &dyn Store, credentials: &Credentials) -> Result<Unlocked> {
+    let names = slot_names(store)?;
+    let mut warnings: Vec<Error> = Vec::new();
+    let mut tried = 0;
+    for name in &names {
+        match read_slot(store, *name).and_then(|slot| open_secrets(&slot, credentials)) {
+            Ok(Some(secrets)) => return Ok(Unlocked { keyring: Keyring::new(secrets), slot: *name, warnings }),
+            Ok(None) => tried += 1,
+            Err(error) => warnings.push(error),
+        }
+    }
+    if let Some(at) = warnings.iter().position(|error| error.kind() == ErrorKind::Unsupported) {
+        return Err(warnings.swap_remove(at));
+    }
+    match warnings.into_iter().next() {
+        _ if names.is_empty() => Err(Error::damaged("The repository has no key slot: nothing in it can be opened")
+            .with_hint("If you have a copy of its \"keys\" folder, put it back.")),
+        Some(error) if tried == 0 => {
+            Err(error.context("No key slot of the repository can be read")
+                .with_hint("If you have a copy of its \"keys\" folder, put it back."))
+        }
+        damaged => {
+            let error = Error::new(ErrorKind::WrongKey, "Wrong password or key: no key slot opens with it");
+            Err(match damaged {
+                Some(damage) => error.with_hint(format!("At least one key slot is damaged as well: {}", damage.chain())),
+                None => error.with_hint("Check the password, FIRN_PASSWORD_FILE or --password-command, and that this is the right repository."),
+            })
+        }
+    }
+}
+
+impl Repository {
+    /// All key slots, damaged ones included.
+    pub fn key_slots(&self) -> Result<Vec<(ObjectName, Result<SlotInfo>)>> {
+        let mut slots = Vec::new();
+        for name in slot_names(self.store())? {
+            let info = read_slot(self.store(), name).map(|slot| {
+                let description = self.open_description(&slot);
+                SlotInfo { name, head: slot.head, description }
+            });
+            slots.push((name, info));
+        }
+        Ok(slots)
+    }
+
+    fn open_description(&self, slot: &KeySlot) -> Result<Description> {
+        let mut text = slot.description.clone();
+        let length = text.len() - 16;
+        let (text, tag) = text.split_at_mut(length);
+        let tag: &[u8; 16] = (&*tag).first_chunk().expect("a sealed part ends with its tag");
+        open_with(&description_key(self.keyring()), &slot.description_nonce, &slot.head.encode()?, text, tag)?;
+        Description::decode(text)
+    }
+
+    /// Adds a slot and returns its name.
+    pub fn add_key(&self, credentials: &Credentials, cost: Cost, label: &str) -> Result<ObjectName> {
+        let bytes = create_slot(self.keyring(), credentials, cost, label)?;
+        let name = object_name(&bytes);
+        self.store().put(&ObjectKey::new(ObjectKind::Key, name), &bytes)?;
+        Ok(name)
+    }
+
+    /// Removes a slot, unless it is the last one that can be read.
+    pub fn remove_key(&self, name: ObjectName) -> Result<()> {
+        let slots = self.key_slots()?;
+        if !slots.iter().any(|(other, _)| *other == name) {
+            return Err(Error::new(ErrorKind::NotFound, format!("There is no key slot \"{name}\"")));
+        }
+        if !slots.iter().any(|(other, info)| *other != name && info.as_ref().is_ok_and(|info| info.description.is_ok())) {
+            return Err(Error::new(ErrorKind::Brake, format!("\"{name}\" is the last key slot that can be read; without it the repository is lost"))
+                .with_hint("Add another key first."));
+        }
+        self.store().delete(&ObjectKey::new(ObjectKind::Key, name))
+    }
+}

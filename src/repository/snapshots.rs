@@ -1,0 +1,222 @@
+//! Listing, loading and addressing snapshots. Not for: what is inside their trees.
+
+use super::Repository;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::bounds::MAX_RECORD_OBJECT;
+use crate::format::header::Kind;
+use crate::format::snapshot::{Head, Snapshot};
+use crate::id::{ObjectName, WriterId};
+use crate::store::{ObjectKey, ObjectKind};
+use std::collections::{BTreeMap, HashSet};
+
+/// A snapshot and its name.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The object's name.
+    pub name: ObjectName,
+    /// What it holds.
+    pub snapshot: Snapshot,
+}
+
+/// The snapshots of a repository as of one moment.
+#[derive(Debug, Default)]
+pub struct Snapshots {
+    /// Those that count (no tomb), the oldest first.
+    pub live: Vec<Named>,
+    /// Those with a tomb.
+    pub forgotten: Vec<Named>,
+    /// Those that cannot be read, and why.
+    pub damaged: Vec<(ObjectName, Error)>,
+}
+
+/// A snapshot as a person names it, and an optional path in it: `latest`, `latest~2`, an id's first digits, each with `:/path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Which snapshot.
+    pub snapshot: String,
+    /// The absolute path in it, normalised, without a slash at the end; empty for the root.
+    pub path: Vec<u8>,
+}
+
+impl Address {
+    /// Splits `SNAPSHOT[:/PATH]`.
+    pub fn parse(text: &[u8]) -> Result<Address> {
+        let (snapshot, path) = match text.iter().position(|byte| *byte == b':') {
+            Some(at) => (&text[..at], &text[at + 1..]),
+            None => (text, &b""[..]),
+        };
+        let snapshot = std::str::from_utf8(snapshot)
+            .ok()
+            .filter(|snapshot| !snapshot.is_empty())
+            .ok_or_else(|| bad(text, "it names no snapshot"))?;
+        let mut normal = Vec::new();
+        if !path.is_empty() && path[0] != b'/' {
+            return Err(bad(text, "the path after the colon must begin with \"/\""));
+        }
+        for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".") {
+            if part == b".." {
+                return Err(bad(text, "the path must not contain \"..\""));
+            }
+            normal.push(b'/');
+            normal.extend_from_slice(part);
+        }
+        Ok(Address { snapshot: snapshot.to_owned(), path: normal })
+    }
+}
+
+fn bad(text: &[u8], why: &str) -> Error {
+    Error::new(ErrorKind::Input, format!("\"{}\" is not a snapshot address: {why}", String::from_utf8_lossy(text)))
+        .with_hint("Write \"latest\", \"latest~1\" or the first digits of an id, then optionally \":/path\".")
+}
+
+impl Repository {
+    /// All snapshots. One that cannot be read is set apart, never an error of the whole listing.
+    pub fn snapshots(&self) -> Result<Snapshots> {
+        let mut names = Vec::new();
+        self.store().list(ObjectKind::Snapshot, &mut |object| {
+            names.push(ObjectName::parse(&object.name)?);
+            Ok(())
+        })?;
+        let tombs = self.tombs()?;
+        let mut snapshots = Snapshots::default();
+        for name in names {
+            match self.snapshot(name) {
+                Ok(snapshot) if tombs.contains(&name) => snapshots.forgotten.push(Named { name, snapshot }),
+                Ok(snapshot) => snapshots.live.push(Named { name, snapshot }),
+                // Deleted between listing and reading.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
+                    snapshots.damaged.push((name, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for list in [&mut snapshots.live, &mut snapshots.forgotten] {
+            list.sort_by_key(|named| (named.snapshot.time, named.snapshot.finished, named.name));
+        }
+        snapshots.damaged.sort_by_key(|(name, _)| *name);
+        Ok(snapshots)
+    }
+
+    /// Names of the snapshots that have a tomb. The object's name says it all: a damaged tomb still counts.
+    pub fn tombs(&self) -> Result<HashSet<ObjectName>> {
+        let mut tombs = HashSet::new();
+        self.store().list(ObjectKind::Tomb, &mut |object| {
+            tombs.insert(ObjectName::parse(&object.name)?);
+            Ok(())
+        })?;
+        Ok(tombs)
+    }
+
+    /// One snapshot by its full name.
+    pub fn snapshot(&self, name: ObjectName) -> Result<Snapshot> {
+        let key = ObjectKey::new(ObjectKind::Snapshot, name);
+        let bytes = self.store().get(&key, MAX_RECORD_OBJECT)?;
+        if super::keyring::object_name(&bytes) != name {
+            return Err(Error::damaged(format!("The snapshot \"{name}\" does not have the bytes that its name promises")));
+        }
+        let body = self.keyring().open_record(Kind::Snapshot, bytes);
+        body.and_then(|body| Snapshot::decode(&body))
+            .map_err(|error| error.context(format!("The snapshot \"{name}\" cannot be read")))
+    }
+
+    /// Stores a snapshot: the commit. A failure leaves it unknown whether it was stored; its packs stay indexed either way.
+    pub fn put_snapshot(&self, snapshot: &Snapshot) -> Result<ObjectName> {
+        let bytes = self.keyring().seal_record(Kind::Snapshot, &snapshot.encode()?)?;
+        let name = super::keyring::object_name(&bytes);
+        self.store().put(&ObjectKey::new(ObjectKind::Snapshot, name), &bytes)?;
+        Ok(name)
+    }
+}
+
+impl Snapshots {
+    /// Finds the snapshot that a person named. Errors list candidates and near misses.
+    pub fn resolve(&self, text: &str) -> Result<&Named> {
+        if self.live.is_empty() {
+            return Err(self.nothing_here());
+        }
+        if let Some(back) = latest_offset(text) {
+            let back = back.ok_or_else(|| bad(text.as_bytes(), "after \"latest~\" comes a number"))?;
+            return self.live.iter().rev().nth(back).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NotFound,
+                    format!("\"{text}\" goes back too far: the repository has {} snapshots", self.live.len()),
+                )
+            });
+        }
+        let digits = text.to_ascii_lowercase();
+        let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let found: Vec<&Named> = match is_hex {
+            true => self.live.iter().filter(|named| named.name.to_string().starts_with(&digits)).collect(),
+            false => Vec::new(),
+        };
+        match found[..] {
+            [one] => Ok(one),
+            [] => Err(self.not_found(text, is_hex)),
+            _ => {
+                let list: Vec<String> = found.iter().take(10).map(|named| describe(named)).collect();
+                Err(Error::new(ErrorKind::Input, format!("\"{text}\" is ambiguous: {} snapshots begin with it", found.len()))
+                    .with_hint(format!("Write more digits. Candidates:\n{}", list.join("\n"))))
+            }
+        }
+    }
+
+    fn nothing_here(&self) -> Error {
+        let error = Error::new(ErrorKind::NotFound, "The repository holds no snapshot");
+        match (self.damaged.len(), self.forgotten.len()) {
+            (0, 0) => error.with_hint("Make one with \"firn backup\"."),
+            (0, n) => error.with_hint(format!("{n} forgotten snapshots are still stored.")),
+            (n, _) => error.with_hint(format!("{n} stored snapshots are damaged; \"firn check\" names them.")),
+        }
+    }
+
+    fn not_found(&self, text: &str, is_hex: bool) -> Error {
+        let error = Error::new(ErrorKind::NotFound, format!("There is no snapshot \"{text}\""));
+        let digits = text.to_ascii_lowercase();
+        if let Some((name, damage)) = self.damaged.iter().find(|(name, _)| is_hex && name.to_string().starts_with(&digits)) {
+            return Error::new(damage.kind(), format!("The snapshot \"{name}\" exists but cannot be read: {}", damage.chain()));
+        }
+        if let Some(named) = self.forgotten.iter().find(|named| is_hex && named.name.to_string().starts_with(&digits)) {
+            return error.with_hint(format!("It was forgotten: {}", describe(named)));
+        }
+        let mut near: Vec<(usize, &Named)> = self
+            .live
+            .iter()
+            .map(|named| {
+                let name = named.name.to_string();
+                (name.bytes().zip(digits.bytes()).take_while(|(a, b)| a == b).count(), named)
+            })
+            .collect();
+        near.sort_by_key(|(shared, named)| std::cmp::Reverse((*shared, named.snapshot.time)));
+        let list: Vec<String> = near.iter().take(3).map(|(_, named)| describe(named)).collect();
+        error.with_hint(format!("Near matches:\n{}", list.join("\n")))
+    }
+
+    /// The newest snapshot of each writer, by sequence number; forgotten ones count.
+    pub fn heads(&self) -> BTreeMap<WriterId, Head> {
+        let mut heads: BTreeMap<WriterId, Head> = BTreeMap::new();
+        for named in self.live.iter().chain(&self.forgotten) {
+            let head = Head { sequence: named.snapshot.sequence, snapshot: named.name };
+            let newest = heads.entry(named.snapshot.writer).or_insert(head);
+            if newest.sequence < head.sequence {
+                *newest = head;
+            }
+        }
+        heads
+    }
+}
+
+fn latest_offset(text: &str) -> Option<Option<usize>> {
+    let rest = text.strip_prefix("latest")?;
+    match rest.strip_prefix('~') {
+        Some(number) => Some(number.parse().ok()),
+        None if rest.is_empty() => Some(Some(0)),
+        None => Some(None),
+    }
+}
+
+/// A line by which a person recognises a snapshot.
+pub fn describe(named: &Named) -> String {
+    let paths: Vec<String> = named.snapshot.paths.iter().map(|path| String::from_utf8_lossy(&path.0).into_owned()).collect();
+    format!("{} {} {} {}", named.name.short(), named.snapshot.time.strftime("%Y-%m-%d %H:%M:%S"), named.snapshot.host, paths.join(" "))
+}
