@@ -12,6 +12,7 @@ pub mod frame;
 pub mod header;
 pub mod index;
 pub mod json;
+pub mod key_slot;
 pub mod list;
 pub mod message;
 #[cfg(test)]
