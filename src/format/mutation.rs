@@ -43,7 +43,7 @@ impl Rng {
 
 /// How many damaged inputs each decoder gets.
 fn rounds() -> usize {
-    std::env::var("FIRN_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000)
+    std::env::var("FIRN_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(50_000)
 }
 
 /// One damaged input made of the `corpus`.

@@ -166,7 +166,7 @@ impl Extent {
 }
 
 /// Sums over the entries of a subtree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Totals {
     /// All entries.
     pub entries: u64,

@@ -1,0 +1,154 @@
+//! Records by which writers and pruners tell one another what they do. Not for: the order of steps (see `repository`).
+
+use crate::error::Result;
+use crate::format::json::{self, Record, rfc3339};
+use crate::id::{ObjectName, SessionId, WriterId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A writer is at work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// 1.
+    pub version: u32,
+    /// Its run.
+    pub session: SessionId,
+    /// Who it is.
+    pub writer: WriterId,
+    /// On which machine.
+    pub host: String,
+    /// Number of the process.
+    pub pid: u32,
+    /// Since when.
+    #[serde(with = "rfc3339")]
+    pub started: Timestamp,
+}
+
+/// A writer's session may no longer commit. The fields are those of its pin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Revoke(pub Pin);
+
+/// A snapshot is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tomb {
+    /// 1.
+    pub version: u32,
+    /// Which.
+    pub snapshot: ObjectName,
+    /// Since when.
+    #[serde(with = "rfc3339")]
+    pub time: Timestamp,
+    /// By which machine.
+    pub host: String,
+}
+
+/// Packs condemned by a prune.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// 1.
+    pub version: u32,
+    /// The pruner's run.
+    pub prune: SessionId,
+    /// The packs.
+    pub packs: Vec<ObjectName>,
+    /// Since when.
+    #[serde(with = "rfc3339")]
+    pub time: Timestamp,
+}
+
+macro_rules! record {
+    ($name:ident, $what:literal, $version:expr) => {
+        impl Record for $name {
+            const WHAT: &'static str = $what;
+
+            fn check(&self) -> std::result::Result<(), &'static str> {
+                let version: fn(&$name) -> u32 = $version;
+                if version(self) == 1 { Ok(()) } else { Err("the version is not 1") }
+            }
+        }
+
+        impl $name {
+            /// The body as stored. Fails if it breaks a rule of the format.
+            pub fn encode(&self) -> Result<Vec<u8>> {
+                json::encode(self)
+            }
+
+            /// Reads a body. `Unsupported` for a higher version.
+            pub fn decode(body: &[u8]) -> Result<$name> {
+                json::decode(body)
+            }
+        }
+    };
+}
+
+record!(Pin, "pin", |pin| pin.version);
+record!(Revoke, "revoke", |revoke| revoke.0.version);
+record!(Tomb, "tomb", |tomb| tomb.version);
+record!(Mark, "mark", |mark| mark.version);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::format::mutation;
+
+    fn time() -> Timestamp {
+        "2026-01-02T03:04:05Z".parse().unwrap()
+    }
+
+    fn pin() -> Pin {
+        let (session, writer) = (SessionId([1; 16]), WriterId([2; 16]));
+        Pin { version: 1, session, writer, host: "h".into(), pid: 3, started: time() }
+    }
+
+    fn tomb() -> Tomb {
+        Tomb { version: 1, snapshot: ObjectName([4; 32]), time: time(), host: "h".into() }
+    }
+
+    fn mark() -> Mark {
+        Mark { version: 1, prune: SessionId([5; 16]), packs: vec![ObjectName([6; 32])], time: time() }
+    }
+
+    #[test]
+    fn golden() {
+        let text = |body: Result<Vec<u8>>| String::from_utf8(body.unwrap()).unwrap();
+        let time = "\"2026-01-02T03:04:05Z\"";
+        let expected = format!(
+            "{{\"version\":1,\"session\":\"{}\",\"writer\":\"{}\",\"host\":\"h\",\"pid\":3,\"started\":{time}}}",
+            "01".repeat(16),
+            "02".repeat(16)
+        );
+        assert_eq!(text(pin().encode()), expected);
+        assert_eq!(text(Revoke(pin()).encode()), expected);
+        let expected = format!("{{\"version\":1,\"snapshot\":\"{}\",\"time\":{time},\"host\":\"h\"}}", "04".repeat(32));
+        assert_eq!(text(tomb().encode()), expected);
+        let (prune, pack) = ("05".repeat(16), "06".repeat(32));
+        let expected = format!("{{\"version\":1,\"prune\":\"{prune}\",\"packs\":[\"{pack}\"],\"time\":{time}}}");
+        assert_eq!(text(mark().encode()), expected);
+    }
+
+    #[test]
+    fn newer_versions_are_refused() {
+        assert_eq!(Pin::decode(b"{\"version\":2}").unwrap_err().kind(), ErrorKind::Unsupported);
+        assert!(Pin { version: 2, ..pin() }.encode().is_err());
+        assert_eq!(Tomb::decode(b"{\"version\":1}").unwrap_err().kind(), ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn mutations() {
+        macro_rules! exercise {
+            ($type:ident, $value:expr) => {
+                mutation::exercise(&[$value.encode().unwrap()], |bytes| {
+                    let value = $type::decode(bytes).ok()?;
+                    assert_eq!($type::decode(&value.encode().unwrap()).unwrap(), value);
+                    Some(bytes.to_vec())
+                });
+            };
+        }
+        exercise!(Pin, pin());
+        exercise!(Revoke, Revoke(pin()));
+        exercise!(Tomb, tomb());
+        exercise!(Mark, mark());
+    }
+}
