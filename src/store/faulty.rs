@@ -389,7 +389,11 @@ mod tests {
 
     fn names(store: &dyn Store) -> Vec<String> {
         let mut names = Vec::new();
-        store.list(ObjectKind::Config, &mut |entry| Ok(names.push(entry.name))).unwrap();
+        let mut visit = |entry: Listed| {
+            names.push(entry.name);
+            Ok(())
+        };
+        store.list(ObjectKind::Config, &mut visit).unwrap();
         names
     }
 

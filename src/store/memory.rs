@@ -153,7 +153,11 @@ mod tests {
         assert_eq!(store.get(&key, 10).unwrap(), b"other");
         other.raw_set(&ObjectKey::new(ObjectKind::Config, "foreign"), *b"");
         let mut listed = Vec::new();
-        store.list(ObjectKind::Config, &mut |entry| Ok(listed.push(entry))).unwrap();
+        let mut visit = |entry| {
+            listed.push(entry);
+            Ok(())
+        };
+        store.list(ObjectKind::Config, &mut visit).unwrap();
         assert_eq!(listed, [Listed { name: "1".into(), size: 5, stored: time }]);
         assert_eq!(other.raw_keys().len(), 2);
         assert_eq!(other.raw_remove(&key).unwrap(), b"other");
