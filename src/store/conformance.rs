@@ -146,13 +146,13 @@ fn listings(store: &dyn Store) {
     for kind in ObjectKind::ALL {
         assert!(listing(store, kind).is_empty());
     }
-    for number in 0..300 {
+    for number in 0..60 {
         store.put(&key(ObjectKind::Tree, number), &vec![1; number as usize]).unwrap();
     }
     let all = listing(store, ObjectKind::Tree);
-    assert_eq!(all.len(), 300);
+    assert_eq!(all.len(), 60);
     let after = SystemTime::now() + Duration::from_secs(5);
-    for number in 0..300 {
+    for number in 0..60 {
         let entry = &all[&key(ObjectKind::Tree, number).name];
         assert_eq!(entry.size, number);
         assert!(before <= entry.stored && entry.stored <= after);
@@ -174,7 +174,7 @@ fn listing_ends_with_the_visitors_error(store: &dyn Store) {
 }
 
 fn visitors_may_use_the_store(store: &dyn Store) {
-    for number in 0..50 {
+    for number in 0..20 {
         store.put(&key(ObjectKind::Index, number), b"x").unwrap();
     }
     let mut visited = 0;
@@ -186,7 +186,7 @@ fn visitors_may_use_the_store(store: &dyn Store) {
             store.delete(&key)
         })
         .unwrap();
-    assert_eq!(visited, 50);
+    assert_eq!(visited, 20);
     assert!(listing(store, ObjectKind::Index).is_empty());
 }
 
@@ -224,7 +224,7 @@ fn bad_names(store: &dyn Store) {
 }
 
 fn one_of_many_puts_wins(store: &dyn Store) {
-    for round in 0..20 {
+    for round in 0..8 {
         let key = key(ObjectKind::Mark, round);
         let barrier = std::sync::Barrier::new(8);
         let results: Vec<Result<()>> = std::thread::scope(|scope| {
@@ -248,7 +248,7 @@ fn many_threads(store: &dyn Store) {
     std::thread::scope(|scope| {
         for thread in 0..4 {
             scope.spawn(move || {
-                for number in (0..100).map(|n| n * 4 + thread) {
+                for number in (0..30).map(|n| n * 4 + thread) {
                     let key = key(ObjectKind::Data, number);
                     store.put(&key, &body(number)).unwrap();
                     let mut range = [0; 50];
@@ -271,8 +271,8 @@ fn many_threads(store: &dyn Store) {
         });
     });
     let left = listing(store, ObjectKind::Data);
-    assert_eq!(left.len(), (0..400).filter(|number| number % 3 != 0).count());
-    for number in (0..400).filter(|number| number % 3 != 0) {
+    assert_eq!(left.len(), (0..120).filter(|number| number % 3 != 0).count());
+    for number in (0..120).filter(|number| number % 3 != 0) {
         assert_eq!(store.get(&key(ObjectKind::Data, number), 1000).unwrap(), body(number));
     }
 }
