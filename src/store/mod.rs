@@ -1,7 +1,21 @@
 //! Named objects somewhere: the contract, and the places that fulfil it. Not for: what is inside the objects.
 
-use crate::error::Result;
+#[cfg(test)]
+mod conformance;
+pub mod faulty;
+mod handles;
+pub mod local;
+pub mod memory;
+pub mod recording;
+
+pub use faulty::{Faults, FaultyStore};
+pub use local::LocalStore;
+pub use memory::MemoryStore;
+pub use recording::{Counts, RecordingStore};
+
+use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The kinds of objects a store keeps, one folder each.
@@ -102,7 +116,9 @@ impl ObjectKey {
     /// The path below the root of a store: `data/0f/0f3a…`, `snapshots/77…`.
     pub fn path(&self) -> String {
         if self.kind.is_fanned_out() {
-            format!("{}/{}/{}", self.kind.folder(), &self.name[..2], self.name)
+            // Error messages also name keys that were refused, so a name that is too short must not be sliced.
+            let prefix = self.name.get(..2).unwrap_or(&self.name);
+            format!("{}/{prefix}/{}", self.kind.folder(), self.name)
         } else {
             format!("{}/{}", self.kind.folder(), self.name)
         }
@@ -177,4 +193,168 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// What the store says about itself.
     fn properties(&self) -> Properties;
+}
+
+/// The operations of a store, for wrappers that count or disturb them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// [`Store::put`]
+    Put,
+    /// [`Store::get`]
+    Get,
+    /// [`Store::get_range`]
+    GetRange,
+    /// [`Store::size`]
+    Size,
+    /// [`Store::list`]
+    List,
+    /// [`Store::delete`]
+    Delete,
+    /// [`Store::prepare`]
+    Prepare,
+}
+
+impl Operation {
+    /// Whether it changes what the store holds.
+    pub fn is_mutating(self) -> bool {
+        matches!(self, Operation::Put | Operation::Delete)
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Operation::Put => "put",
+            Operation::Get => "get",
+            Operation::GetRange => "get_range",
+            Operation::Size => "size",
+            Operation::List => "list",
+            Operation::Delete => "delete",
+            Operation::Prepare => "prepare",
+        })
+    }
+}
+
+macro_rules! store_behind {
+    ($($pointer:ty),*) => {$(
+        impl<S: Store + ?Sized> Store for $pointer {
+            fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+                (**self).put(key, bytes)
+            }
+            fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
+                (**self).get(key, limit)
+            }
+            fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
+                (**self).get_range(key, offset, buffer)
+            }
+            fn size(&self, key: &ObjectKey) -> Result<u64> {
+                (**self).size(key)
+            }
+            fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+                (**self).list(kind, visit)
+            }
+            fn delete(&self, key: &ObjectKey) -> Result<()> {
+                (**self).delete(key)
+            }
+            fn prepare(&self, keys: &[ObjectKey]) -> Result<()> {
+                (**self).prepare(keys)
+            }
+            fn properties(&self) -> Properties {
+                (**self).properties()
+            }
+        }
+    )*};
+}
+store_behind!(Arc<S>, Box<S>, &S);
+
+// What every place says in the same words.
+
+/// Refuses a key whose name has not the shape of its kind, before it becomes part of a path.
+fn check_key(key: &ObjectKey) -> Result<()> {
+    if key.kind.accepts(&key.name) {
+        Ok(())
+    } else {
+        let folder = key.kind.folder();
+        Err(Error::new(ErrorKind::Input, format!("\"{}\" is not a name for an object in \"{folder}\"", key.name)))
+    }
+}
+
+fn missing(key: &ObjectKey, location: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("There is no object \"{key}\" in \"{location}\""))
+}
+
+fn exists(key: &ObjectKey, location: &str) -> Error {
+    Error::new(ErrorKind::Exists, format!("The object \"{key}\" exists already in \"{location}\""))
+}
+
+fn no_space(key: &ObjectKey, location: &str) -> Error {
+    Error::new(ErrorKind::Full, format!("No space is left for \"{key}\" in \"{location}\""))
+        .with_hint("Free some space there, or let old snapshots go")
+}
+
+fn truncated(key: &ObjectKey, expected: u64, received: u64) -> Error {
+    Error::damaged(format!("The object \"{key}\" ended after {received} bytes where {expected} were expected"))
+}
+
+fn check_limit(key: &ObjectKey, size: u64, limit: u64) -> Result<()> {
+    if size <= limit {
+        return Ok(());
+    }
+    Err(Error::damaged(format!("The object \"{key}\" has {size} bytes, more than the {limit} that are possible")))
+}
+
+/// Checks that an object of `size` bytes holds `length` bytes from `offset` on.
+fn check_range(key: &ObjectKey, size: u64, offset: u64, length: usize) -> Result<()> {
+    match offset.checked_add(length as u64) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(Error::damaged(format!(
+            "The object \"{key}\" has {size} bytes and ends before the {length} bytes at offset {offset}"
+        ))),
+    }
+}
+
+/// A buffer for `size` bytes, or an error where an allocation would abort the process.
+fn reserve(key: &ObjectKey, size: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    usize::try_from(size).ok().and_then(|size| bytes.try_reserve_exact(size).ok()).ok_or_else(|| {
+        Error::new(ErrorKind::Failed, format!("There is not enough memory for the {size} bytes of \"{key}\""))
+    })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_follow_the_format_page() {
+        let name = format!("0f{}", "a".repeat(62));
+        assert_eq!(ObjectKey::new(ObjectKind::Data, &name).path(), format!("data/0f/{name}"));
+        assert_eq!(ObjectKey::new(ObjectKind::Snapshot, &name).path(), format!("snapshots/{name}"));
+        assert_eq!(ObjectKey::new(ObjectKind::Config, 12).path(), "config/12");
+    }
+
+    #[test]
+    fn only_names_of_the_right_shape_are_accepted() {
+        let long = "a".repeat(64);
+        let session = "b".repeat(32);
+        assert!(ObjectKind::Data.accepts(&long) && !ObjectKind::Data.accepts(&session));
+        assert!(ObjectKind::Pin.accepts(&session) && !ObjectKind::Pin.accepts(&long));
+        assert!(ObjectKind::Mark.accepts(&format!("{session}-7")) && !ObjectKind::Mark.accepts(&session));
+        for bad in ["", "0", "01", "-1", "+1", "1 ", "../1", ".1", "9999999999999999999"] {
+            assert!(!ObjectKind::Config.accepts(bad), "{bad}");
+        }
+        assert!(!ObjectKind::Tree.accepts(&"A".repeat(64)));
+        assert_eq!(check_key(&ObjectKey::new(ObjectKind::Data, "x")).unwrap_err().kind(), ErrorKind::Input);
+    }
+
+    #[test]
+    fn ranges_cannot_overflow() {
+        let key = ObjectKey::new(ObjectKind::Config, 1);
+        assert!(check_range(&key, 10, 4, 6).is_ok());
+        assert!(check_range(&key, 10, 10, 0).is_ok());
+        for (offset, length) in [(4, 7), (11, 0), (u64::MAX, 1), (u64::MAX, usize::MAX)] {
+            assert_eq!(check_range(&key, 10, offset, length).unwrap_err().kind(), ErrorKind::Damaged);
+        }
+    }
 }
