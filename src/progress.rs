@@ -55,10 +55,9 @@ impl Stop {
     pub fn check(&self) -> crate::error::Result<()> {
         match self.signal() {
             None => Ok(()),
-            Some(signal) => Err(Error::new(
-                crate::error::ErrorKind::Interrupted,
-                format!("Stopped by signal {signal}"),
-            )),
+            Some(signal) => {
+                Err(Error::new(crate::error::ErrorKind::Interrupted, format!("Stopped by signal {signal}")))
+            }
         }
     }
 }
