@@ -22,7 +22,9 @@ pub struct CacheFolder {
 /// Where caches live unless told otherwise: `$FIRN_CACHE_DIR` is resolved by the caller; else `$XDG_CACHE_HOME/firn` or `~/.cache/firn`.
 pub fn default_root() -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache"))).map(|path| path.join("firn"))
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|path| path.join("firn"))
 }
 
 impl CacheFolder {

@@ -54,7 +54,12 @@ impl FilesCache {
     pub fn open(folder: &Path, key: [u8; 32]) -> Option<FilesCache> {
         let open = || {
             catch_unwind(AssertUnwindSafe(|| {
-                sled::Config::new().path(folder).cache_capacity(SLED_CACHE).flush_every_ms(None).print_profile_on_drop(false).open()
+                sled::Config::new()
+                    .path(folder)
+                    .cache_capacity(SLED_CACHE)
+                    .flush_every_ms(None)
+                    .print_profile_on_drop(false)
+                    .open()
             }))
         };
         let database = match open() {
@@ -65,7 +70,12 @@ impl FilesCache {
                 open().ok()?.ok()?
             }
         };
-        Some(FilesCache { database: Mutex::new(Some(database)), broken: AtomicBool::new(false), path: folder.to_owned(), key })
+        Some(FilesCache {
+            database: Mutex::new(Some(database)),
+            broken: AtomicBool::new(false),
+            path: folder.to_owned(),
+            key,
+        })
     }
 
     fn guarded<T>(&self, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Option<T> {
@@ -238,7 +248,15 @@ mod tests {
             1 => Content::Extents(vec![Extent::Hole(9), Extent::Chunk { id: ChunkId([n; 32]), len: 77 }]),
             _ => Content::List(ChunkId([n; 32])),
         };
-        CachedFile { name: vec![n, b'x'], size: 86, mtime: time, ctime: time, inode: 12, content, blocks: (n > 3).then_some(0) }
+        CachedFile {
+            name: vec![n, b'x'],
+            size: 86,
+            mtime: time,
+            ctime: time,
+            inode: 12,
+            content,
+            blocks: (n > 3).then_some(0),
+        }
     }
 
     #[test]

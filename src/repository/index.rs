@@ -68,7 +68,14 @@ impl Index {
             listed.insert(ObjectName::parse(&object.name)?);
             Ok(())
         })?;
-        let mut loader = Loader { keyring, store, folder, repository: keyring.repository(), tables: Vec::new(), damaged: Vec::new() };
+        let mut loader = Loader {
+            keyring,
+            store,
+            folder,
+            repository: keyring.repository(),
+            tables: Vec::new(),
+            damaged: Vec::new(),
+        };
         loader.open_tables(&listed);
         loader.load_missing(&listed, progress)?;
         loader.merge_small()?;
@@ -184,7 +191,9 @@ pub fn read_segment(keyring: &Keyring, store: &dyn Store, name: ObjectName) -> R
     let key = ObjectKey::new(ObjectKind::Index, name);
     let bytes = store.get(&key, MAX_RECORD_OBJECT)?;
     if super::keyring::object_name(&bytes) != name {
-        return Err(Error::damaged(format!("The index segment \"{key}\" does not have the bytes that its name promises")));
+        return Err(Error::damaged(format!(
+            "The index segment \"{key}\" does not have the bytes that its name promises"
+        )));
     }
     let body = keyring
         .open_record(Kind::IndexSegment, bytes)
@@ -206,7 +215,9 @@ impl Loader<'_> {
     fn open_tables(&mut self, listed: &HashSet<ObjectName>) {
         let Ok(entries) = fs::read_dir(self.folder) else { return };
         let mut candidates = Vec::new();
-        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "table")) {
+        for path in
+            entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "table"))
+        {
             match Table::open(&path, &self.repository) {
                 Ok(table) => candidates.push((path, table)),
                 // Somebody else's merge may have removed it meanwhile; damage is removed here. Both only cost a rebuild.
@@ -224,7 +235,9 @@ impl Loader<'_> {
         let mut covered = HashSet::new();
         for (path, table) in candidates {
             let counts = |origin: &Origin| {
-                listed.contains(&origin.segment) && !replaced.contains(&origin.segment) && !covered.contains(&origin.segment)
+                listed.contains(&origin.segment)
+                    && !replaced.contains(&origin.segment)
+                    && !covered.contains(&origin.segment)
             };
             if table.origins().iter().all(counts) {
                 covered.extend(table.origins().iter().map(|origin| origin.segment));
@@ -258,14 +271,17 @@ impl Loader<'_> {
                     let table = self.build(name, segment)?;
                     built.insert(name, table);
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => self.damaged.push((name, error)),
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                    self.damaged.push((name, error))
+                }
                 Err(error) => return Err(error),
             }
         }
         // A segment read before the one that replaces it was known, or a table opened before, steps back now.
         let stale = |table: &Table| table.origins().iter().any(|origin| replaced.contains(&origin.segment));
         self.tables.extend(built.into_values());
-        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.tables).into_iter().partition(|(_, table)| stale(table));
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.tables).into_iter().partition(|(_, table)| stale(table));
         self.tables = kept;
         let mut again = Vec::new();
         for (path, table) in gone {
@@ -283,7 +299,13 @@ impl Loader<'_> {
     fn build(&self, name: ObjectName, segment: Segment) -> Result<(PathBuf, Table)> {
         let origins = [Origin { segment: name, replaces: segment.replaces }];
         let packs = segment.packs.into_iter().map(|pack| {
-            Ok(Arc::new(PackInfo { name: pack.name, is_tree: pack.is_tree, epoch: pack.epoch, size: pack.size, frames: pack.frames }))
+            Ok(Arc::new(PackInfo {
+                name: pack.name,
+                is_tree: pack.is_tree,
+                epoch: pack.epoch,
+                size: pack.size,
+                frames: pack.frames,
+            }))
         });
         let chunks = segment.chunks;
         self.write(&origins, chunks.len() as u64, &mut packs.into_iter(), |writer| {
@@ -331,7 +353,8 @@ impl Loader<'_> {
             let mut origins: Vec<Origin> = parts.iter().flat_map(|(_, table)| table.origins().to_vec()).collect();
             origins.sort_by_key(|origin| origin.segment);
             let rows = parts.iter().map(|(_, table)| table.rows()).sum();
-            let mut packs = parts.iter().flat_map(|(_, table)| (0..table.pack_count()).map(|n| table.pack(n).map(Arc::new)));
+            let mut packs =
+                parts.iter().flat_map(|(_, table)| (0..table.pack_count()).map(|n| table.pack(n).map(Arc::new)));
             let merged = self.write(&origins, rows, &mut packs, |writer| merge_rows(&parts, writer))?;
             drop(packs);
             for (path, _) in &parts {

@@ -31,7 +31,6 @@ pub struct Keyring {
 }
 
 /// The header of one object, as stored, and the keys that follow from it.
-#[derive(Clone)]
 pub struct Opened {
     /// The 96 bytes as stored; they are part of every frame's associated data.
     pub header: [u8; HEADER_LEN],

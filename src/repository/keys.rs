@@ -100,10 +100,11 @@ pub fn create_slot(keyring: &Keyring, credentials: &Credentials, cost: Cost, lab
     };
     let mut secrets = keyring.secrets().encode()?;
     let mut description = description.encode()?;
-    let password = credentials
-        .password
-        .is_some()
-        .then_some(Argon2Cost { memory_kib: cost.memory, passes: cost.passes, lanes: cost.lanes });
+    let password = credentials.password.is_some().then_some(Argon2Cost {
+        memory_kib: cost.memory,
+        passes: cost.passes,
+        lanes: cost.lanes,
+    });
     let mut head = SlotHead {
         password,
         key_file: credentials.key_file.is_some(),
@@ -189,10 +190,9 @@ pub fn unlock(store: &dyn Store, credentials: &Credentials) -> Result<Unlocked> 
     match warnings.into_iter().next() {
         _ if names.is_empty() => Err(Error::damaged("The repository has no key slot: nothing in it can be opened")
             .with_hint("If you have a copy of its \"keys\" folder, put it back.")),
-        Some(error) if tried == 0 => {
-            Err(error.context("No key slot of the repository can be read")
-                .with_hint("If you have a copy of its \"keys\" folder, put it back."))
-        }
+        Some(error) if tried == 0 => Err(error
+            .context("No key slot of the repository can be read")
+            .with_hint("If you have a copy of its \"keys\" folder, put it back.")),
         damaged => {
             let error = Error::new(ErrorKind::WrongKey, "Wrong password or key: no key slot opens with it");
             Err(match damaged {
@@ -240,9 +240,13 @@ impl Repository {
         if !slots.iter().any(|(other, _)| *other == name) {
             return Err(Error::new(ErrorKind::NotFound, format!("There is no key slot \"{name}\"")));
         }
-        if !slots.iter().any(|(other, info)| *other != name && info.as_ref().is_ok_and(|info| info.description.is_ok())) {
-            return Err(Error::new(ErrorKind::Brake, format!("\"{name}\" is the last key slot that can be read; without it the repository is lost"))
-                .with_hint("Add another key first."));
+        if !slots.iter().any(|(other, info)| *other != name && info.as_ref().is_ok_and(|info| info.description.is_ok()))
+        {
+            return Err(Error::new(
+                ErrorKind::Brake,
+                format!("\"{name}\" is the last key slot that can be read; without it the repository is lost"),
+            )
+            .with_hint("Add another key first."));
         }
         self.store().delete(&ObjectKey::new(ObjectKind::Key, name))
     }

@@ -17,7 +17,7 @@ pub mod writer;
 use crate::chunk::Splitter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
-use crate::format::config::{Access, Config};
+use crate::format::config::{Access, CHUNKER, Chunker, Config, Features};
 use crate::format::header::Kind;
 use crate::format::json::{self, Record};
 use crate::id::{ObjectName, RepositoryId, SessionId, WriterId};
@@ -71,10 +71,15 @@ pub struct Repository {
 
 impl Repository {
     /// Makes a repository in an empty store: two config objects and one key slot. The store's folders exist already.
-    pub fn init(store: &dyn Store, credentials: &Credentials, cost: crate::chunk::password::Cost, label: &str) -> Result<RepositoryId> {
+    pub fn init(
+        store: &dyn Store,
+        credentials: &Credentials,
+        cost: crate::chunk::password::Cost,
+        label: &str,
+    ) -> Result<RepositoryId> {
         let secrets = keys::fresh_secrets()?;
         let keyring = Keyring::new(secrets);
-        let config = Config::new(keyring.repository());
+        let config = default_config(keyring.repository());
         let slot = keys::create_slot(&keyring, credentials, cost, label)?;
         // The key first: a repository with a key and no config is only half made, one with data and no key is lost.
         store.put(&ObjectKey::new(ObjectKind::Key, object_name(&slot)), &slot)?;
@@ -94,7 +99,7 @@ impl Repository {
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
                 let text = error.chain();
                 warnings.push(error);
-                (Config::new(id), Access::ReadOnly, Some(text))
+                (default_config(id), Access::ReadOnly, Some(text))
             }
             Err(error) => return Err(error),
         };
@@ -161,13 +166,14 @@ impl Repository {
     /// An error unless this program may write here.
     pub fn check_writable(&self) -> Result<()> {
         match (&self.config_error, self.access) {
-            (Some(text), _) => Err(Error::damaged(format!("No config of the repository can be read ({text}), so nothing may be written"))
-                .with_hint("Reading works. Run \"firn repair index\" to write a new config.")),
-            (None, Access::ReadOnly) => Err(Error::new(
-                ErrorKind::Unsupported,
-                "This repository uses features that this firn can only read",
-            )
-            .with_hint("Use a newer firn to write to it.")),
+            (Some(text), _) => Err(Error::damaged(format!(
+                "No config of the repository can be read ({text}), so nothing may be written"
+            ))
+            .with_hint("Reading works. Run \"firn repair index\" to write a new config.")),
+            (None, Access::ReadOnly) => {
+                Err(Error::new(ErrorKind::Unsupported, "This repository uses features that this firn can only read")
+                    .with_hint("Use a newer firn to write to it."))
+            }
             (None, _) => Ok(()),
         }
     }
@@ -210,13 +216,13 @@ impl Repository {
     }
 
     /// Seals a JSON record and stores it.
-    pub fn put_json<T: Record>(&self, kind: Kind, key: &ObjectKey, value: &T) -> Result<()> {
+    pub(crate) fn put_json<T: Record>(&self, kind: Kind, key: &ObjectKey, value: &T) -> Result<()> {
         let body = json::encode(value)?;
         self.store.put(key, &self.keyring.seal_record(kind, &body)?)
     }
 
     /// Reads a JSON record.
-    pub fn get_json<T: Record>(&self, kind: Kind, key: &ObjectKey) -> Result<T> {
+    pub(crate) fn get_json<T: Record>(&self, kind: Kind, key: &ObjectKey) -> Result<T> {
         let bytes = self.store.get(key, MAX_RECORD_OBJECT)?;
         let read = self.keyring.open_record(kind, bytes).and_then(|body| json::decode(&body));
         read.map_err(|error| error.context(format!("\"{key}\" cannot be read")))
@@ -225,6 +231,24 @@ impl Repository {
     /// A fresh id for a session of this process.
     pub fn new_session(&self) -> Result<SessionId> {
         SessionId::random()
+    }
+}
+
+/// The settings of a new repository.
+fn default_config(repository: RepositoryId) -> Config {
+    Config {
+        version: 1,
+        repository,
+        created: jiff::Timestamp::now(),
+        chunker: Chunker {
+            id: CHUNKER,
+            min: crate::chunk::split::MIN_CHUNK as u32,
+            avg: crate::chunk::split::AVG_CHUNK as u32,
+            max: crate::chunk::split::MAX_CHUNK as u32,
+        },
+        data_pack: 32 << 20,
+        tree_pack: 8 << 20,
+        features: Features::default(),
     }
 }
 
@@ -238,16 +262,20 @@ fn read_config(store: &dyn Store, keyring: &Keyring, warnings: &mut Vec<Error>) 
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     for number in numbers {
         let key = ObjectKey::new(ObjectKind::Config, number);
-        let read = store.get(&key, MAX_RECORD_OBJECT).and_then(|bytes| keyring.open_record(Kind::Config, bytes)).and_then(|body| {
-            let config = Config::decode(&body)?;
-            let access = config.access()?;
-            Ok((config, access))
-        });
+        let read = store
+            .get(&key, MAX_RECORD_OBJECT)
+            .and_then(|bytes| keyring.open_record(Kind::Config, bytes))
+            .and_then(|body| {
+                let config = Config::decode(&body)?;
+                let access = config.access()?;
+                Ok((config, access))
+            });
         match read {
             Ok(read) => return Ok(read),
             Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error),
             Err(error) => warnings.push(error.context(format!("The config \"{key}\" cannot be read"))),
         }
     }
-    Err(Error::damaged("No config of the repository can be read").with_hint("Reading works; run \"firn repair index\" to write a new one."))
+    Err(Error::damaged("No config of the repository can be read")
+        .with_hint("Reading works; run \"firn repair index\" to write a new one."))
 }

@@ -149,7 +149,9 @@ fn verify(keyring: &Keyring, pack: &FinishedPack) -> Result<()> {
         frame.clear();
         frame.extend_from_slice(&pack.bytes[range.clone()]);
         let block = open_block(keyring, &object, number as u32, &mut frame).map_err(fail)?;
-        if block.kind != expected.kind || !block.chunks.iter().map(|(id, r)| (*id, r.len() as u32)).eq(expected.chunks.iter().copied()) {
+        if block.kind != expected.kind
+            || !block.chunks.iter().map(|(id, r)| (*id, r.len() as u32)).eq(expected.chunks.iter().copied())
+        {
             return Err(fail(Error::damaged(format!("block {number} decodes to other chunks"))));
         }
         at = range.end;
@@ -212,14 +214,15 @@ pub fn read_contents(keyring: &Keyring, store: &dyn Store, kind: Kind, name: Obj
     if trailer(&object, at) != stored {
         return Err(Error::damaged(format!("The trailer of \"{key}\" is damaged")));
     }
-    let contents = read_frame(store, &key, size, at, |masked| keyring.frame_length(&object, FrameTag::Contents, 0, masked))
-        .and_then(|mut frame| {
-            let message = keyring.open_frame(&object, FrameTag::Contents, 0, &mut frame)?;
-            let mut body = Vec::new();
-            decode_message(message, FrameTag::Contents, &mut body)?;
-            Contents::decode(&body)
-        })
-        .map_err(|e| e.context(format!("The contents of \"{key}\" are damaged")))?;
+    let contents =
+        read_frame(store, &key, size, at, |masked| keyring.frame_length(&object, FrameTag::Contents, 0, masked))
+            .and_then(|mut frame| {
+                let message = keyring.open_frame(&object, FrameTag::Contents, 0, &mut frame)?;
+                let mut body = Vec::new();
+                decode_message(message, FrameTag::Contents, &mut body)?;
+                Contents::decode(&body)
+            })
+            .map_err(|e| e.context(format!("The contents of \"{key}\" are damaged")))?;
     let frames: u64 = contents.blocks.iter().map(|block| u64::from(block.frame_len)).sum();
     if HEADER_LEN as u64 + frames != at {
         return Err(Error::damaged(format!("The contents of \"{key}\" do not add up to its size")));

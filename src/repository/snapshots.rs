@@ -113,7 +113,9 @@ impl Repository {
         let key = ObjectKey::new(ObjectKind::Snapshot, name);
         let bytes = self.store().get(&key, MAX_RECORD_OBJECT)?;
         if super::keyring::object_name(&bytes) != name {
-            return Err(Error::damaged(format!("The snapshot \"{name}\" does not have the bytes that its name promises")));
+            return Err(Error::damaged(format!(
+                "The snapshot \"{name}\" does not have the bytes that its name promises"
+            )));
         }
         let body = self.keyring().open_record(Kind::Snapshot, bytes);
         body.and_then(|body| Snapshot::decode(&body))
@@ -155,8 +157,11 @@ impl Snapshots {
             [] => Err(self.not_found(text, is_hex)),
             _ => {
                 let list: Vec<String> = found.iter().take(10).map(|named| describe(named)).collect();
-                Err(Error::new(ErrorKind::Input, format!("\"{text}\" is ambiguous: {} snapshots begin with it", found.len()))
-                    .with_hint(format!("Write more digits. Candidates:\n{}", list.join("\n"))))
+                Err(Error::new(
+                    ErrorKind::Input,
+                    format!("\"{text}\" is ambiguous: {} snapshots begin with it", found.len()),
+                )
+                .with_hint(format!("Write more digits. Candidates:\n{}", list.join("\n"))))
             }
         }
     }
@@ -173,8 +178,13 @@ impl Snapshots {
     fn not_found(&self, text: &str, is_hex: bool) -> Error {
         let error = Error::new(ErrorKind::NotFound, format!("There is no snapshot \"{text}\""));
         let digits = text.to_ascii_lowercase();
-        if let Some((name, damage)) = self.damaged.iter().find(|(name, _)| is_hex && name.to_string().starts_with(&digits)) {
-            return Error::new(damage.kind(), format!("The snapshot \"{name}\" exists but cannot be read: {}", damage.chain()));
+        if let Some((name, damage)) =
+            self.damaged.iter().find(|(name, _)| is_hex && name.to_string().starts_with(&digits))
+        {
+            return Error::new(
+                damage.kind(),
+                format!("The snapshot \"{name}\" exists but cannot be read: {}", damage.chain()),
+            );
         }
         if let Some(named) = self.forgotten.iter().find(|named| is_hex && named.name.to_string().starts_with(&digits)) {
             return error.with_hint(format!("It was forgotten: {}", describe(named)));
@@ -217,6 +227,13 @@ fn latest_offset(text: &str) -> Option<Option<usize>> {
 
 /// A line by which a person recognises a snapshot.
 pub fn describe(named: &Named) -> String {
-    let paths: Vec<String> = named.snapshot.paths.iter().map(|path| String::from_utf8_lossy(&path.0).into_owned()).collect();
-    format!("{} {} {} {}", named.name.short(), named.snapshot.time.strftime("%Y-%m-%d %H:%M:%S"), named.snapshot.host, paths.join(" "))
+    let paths: Vec<String> =
+        named.snapshot.paths.iter().map(|path| String::from_utf8_lossy(&path.0).into_owned()).collect();
+    format!(
+        "{} {} {} {}",
+        named.name.short(),
+        named.snapshot.time.strftime("%Y-%m-%d %H:%M:%S"),
+        named.snapshot.host,
+        paths.join(" ")
+    )
 }

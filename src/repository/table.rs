@@ -213,7 +213,7 @@ impl TableWriter {
                 footer.extend_from_slice(&name.0);
             }
         }
-                self.write(&footer)?;
+        self.write(&footer)?;
         self.write(&checksum(&footer))?;
         self.write(&(footer.len() as u64).to_le_bytes())?;
         let failed = |error| Error::io("The local index could not be written", error);
@@ -406,7 +406,8 @@ impl Table {
 }
 
 fn damaged() -> Error {
-    Error::damaged("The local index is damaged").with_hint("Delete the cache folder; it is rebuilt from the repository.")
+    Error::damaged("The local index is damaged")
+        .with_hint("Delete the cache folder; it is rebuilt from the repository.")
 }
 
 fn decode_origins(input: &mut Reader<'_>) -> Result<Vec<Origin>> {
@@ -461,7 +462,13 @@ mod tests {
             writer.push(row).unwrap();
         }
         let pack = |n: u8| {
-            Ok(Arc::new(PackInfo { name: ObjectName([n; 32]), is_tree: n == 1, epoch: 4, size: 99, frames: vec![60, 70] }))
+            Ok(Arc::new(PackInfo {
+                name: ObjectName([n; 32]),
+                is_tree: n == 1,
+                epoch: 4,
+                size: 99,
+                frames: vec![60, 70],
+            }))
         };
         let origin = Origin { segment: ObjectName([9; 32]), replaces: vec![ObjectName([8; 32])] };
         writer.finish(&repository, &mut (0..3).map(pack), &[origin]).unwrap();
@@ -477,11 +484,12 @@ mod tests {
             let table = Table::open(&path, &repository).unwrap();
             for n in 0..count.max(6) {
                 let mut found = Vec::new();
-                table.find(&id(n), &mut |pack, block| {
-                    found.push((pack, block));
-                    true
-                })
-                .unwrap();
+                table
+                    .find(&id(n), &mut |pack, block| {
+                        found.push((pack, block));
+                        true
+                    })
+                    .unwrap();
                 assert_eq!(found.contains(&((n % 3) as u32, n as u32)), true, "{n} of {count}");
                 assert_eq!(found.len(), if n == 5 { 401 } else { 1 });
             }

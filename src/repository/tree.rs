@@ -167,7 +167,9 @@ impl Extents<'_> {
                     let page = self.repository.list_page(&id)?;
                     let (bytes, extents) = page.totals()?;
                     if expected.is_some_and(|expected| expected != (page.level(), bytes, extents)) {
-                        return Err(Error::damaged(format!("the list page \"{id}\" is not what the page above it says")));
+                        return Err(Error::damaged(format!(
+                            "the list page \"{id}\" is not what the page above it says"
+                        )));
                     }
                     self.stack.push(match page {
                         ListPage::Extents(extents) => ListStep::Extents(extents.into_iter()),

@@ -123,7 +123,14 @@ impl Writer {
         let session = SessionId::random()?;
         let pin = ObjectKey::new(ObjectKind::Pin, session);
         if !options.dry_run {
-            let body = Pin::new(session, repository.writer_id());
+            let body = Pin {
+                version: 1,
+                session,
+                writer: repository.writer_id(),
+                host: crate::os::hostname(),
+                pid: crate::os::process_id(),
+                started: jiff::Timestamp::now(),
+            };
             repository.put_json(Kind::Pin, &pin, &body)?;
         }
         let begun = Writer::begin_pinned(repository, options.clone(), session, pin.clone(), progress);
@@ -258,7 +265,7 @@ impl Writer {
             }
             let name = repository.put_snapshot(&snapshot)?;
             if self.is_revoked(self.shared.session)? {
-                let tomb = Tomb::new(name);
+                let tomb = Tomb { version: 1, snapshot: name, time: jiff::Timestamp::now(), host: crate::os::hostname() };
                 repository.put_json(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, name), &tomb)?;
                 return Err(Error::new(
                     ErrorKind::Failed,
@@ -347,13 +354,16 @@ impl Shared {
     }
 
     fn take_failure(&self) -> Error {
-        lock(&self.failure).take().unwrap_or_else(|| Error::new(ErrorKind::Failed, "Writing to the repository had failed before"))
+        lock(&self.failure)
+            .take()
+            .unwrap_or_else(|| Error::new(ErrorKind::Failed, "Writing to the repository had failed before"))
     }
 
     /// Runs a thread's work; an error or a panic stops the session.
     fn guard(&self, work: impl FnOnce() -> Result<()>) {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "A writing thread panicked; this is a defect of firn")));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Failed, "A writing thread panicked; this is a defect of firn"))
+        });
         if let Err(error) = outcome {
             lock(&self.failure).get_or_insert(error);
             self.failed.store(true, Ordering::Release);
@@ -372,7 +382,8 @@ impl Shared {
             } else {
                 encode_message(&mut compressor, self.options.level, Some(block.kind), &block.body)?
             };
-            let ready = ReadyBlock { kind: block.kind, message, body_len: block.body.len() as u32, chunks: block.chunks };
+            let ready =
+                ReadyBlock { kind: block.kind, message, body_len: block.body.len() as u32, chunks: block.chunks };
             let (slot, kind, target) = if ready.kind == ChunkKind::Content {
                 let turn = self.next_open.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
                 let turn = blake3::hash(&turn.to_le_bytes()).as_bytes()[0] ^ ready.chunks[0].0.0[0];
@@ -387,7 +398,12 @@ impl Shared {
                     None => PackBuilder::new(self.repository.keyring(), kind, target as usize)?,
                 };
                 pack.push(self.repository.keyring(), ready)?;
-                if pack.is_full(target as usize) { Some(pack) } else { slot.replace(pack); None }
+                if pack.is_full(target as usize) {
+                    Some(pack)
+                } else {
+                    slot.replace(pack);
+                    None
+                }
             };
             if let Some(pack) = full
                 && packs.send(pack).is_err()
@@ -464,8 +480,11 @@ impl Shared {
     /// Packs that are stored but in no segment are the leavings of an interrupted backup (or of one that runs just now; relying
     /// on those is safe too, since a prune that condemns them waits for our pin). Their contents go into the index.
     fn adopt_orphans(&self, stored: &StoredPacks, progress: &dyn Progress) -> Result<()> {
-        let mut orphans: HashMap<ObjectName, bool> =
-            stored.iter().filter(|(_, name, _)| !self.marked.contains(name)).map(|(is_tree, name, _)| (name, is_tree)).collect();
+        let mut orphans: HashMap<ObjectName, bool> = stored
+            .iter()
+            .filter(|(_, name, _)| !self.marked.contains(name))
+            .map(|(is_tree, name, _)| (name, is_tree))
+            .collect();
         let index = self.repository.index()?;
         index.for_each_pack(&mut |pack| {
             orphans.remove(&pack.name);
@@ -476,7 +495,9 @@ impl Shared {
         for (name, is_tree) in orphans {
             match read_contents(self.repository.keyring(), self.repository.store(), pack_kind(is_tree), name) {
                 Ok(Salvaged { contents, epoch, size, .. }) => self.note_pack(name, is_tree, epoch, size, contents)?,
-                Err(error) => progress.note(&format!("A stored pack that no index names was left alone: {}", error.chain())),
+                Err(error) => {
+                    progress.note(&format!("A stored pack that no index names was left alone: {}", error.chain()))
+                }
             }
         }
         self.flush_segment()

@@ -1,0 +1,104 @@
+//! Byte ranges of recorded files. Not for: caching blocks (`repository`), or prefetch policy.
+
+use crate::error::{Error, Result};
+use crate::format::list::ListPage;
+use crate::format::message::ChunkKind;
+use crate::format::tree::{Content, Extent};
+use crate::repository::Repository;
+use std::io::Write;
+
+/// Writes a file's bytes to `out`, holes as zeros. Every byte is verified before it is written.
+pub fn copy(repository: &Repository, size: u64, content: &Content, out: &mut dyn Write) -> Result<()> {
+    let failed = |error| Error::io("The output could not be written", error);
+    if let Content::Inline(bytes) = content {
+        return out.write_all(bytes).map_err(failed);
+    }
+    let mut written = 0u64;
+    let zeros = [0; 1 << 16];
+    for extent in repository.extents(content) {
+        let extent = extent?;
+        match extent {
+            Extent::Hole(length) => {
+                let mut left = length;
+                while left > 0 {
+                    let step = left.min(zeros.len() as u64);
+                    out.write_all(&zeros[..step as usize]).map_err(failed)?;
+                    left -= step;
+                }
+            }
+            Extent::Chunk { id, len } => {
+                let chunk = repository.chunk(ChunkKind::Content, &id)?;
+                check_length(&chunk, len)?;
+                out.write_all(&chunk).map_err(failed)?;
+            }
+        }
+        written += extent.len();
+    }
+    if written != size {
+        return Err(Error::damaged(format!("a file's chunks have {written} bytes together, its entry says {size}")));
+    }
+    Ok(())
+}
+
+/// A chunk must have the length that its extent states.
+pub fn check_length(chunk: &[u8], stated: u32) -> Result<()> {
+    if chunk.len() != stated as usize {
+        return Err(Error::damaged(format!("a chunk has {} bytes where its file says {stated}", chunk.len())));
+    }
+    Ok(())
+}
+
+/// An extent and where in the file it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Offset in the file.
+    pub offset: u64,
+    /// What is there.
+    pub extent: Extent,
+}
+
+/// The extents that overlap `from..to`, in order, found through the list pages without reading those before it.
+/// At most `limit` of them.
+pub fn extents_in(repository: &Repository, content: &Content, from: u64, to: u64, limit: usize) -> Result<Vec<Placed>> {
+    let mut found = Vec::new();
+    match content {
+        Content::Inline(_) => {}
+        Content::Extents(extents) => collect(extents, 0, from, to, limit, &mut found),
+        Content::List(id) => {
+            // Pages still to look at, the next one last, with the offset at which each begins.
+            let mut stack = vec![(*id, 0u64)];
+            while let Some((id, base)) = stack.pop() {
+                if found.len() >= limit {
+                    break;
+                }
+                match repository.list_page(&id)? {
+                    ListPage::Extents(extents) => collect(&extents, base, from, to, limit, &mut found),
+                    ListPage::Interior { children, .. } => {
+                        let mut offset = base;
+                        let mut below = Vec::new();
+                        for child in children {
+                            let end = offset.saturating_add(child.bytes);
+                            if end > from && offset < to {
+                                below.push((child.page, offset));
+                            }
+                            offset = end;
+                        }
+                        stack.extend(below.into_iter().rev());
+                    }
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn collect(extents: &[Extent], base: u64, from: u64, to: u64, limit: usize, found: &mut Vec<Placed>) {
+    let mut offset = base;
+    for extent in extents {
+        let end = offset.saturating_add(extent.len());
+        if end > from && offset < to && found.len() < limit {
+            found.push(Placed { offset, extent: *extent });
+        }
+        offset = end;
+    }
+}
