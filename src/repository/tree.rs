@@ -244,7 +244,7 @@ impl DirectoryBuilder {
             self.levels.push(InteriorBuilder::new(at as u8 + 1)?);
         }
         let builder = &mut self.levels[at];
-        if !builder.is_empty() && (cut.starts(builder.level(), &child.first_name) || builder.would_exceed(&child)) {
+        if (builder.children() >= 2 && cut.starts(builder.level(), &child.first_name)) || builder.would_exceed(&child) {
             let page = store_page(builder.finish(), out)?;
             self.push_child(at + 1, page, cut, out)?;
         }
@@ -330,7 +330,7 @@ impl ContentBuilder {
             self.last_child = Some(id);
         }
         self.levels[at + 1].push_child(&ListChild { page: id, bytes: list.covered, extents: list.extents })?;
-        if ends_list_page(&id) { self.close(at + 1, out) } else { Ok(()) }
+        if self.levels[at + 1].items() >= 2 && ends_list_page(&id) { self.close(at + 1, out) } else { Ok(()) }
     }
 
     /// Ends the content.
