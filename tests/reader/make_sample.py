@@ -9,7 +9,7 @@ whoever knows the seed knows all secrets.
                                               file (for the second slot) is REPO/x/keyfile; prints the snapshot
     make_sample.py --compare TARGET [...]     is TARGET what a reader should have restored?
 """
-import argparse, hashlib, os, stat, struct, sys
+import argparse, hashlib, itertools, os, stat, struct, sys
 import zstandard
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as aead_seal
 from firnformat import *
@@ -18,32 +18,21 @@ PASSWORD, KEY_FILE = "geheim, naïve".encode(), b"\0key file\n"
 NOW = "2024-05-06T07:08:09Z"
 
 
-class Random:
-    """Reproducible "random" bytes: each call gives the next ones of a keyed stream."""
-    def __init__(self, seed):
-        self.key, self.n = KDF("firn sample randomness", seed.encode()), 0
-
-    def __call__(self, n):
-        self.n += 1
-        return H(self.key, struct.pack("<Q", self.n), n)
+def Random(seed):
+    """A function for reproducible "random" bytes: each call gives the next n."""
+    key, calls = KDF("firn sample randomness", seed.encode()), itertools.count()
+    return lambda n: H(key, struct.pack("<Q", next(calls)), n)
 
 
 # --- primitives, the writing way ----------------------------------------------------------------
 def varint(v):
-    out = bytearray()
-    while v > 127:
-        out.append(v & 127 | 128)
-        v >>= 7
-    return bytes(out) + bytes([v])
+    return bytes([v]) if v < 128 else bytes([v & 127 | 128]) + varint(v >> 7)
 
 def svarint(v):
     return varint((v << 1) if v >= 0 else ((-v) << 1) - 1)
 
-def u8bytes(b):
-    return bytes([len(b)]) + b
-
-def u32(*values):
-    return struct.pack("<%dI" % len(values), *values)
+def u8bytes(b): return bytes([len(b)]) + b
+def u32(*values): return struct.pack("<%dI" % len(values), *values)
 
 
 class Writer:
@@ -207,17 +196,15 @@ class TreeWriter:
                 return varint(size) + b"\1" + varint(len(data)) + b"".join(map(self.extent, data))
             return varint(size) + b"\2" + self.list_page(data)
         if e["type"] == DIR:
-            top, totals = self.directory(e["children"])
-            e["below"] = totals
-            return varint(4096) + top + b"".join(map(varint, totals))
+            top, e["below"] = self.directory(e["children"])
+            return varint(4096) + top + b"".join(map(varint, e["below"]))
         if e["type"] == SYMLINK:
             return varint(len(e["target"])) + e["target"]
         return b"".join(map(varint, e.get("device", ())))
 
     def entry(self, name, e, owners, sets):
         def number(table, item):
-            if item not in table:
-                table.append(item)
+            table += [] if item in table else [item]
             return table.index(item)
         body, flags, tail = self.body(e), 0, b""
         owner = number(owners, (e["uid"], e["gid"], e["user"], e["group"]))
@@ -261,11 +248,8 @@ class TreeWriter:
         return pages[0][1], pages[0][2]
 
 
-def size_of(data):
-    return sum(x if isinstance(x, int) else len(x) for x in data)
-
-def plus(*totals):
-    return tuple(map(sum, zip(*totals)))
+def size_of(data): return sum(x if isinstance(x, int) else len(x) for x in data)
+def plus(*totals): return tuple(map(sum, zip(*totals)))
 
 
 def write(path, seed):
@@ -315,15 +299,15 @@ def write(path, seed):
 
 
 # --- comparing ----------------------------------------------------------------------------------
-def compare(path, e, inodes, name=b""):
-    s, root = os.lstat(path), os.geteuid() == 0
+def compare(path, e, inodes):
+    root = os.geteuid() == 0
+    if e["type"] == CHARDEV and not root:
+        return
+    s = os.lstat(path)
     def same(what, got, wanted):
         if got != wanted:
             raise SystemExit("%r: %s is %r, not %r" % (path, what, got, wanted))
-    if e["type"] == CHARDEV and not root:
-        return
-    formats = {FILE: stat.S_IFREG, DIR: stat.S_IFDIR, SYMLINK: stat.S_IFLNK, FIFO: stat.S_IFIFO, CHARDEV: stat.S_IFCHR}
-    same("type and mode", s.st_mode, formats[e["type"]] | e["mode"])
+    same("type and mode", s.st_mode, (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR)[e["type"]] | e["mode"])
     same("time", s.st_mtime_ns, e["mtime"][0] * 10**9 + e["mtime"][1])
     same("owner", (s.st_uid, s.st_gid), (e["uid"], e["gid"]) if root else (os.geteuid(), s.st_gid))
     same("attributes", {os.fsencode(k): os.getxattr(path, k, follow_symlinks=False) for k in os.listxattr(path, follow_symlinks=False)}, e.get("attrs", {}))
@@ -334,13 +318,10 @@ def compare(path, e, inodes, name=b""):
         if any(isinstance(x, int) for x in e["data"]) and s.st_blocks * 512 >= s.st_size:
             raise SystemExit("%r has no hole" % path)
         with open(path, "rb") as f:
-            for x in e["data"]:
-                if isinstance(x, int):
-                    f.seek(x, 1)                             # that it is a hole has been seen above
-                else:
-                    same("content", f.read(len(x)), x)
+            for x in e["data"]:                              # that there are holes has been seen above
+                same("content", f.seek(x, 1) and b"" if isinstance(x, int) else f.read(len(x)), b"" if isinstance(x, int) else x)
     elif e["type"] == DIR:
-        same("names", sorted(os.listdir(path)), sorted(e["children"]))
+        same("names", sorted(os.listdir(path)), sorted(n for n, c in e["children"].items() if root or c["type"] != CHARDEV))
         os.chdir(path)
         for child, c in e["children"].items():
             compare(child, c, inodes)
@@ -352,7 +333,7 @@ def compare(path, e, inodes, name=b""):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p = argparse.ArgumentParser(description="Writes a tiny firn repository, or compares what was restored from it.")
     p.add_argument("path")
     p.add_argument("--seed", default="firn")
     p.add_argument("--compare", action="store_true", help="PATH is a restored tree, not a repository to be written")

@@ -25,7 +25,7 @@ Pack = collections.namedtuple("Pack", "kind epoch frames")   # frames: [(offset,
 
 class Repository:
     def __init__(self, path, mode="index"):
-        self.path, self.mode, self.secrets, self.problems, self.notes = os.fsencode(path), mode, None, [], []
+        self.path, self.mode, self.secrets, self.problems, self.notes = os.path.abspath(os.fsencode(path)), mode, None, [], []
         self.objects = {}                                    # kind -> sorted names (paths below the repository)
         self.verified, self.last_totals, self.tombs = set(), NO_TOTALS, set()
         self.packs, self.places = {}, {}                     # name -> Pack; chunk id -> [(pack name, block)]
@@ -430,7 +430,7 @@ class Restore:
                 while data:
                     n = os.pwrite(fd, data, pos)
                     data, pos = data[n:], pos + n
-        except Damage as error:                              # keep what there is, but say so
+        except (Damage, OSError) as error:                   # keep what there is, but say so
             self.repo.problem("\"/%s\" is incomplete: %s" % (show(b"/".join(self.path)), error))
         finally:
             os.close(fd)
@@ -457,7 +457,8 @@ class Restore:
 class Check:
     """Opens everything there is, and compares what says the same thing twice."""
     def __init__(self, repo):
-        self.repo, self.blocks, self.held = repo, {}, {}     # pack -> its blocks; chunk id -> (kind, length)
+        self.repo, self.blocks, self.ids = repo, {}, {}      # pack -> its blocks; pack -> its blocks' chunk ids
+        self.held = {}                                       # chunk id -> (kind, length)
 
     def run(self):
         repo = self.repo
@@ -471,10 +472,12 @@ class Check:
             repo.each(repo.names(kind), lambda path: self.pack(path, kind))
         for name, segment in repo.segments().items():
             repo.each(segment[1].items(), lambda i: self.indexed(name, i[0], *i[1]))
-            bad = [c for c in segment[2] if c[1] in self.blocks and c[0] not in {i for i, _ in self.blocks[c[1]][c[2]][3]}]
-            for cid, pack, n in bad:
-                repo.problem("index/%s: chunk %s is not in block %d of pack %s" % (name, cid.hex(), n, pack))
+            for cid, pack, n in segment[2]:
+                blocks = self.blocks.get(pack)
+                if blocks is not None and (n >= len(blocks) or cid not in self.ids[pack][n]):
+                    repo.problem("index/%s: chunk %s is not in block %d of pack %s" % (name, cid.hex(), n, pack))
         snaps = repo.snapshots()
+        repo.each((n for n in repo.names(SNAPSHOT) if n[10:] in repo.tombs), repo.verify_name)
         repo.each(snaps.items(), lambda i: self.tree(repo.root(*i)))
         for name, s in snaps.items():                        # hidden or rolled back snapshots
             seen = [s.get("previous"), s.get("parent")] + [h.get("snapshot") for h in (s.get("heads") or {}).values()]
@@ -485,13 +488,14 @@ class Check:
         pack, blocks, end, name = self.repo.pack(path.rsplit("/", 1)[1], kind), [], 96, path.rsplit("/", 1)[1]
         if len(pack.data) > MAX_PACK:
             raise Damage(path, 0, "larger than 1 GiB")
-        self.blocks[name] = blocks
+        self.blocks[name], self.ids[name] = blocks, []
         for n, pos, _ in pack.walk():
             ckind, body, flen = pack.frame(BLOCK, n, pos)
             if (ckind == CONTENT) != (kind == DATA):
                 raise Damage(path, pos, "chunk kind %d" % ckind)
             blocks.append((flen, ckind, len(body), [(cid, l) for cid, _, l in pack.chunks(ckind, body)]))
             self.held.update((cid, (ckind, l)) for cid, l in blocks[-1][3])
+            self.ids[name].append({cid for cid, _ in blocks[-1][3]})
             end = pos + flen
         if end != pack.contents_offset():
             raise Damage(path, end, "the blocks end here, the contents frame is elsewhere: a damaged block?")
