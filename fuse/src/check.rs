@@ -163,10 +163,12 @@ fn check_point(point: &Path, options: &Options) -> Result<PathBuf, MountError> {
         _ => MountError::Io { point: point.to_owned(), reason: error },
     };
     let real = point.canonicalize().map_err(failed)?;
+    if is_dead_at(&real) {
+        return Err(MountError::Dead(dead_ancestor(&real)));
+    }
     // Without a mount table (no /proc), the other checks still protect what is there.
     if let Ok(Some(entry)) = kernel::mounted_at(&real)
         && entry.fs_type == format!("fuse.{}", options.subtype)
-        && !std::fs::metadata(&real).is_err_and(|error| is_dead(&error))
     {
         return Err(MountError::AlreadyMounted { point: real, source: entry.source });
     }
@@ -186,11 +188,16 @@ fn is_dead(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| dead.contains(&errno))
 }
 
+/// Whether a path lies in a dead mount. Asks for the totals of the file system, which the kernel never keeps: it answers most other
+/// questions about a dead mount from what it has kept.
+fn is_dead_at(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_err_and(|error| is_dead(&error.into()))
+}
+
 /// The dead mountpoint on the way to a path: the shortest part of it that cannot be reached.
 fn dead_ancestor(point: &Path) -> PathBuf {
     let point = std::path::absolute(point).unwrap_or_else(|_| point.to_owned());
-    let dead = |path: &&Path| std::fs::metadata(path).is_err_and(|error| is_dead(&error));
-    point.ancestors().filter(dead).last().unwrap_or(&point).to_owned()
+    point.ancestors().filter(|path| is_dead_at(path)).last().unwrap_or(&point).to_owned()
 }
 
 /// Removes the mount of an ended program from `point`, if there is one of this subtype. True if there was.
@@ -198,7 +205,7 @@ fn dead_ancestor(point: &Path) -> PathBuf {
 /// # Errors
 /// It is there but cannot be removed.
 pub fn clear_dead(point: &Path, subtype: &str) -> io::Result<bool> {
-    if !std::fs::metadata(point).is_err_and(|error| is_dead(&error)) {
+    if !is_dead_at(point) {
         return Ok(false);
     }
     // The last component cannot be resolved any more, those before it can.

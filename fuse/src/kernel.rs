@@ -10,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
@@ -22,7 +23,7 @@ const HELPER: &str = "fusermount3";
 /// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountEntry {
-    /// Number of the mount, unique while it exists.
+    /// Number of the mount, unique while it exists; given to others right after.
     pub(crate) id: u64,
     /// Device number of the file system as `major:minor`.
     pub(crate) device: String,
@@ -218,6 +219,16 @@ fn helper_error(complaint: &[u8]) -> io::Error {
         io::ErrorKind::Other
     };
     io::Error::new(kind, if text.is_empty() { format!("\"{HELPER}\" failed") } else { text })
+}
+
+/// Whether the kernel still holds the other end of a connection. Ends at once when the file system is unmounted by whomever.
+pub(crate) fn is_connected(device: &OwnedFd) -> bool {
+    let mut wait = [PollFd::new(device, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match rustix::event::poll(&mut wait, Some(&at_once)) {
+        Ok(_) => !wait[0].revents().intersects(PollFlags::ERR | PollFlags::HUP),
+        Err(_) => true,
+    }
 }
 
 /// Lets the kernel read further ahead than its default of 128 KiB; only root may. Failure only means less speed.

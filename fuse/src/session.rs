@@ -4,10 +4,10 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::adapter::Adapter;
 use crate::answers::Answers;
 use crate::check::{MountError, check};
 use crate::holders::{Holder, holders};
-use crate::kernel;
+use crate::kernel::{self, MountEntry};
 use crate::tree::{Fault, ROOT_INO, ReadOnlyFs};
 
 /// How to mount. Always read-only, without devices, set-id bits and access times.
@@ -123,14 +123,10 @@ fn refused(point: &Path, options: &Options, reason: io::Error) -> MountError {
     }
 }
 
-fn start<T: ReadOnlyFs>(
-    adapter: Adapter<T>,
-    device: std::os::fd::OwnedFd,
-    point: &Path,
-    options: &Options,
-) -> io::Result<Mounted> {
+fn start<T: ReadOnlyFs>(adapter: Adapter<T>, device: OwnedFd, point: &Path, options: &Options) -> io::Result<Mounted> {
     // The table is the only witness of which mount is ours; without it, unmounting goes by path alone.
     let entry = kernel::mounted_at(point).ok().flatten().filter(|entry| entry.fs_type.starts_with("fuse"));
+    let connection = device.try_clone()?;
     let mut config = Config::default();
     config.n_threads = Some(options.threads.max(1));
     config.clone_fd = true;
@@ -140,13 +136,12 @@ fn start<T: ReadOnlyFs>(
     if let (Some(entry), Some(kib)) = (&entry, options.read_ahead_kib) {
         let _ = kernel::set_read_ahead(&entry.device, kib);
     }
-    let place =
-        Arc::new(Place { point: point.to_owned(), id: entry.map(|entry| entry.id), ended: AtomicBool::new(false) });
+    let place = Arc::new(Place { point: point.to_owned(), entry, connection: Mutex::new(Some(connection)) });
     let served = Arc::clone(&place);
     let thread = thread::Builder::new().name("fuse-session".to_owned()).spawn(move || {
-        let result = session.run();
-        served.ended.store(true, Ordering::Release);
-        result
+        // Also after a panic: a connection that nobody serves must end, or every client would wait for ever.
+        let _close = CloseOnDrop(served);
+        session.run()
     })?;
     Ok(Mounted { unmounter: Unmounter { place }, notifier, thread: Some(thread) })
 }
@@ -154,10 +149,28 @@ fn start<T: ReadOnlyFs>(
 /// Where we are mounted.
 struct Place {
     point: PathBuf,
-    /// Number in the mount table.
-    id: Option<u64>,
-    /// The kernel has ended the connection.
-    ended: AtomicBool,
+    /// Our line of the mount table.
+    entry: Option<MountEntry>,
+    /// Our end of the connection to the kernel, while it is served.
+    connection: Mutex<Option<OwnedFd>>,
+}
+
+impl Place {
+    fn connection(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_ended(&self) -> bool {
+        !self.connection().as_ref().is_some_and(kernel::is_connected)
+    }
+}
+
+struct CloseOnDrop(Arc<Place>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.connection().take();
+    }
 }
 
 /// A running mount.
@@ -187,7 +200,7 @@ impl Mounted {
 
     /// Whether the mount has ended.
     pub fn is_ended(&self) -> bool {
-        self.unmounter.place.ended.load(Ordering::Acquire)
+        self.unmounter.place.is_ended()
     }
 
     /// Waits until the mount has ended: through an [`Unmounter`], `fusermount3 -u` or `umount`; after a lazy unmounting, until the last
@@ -262,13 +275,15 @@ impl Unmounter {
     }
 
     fn end(&self, lazily: bool) -> Result<(), UnmountError> {
-        if self.place.ended.load(Ordering::Acquire) {
+        if self.place.is_ended() {
             return Ok(());
         }
-        if let (Some(own), Ok(mut mounts)) = (self.place.id, kernel::mounts_at(&self.place.point)) {
-            let listed = mounts.iter().any(|mount| mount.id == own);
+        // While the connection lives, nobody else can have got both numbers.
+        if let (Some(own), Ok(mut mounts)) = (&self.place.entry, kernel::mounts_at(&self.place.point)) {
+            let is_own = |mount: &MountEntry| (mount.id, &mount.device) == (own.id, &own.device);
+            let listed = mounts.iter().any(is_own);
             match mounts.pop() {
-                Some(top) if top.id == own => {}
+                Some(top) if is_own(&top) => {}
                 Some(top) if listed => {
                     return Err(UnmountError::Covered { point: self.place.point.clone(), source: top.source });
                 }

@@ -1,0 +1,14 @@
+//! Real mounts of a tree in memory: does the kernel, and do programs, see what the tree says? One binary; each file is a question.
+//!
+//! Without a usable /dev/fuse these tests fail. FIRN_TEST_NO_FUSE=1 says that this is known and skips them.
+
+// The helpers of tests are tests, too: a failed one ends here.
+#![allow(clippy::unwrap_used)]
+
+mod content;
+mod faults;
+mod lifecycle;
+mod listing;
+mod memory;
+mod metadata;
+mod support;
