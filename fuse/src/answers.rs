@@ -361,6 +361,107 @@ mod tests {
         }
     }
 
+    /// Inode 1 is a directory with one entry, `file`, which is inode 5; it can change if this is true.
+    struct Tiny(bool);
+
+    impl ReadOnlyFs for Tiny {
+        type Node = u64;
+
+        fn root(&self) -> u64 {
+            1
+        }
+        fn node(&self, ino: u64) -> Result<Option<u64>, Fault> {
+            Ok(Some(ino).filter(|&ino| ino == 5))
+        }
+        fn attr(&self, &ino: &u64) -> Result<Attr, Fault> {
+            Ok(Attr { ino, kind: if ino == 1 { Kind::Directory } else { Kind::File }, ..attr() })
+        }
+        fn lookup(&self, _dir: &u64, name: &[u8]) -> Result<Option<(u64, Attr)>, Fault> {
+            Ok((name == b"file").then(|| (5, attr())))
+        }
+        fn parent(&self, _dir: &u64) -> Result<u64, Fault> {
+            Ok(1)
+        }
+        fn list(&self, _: &u64, offset: u64, each: &mut dyn FnMut(ListItem<'_>) -> bool) -> Result<(), Fault> {
+            if offset == 0 {
+                each(ListItem { next: 1, name: b"file", attr: attr() });
+            }
+            Ok(())
+        }
+        fn read(&self, _: &u64, _: u64, _: u32, _: &mut dyn FnMut(&[u8])) -> Result<(), Fault> {
+            Ok(())
+        }
+        fn readlink(&self, _: &u64) -> Result<Vec<u8>, Fault> {
+            panic!("expected in this test")
+        }
+        fn xattr(&self, _: &u64, _: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+            Ok(None)
+        }
+        fn xattr_names(&self, _: &u64) -> Result<Vec<Vec<u8>>, Fault> {
+            Ok(vec![b"user.a".to_vec(), Vec::new(), b"b\0".to_vec()])
+        }
+        fn seek(&self, _: &u64, _: u64, _: Whence) -> Result<Option<u64>, Fault> {
+            Ok(None)
+        }
+        fn statfs(&self) -> Result<StatFs, Fault> {
+            Ok(StatFs::default())
+        }
+        fn is_mutable(&self, _: &u64) -> bool {
+            self.0
+        }
+    }
+
+    fn tiny(mutable: bool) -> Answers<Tiny> {
+        Answers::new(Tiny(mutable), Box::new(|_| ()))
+    }
+
+    #[test]
+    fn file_handles_are_resolved_by_dot_even_for_files() {
+        let number = |name: &[u8], ino| tiny(false).lookup(ino, name).unwrap().attr.unwrap().ino.0;
+        assert_eq!((number(b".", 5), number(b".", 1), number(b"..", 1), number(b"..", 5)), (5, 1, 1, 1));
+        assert!(matches!(tiny(false).lookup(6, b"."), Err(No::Errno(Errno::ESTALE))));
+    }
+
+    #[test]
+    fn only_what_cannot_change_lives_for_ever() {
+        let lives = |mutable, name: &[u8]| {
+            let found = tiny(mutable).lookup(1, name).unwrap();
+            (found.attr.is_some(), found.entry_ttl)
+        };
+        assert_eq!(lives(false, b"file"), (true, FOREVER));
+        assert_eq!(lives(false, b"absent"), (false, FOREVER));
+        assert_eq!(lives(true, b"file"), (true, SHORT));
+        assert_eq!(lives(true, b"absent"), (false, Duration::ZERO));
+        assert_eq!(tiny(true).getattr(1).unwrap().1, SHORT);
+        assert_eq!(tiny(true).getattr(5).unwrap().1, FOREVER);
+    }
+
+    #[test]
+    fn a_listing_can_be_taken_up_at_every_position() {
+        let from = |offset| {
+            let mut seen = Vec::new();
+            tiny(false)
+                .list(1, offset, &mut |row| {
+                    seen.push((row.offset, row.name.to_vec()));
+                    false
+                })
+                .unwrap();
+            seen
+        };
+        let all = [(1, b".".to_vec()), (2, b"..".to_vec()), (3, b"file".to_vec())];
+        for offset in 0..=3 {
+            assert_eq!(from(offset as u64), all[offset..], "{offset}");
+        }
+    }
+
+    #[test]
+    fn silence_and_panics_are_errors() {
+        let answers = tiny(false);
+        assert!(matches!(answers.read(5, 0, 1, &mut |_| ()), Err(No::Fault(_))));
+        assert_eq!(answers.guard("readlink", 5, || answers.readlink(5)), Err(Errno::EIO));
+        assert_eq!(answers.xattr_names(5).unwrap(), b"user.a\0");
+    }
+
     #[test]
     fn attributes_that_would_lie_are_refused() {
         assert!(file_attr(&Attr { ino: 0, ..attr() }).is_err());

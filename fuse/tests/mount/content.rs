@@ -10,7 +10,7 @@ use firn_fuse::Options;
 use rustix::io::Errno;
 
 use crate::memory::{Body, Object, Tree, pattern_range};
-use crate::support::{Live, errno, needs_fuse};
+use crate::support::{Live, errno, needs_fuse, needs_root};
 
 #[test]
 fn small_and_empty_files() {
@@ -166,4 +166,16 @@ fn a_hung_store_ends_in_a_time_out() {
     assert_eq!(errno(fs::read(live.path("slow"))), Errno::TIMEDOUT.raw_os_error());
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     assert!(live.faults().iter().any(|fault| fault.kind == firn_fuse::FaultKind::TimedOut));
+}
+
+#[test]
+fn large_files_are_read_in_large_pieces() {
+    needs_root!();
+    let size = 32 << 20;
+    let tree = Tree::new();
+    tree.add(1, "f", Object::bytes(2, &vec![7; size]));
+    let live = Live::new(tree);
+    assert_eq!(fs::read(live.path("f")).unwrap().len(), size);
+    let reads = live.tree.calls.read.load(Ordering::Relaxed);
+    assert!(reads <= 64, "{reads} requests for 32 MiB");
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use firn_fuse::{MountError, Options, UnmountError, clear_dead, mount};
 
 use crate::memory::{Body, Object, Shared, Tree, pattern_range};
-use crate::support::{Live, needs_fuse};
+use crate::support::{Live, needs_fuse, needs_root};
 
 const POINT: &str = "FIRN_FUSE_TEST_POINT";
 const USER_POINT: &str = "FIRN_FUSE_TEST_USER_POINT";
@@ -123,7 +123,7 @@ fn a_busy_mount_says_by_whom_and_goes_on() {
 
 #[test]
 fn waiting_ends_when_others_unmount() {
-    needs_fuse!();
+    needs_root!();
     for program in [&["umount"][..], &["fusermount3", "-u"]] {
         let mut live = Live::new(sample());
         let point = live.root().to_owned();
@@ -143,7 +143,7 @@ fn waiting_ends_when_others_unmount() {
 
 #[test]
 fn what_others_mounted_since_is_not_unmounted() {
-    needs_fuse!();
+    needs_root!();
     let mut live = Live::new(sample());
     let old = live.mounted.take().unwrap();
     assert!(Command::new("umount").arg(live.root()).status().unwrap().success());
@@ -157,7 +157,7 @@ fn what_others_mounted_since_is_not_unmounted() {
 
 #[test]
 fn something_mounted_on_top_is_named() {
-    needs_fuse!();
+    needs_root!();
     let live = Live::new(sample());
     let top = Command::new("mount").args(["-t", "tmpfs", "on-top"]).arg(live.root()).status().unwrap();
     assert!(top.success());
@@ -194,7 +194,7 @@ fn a_dead_mount_is_explained_and_can_be_cleared() {
 /// The device is only root's on some machines, so that user gets one in a mount namespace of its own.
 #[test]
 fn a_user_mounts_through_the_helper() {
-    needs_fuse!();
+    needs_root!();
     let dir = tempfile::tempdir().unwrap();
     let script = r#"
         set -e

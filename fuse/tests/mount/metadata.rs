@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::memory::{Object, Tree, attr};
-use crate::support::{Live, errno, needs_fuse};
+use crate::support::{Live, errno, needs_fuse, needs_root};
 
 #[test]
 fn every_attribute_of_every_kind() {
@@ -181,7 +181,7 @@ fn a_mount_without_extended_attributes_is_asked_once() {
 
 #[test]
 fn access_control_lists_are_applied() {
-    needs_fuse!();
+    needs_root!();
     // owner rw, user 65534 r, group none, mask r, other none: the bytes of acl(5) version 2.
     let entries: [(u16, u16, u32); 5] =
         [(1, 6, u32::MAX), (2, 4, 65_534), (4, 0, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)];

@@ -7,21 +7,37 @@ use firn_fuse::{Fault, Mounted, Options, mount};
 
 use crate::memory::{Shared, Tree};
 
-/// Whether to skip; called first by each test.
-pub(crate) fn without_fuse() -> bool {
-    std::env::var_os("FIRN_TEST_NO_FUSE").is_some_and(|value| value == "1")
+/// Whether the environment gives leave to skip.
+pub(crate) fn leave(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "1")
 }
 
 /// Skips the test only where the environment says so in plain words.
 macro_rules! needs_fuse {
     () => {
-        if $crate::support::without_fuse() {
+        if $crate::support::leave("FIRN_TEST_NO_FUSE") {
             eprintln!("skipped: FIRN_TEST_NO_FUSE=1");
             return;
         }
     };
 }
 pub(crate) use needs_fuse;
+
+/// The same for what only root can do.
+macro_rules! needs_root {
+    () => {
+        $crate::support::needs_fuse!();
+        if !rustix::process::geteuid().is_root() {
+            assert!(
+                $crate::support::leave("FIRN_TEST_NO_ROOT"),
+                "run this as root, or skip it with FIRN_TEST_NO_ROOT=1"
+            );
+            eprintln!("skipped: FIRN_TEST_NO_ROOT=1");
+            return;
+        }
+    };
+}
+pub(crate) use needs_root;
 
 /// A mount that goes away with the test, passed or failed.
 pub(crate) struct Live {
