@@ -123,5 +123,8 @@ impl<'a> TreeBuilder<'a> {
 }
 
 fn out_of_order() -> Error {
-    Error::new(ErrorKind::Failed, "The walk of the source ended before the root directory did; this is a defect of firn")
+    Error::new(
+        ErrorKind::Failed,
+        "The walk of the source ended before the root directory did; this is a defect of firn",
+    )
 }

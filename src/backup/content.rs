@@ -1,6 +1,7 @@
 //! Opens source files safely and reads their data and holes. Not for: splitting or storing what was read.
 
 use super::walk::{Handle, SourceItem};
+use crate::chunk::pieces::Segment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::{self, FileType, Stat};
 use rustix::fs::OFlags;
@@ -17,15 +18,6 @@ pub(crate) fn open_reading(dir: impl AsFd, name: &[u8], flags: OFlags) -> io::Re
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => os::open_at(dir, name, flags, 0),
         result => result,
     }
-}
-
-/// A piece of a file, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// This many bytes are in the buffer, at least one.
-    Data(usize),
-    /// This many bytes, at least one, are zeros that take no space at the source. Two holes never touch.
-    Hole(u64),
 }
 
 /// A source file that is being read.
@@ -81,35 +73,38 @@ impl Content {
         Ok(changed(&self.stat, &os::stat_fd(&self.file)?) || self.offset != self.stat.size)
     }
 
-    /// The next piece: fills `buffer` (not empty) as far as the run of data goes. `None` at the end, which comes early
-    /// (`offset` tells) if the file was cut meanwhile.
-    pub fn next(&mut self, buffer: &mut [u8]) -> io::Result<Option<Piece>> {
+    /// What follows: the length of a hole, which counts as read, or of a run of data, to be taken with `read`. `None` at the
+    /// end. Two holes never touch.
+    pub fn segment(&mut self) -> io::Result<Option<Segment>> {
         if self.offset >= self.stat.size {
             return Ok(None);
         }
-        if self.offset >= self.data_end {
-            let data = self.next_data()?;
-            if data > self.offset && !self.after_hole {
-                let len = data - self.offset;
-                self.offset = data;
-                self.after_hole = true;
-                return Ok(Some(Piece::Hole(len)));
-            }
-            self.data_end = self.next_hole(self.offset)?;
+        let data = self.next_data()?;
+        if data > self.offset && !self.after_hole {
+            let length = data - self.offset;
+            self.offset = data;
+            self.after_hole = true;
+            return Ok(Some(Segment::Hole(length)));
         }
+        self.data_end = self.next_hole(self.offset)?;
+        self.after_hole = false;
+        Ok(Some(Segment::Data(self.data_end - self.offset)))
+    }
+
+    /// Reads from the run of data at hand. 0 means that the file ends here, before its time if the run was longer (the file
+    /// was cut meanwhile).
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = buffer.len().min(usize::try_from(self.data_end - self.offset).unwrap_or(usize::MAX));
-        let mut filled = 0;
-        while filled < want {
-            match self.file.read_at(&mut buffer[filled..want], self.offset + filled as u64) {
-                Ok(0) => break,
-                Ok(len) => filled += len,
+        loop {
+            match self.file.read_at(&mut buffer[..want], self.offset) {
+                Ok(length) => {
+                    self.offset += length as u64;
+                    return Ok(length);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.offset += filled as u64;
-        self.after_hole = false;
-        Ok((filled > 0).then_some(Piece::Data(filled)))
     }
 
     // Where data begins, at or behind `offset`; at most the file's size.
@@ -180,10 +175,10 @@ mod tests {
     fn read(content: &mut Content, buffer: usize) -> (Vec<(bool, u64)>, Vec<u8>) {
         let mut buffer = vec![0; buffer];
         let (mut map, mut bytes) = (Vec::<(bool, u64)>::new(), Vec::new());
-        while let Some(piece) = content.next(&mut buffer).unwrap() {
-            let (data, len) = match piece {
-                Piece::Data(len) => (true, len as u64),
-                Piece::Hole(len) => (false, len),
+        while let Some(segment) = content.segment().unwrap() {
+            let (data, len) = match segment {
+                Segment::Data(len) => (true, len),
+                Segment::Hole(len) => (false, len),
             };
             match map.last_mut() {
                 Some(last) if last.0 == data => {
@@ -192,9 +187,15 @@ mod tests {
                 }
                 _ => map.push((data, len)),
             }
-            match piece {
-                Piece::Data(len) => bytes.extend(&buffer[..len]),
-                Piece::Hole(len) => bytes.resize(bytes.len() + len as usize, 0),
+            let end = bytes.len() + len as usize;
+            if !data {
+                bytes.resize(end, 0);
+            }
+            while bytes.len() < end {
+                match content.read(&mut buffer).unwrap() {
+                    0 => return (map, bytes),
+                    len => bytes.extend(&buffer[..len]),
+                }
             }
         }
         (map, bytes)
@@ -232,8 +233,8 @@ mod tests {
                 assert_eq!(found, *map, "file {number}");
                 assert!(bytes == std::fs::read(dir.path().join(&name)).unwrap(), "file {number}");
             } else {
-                assert_eq!(content.next(&mut [0; 1]).unwrap(), Some(Piece::Hole(1 << 30)));
-                assert_eq!(content.next(&mut [0; 1]).unwrap(), None);
+                assert_eq!(content.segment().unwrap(), Some(Segment::Hole(1 << 30)));
+                assert_eq!(content.segment().unwrap(), None);
             }
             assert_eq!(content.offset(), offset);
             assert!(!content.has_changed().unwrap());

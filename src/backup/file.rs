@@ -109,7 +109,10 @@ impl Filer<'_> {
             FileType::CharDevice => Body::CharDevice { major: item.stat.rdev.0, minor: item.stat.rdev.1 },
             FileType::BlockDevice => Body::BlockDevice { major: item.stat.rdev.0, minor: item.stat.rdev.1 },
             FileType::Directory | FileType::Socket | FileType::Unknown => {
-                self.trouble(IssueKind::Skipped, Error::new(ErrorKind::Failed, "It is of a kind that is not backed up"));
+                self.trouble(
+                    IssueKind::Skipped,
+                    Error::new(ErrorKind::Failed, "It is of a kind that is not backed up"),
+                );
                 return Ok(None);
             }
         };
@@ -152,8 +155,12 @@ impl Filer<'_> {
         }
         let change = match &known {
             Known::Nothing => Change::New,
-            Known::Cached(cached) if (cached.size, cached.mtime) == (item.stat.size, timestamp(item.stat.mtime)) => Change::Unmodified,
-            Known::Recorded { size, mtime } if (*size, *mtime) == (item.stat.size, timestamp(item.stat.mtime)) => Change::Unmodified,
+            Known::Cached(cached) if (cached.size, cached.mtime) == (item.stat.size, timestamp(item.stat.mtime)) => {
+                Change::Unmodified
+            }
+            Known::Recorded { size, mtime } if (*size, *mtime) == (item.stat.size, timestamp(item.stat.mtime)) => {
+                Change::Unmodified
+            }
             _ => Change::Changed,
         };
         let mut item = item.clone();
@@ -178,13 +185,18 @@ impl Filer<'_> {
     }
 
     /// One attempt at reading a file. `None` if it changed meanwhile and this was not the last attempt.
-    fn read_file(&mut self, item: &mut SourceItem, last: bool) -> std::result::Result<Option<(Entry, Option<CachedFile>)>, FileError> {
+    fn read_file(
+        &mut self,
+        item: &mut SourceItem,
+        last: bool,
+    ) -> std::result::Result<Option<(Entry, Option<CachedFile>)>, FileError> {
         let begun = SystemTime::now();
         let mut source = SourceFile::open(item).map_err(FileError::from_source)?;
         item.stat = *source.stat();
         let (size, content, rule) = self.read_content(item, &mut source)?;
-        let after = stat_fd(source.file())
-            .map_err(|error| FileError::Source(Error::io(format!("\"{}\" cannot be read", item.path.display()), error)))?;
+        let after = stat_fd(source.file()).map_err(|error| {
+            FileError::Source(Error::io(format!("\"{}\" cannot be read", item.path.display()), error))
+        })?;
         let unreliable = changed(&item.stat, &after) || size != after.size;
         if unreliable && !last {
             return Ok(None);
@@ -215,7 +227,8 @@ impl Filer<'_> {
         item: &SourceItem,
         source: &mut SourceFile,
     ) -> std::result::Result<(u64, Content, meta::BlockRule), FileError> {
-        let failed = |error| FileError::from_source(Error::io(format!("\"{}\" cannot be read", item.path.display()), error));
+        let failed =
+            |error| FileError::from_source(Error::io(format!("\"{}\" cannot be read", item.path.display()), error));
         let group = group_of(item);
         let mut builder = ContentBuilder::default();
         let mut rule = meta::BlockRule::default();
@@ -287,7 +300,9 @@ impl Filer<'_> {
         }
         match self.repository().list_page(id) {
             Ok(ListPage::Extents(extents)) => self.are_present(&extents),
-            Ok(ListPage::Interior { children, .. }) => children.iter().all(|child| self.is_list_present(&child.page, depth + 1)),
+            Ok(ListPage::Interior { children, .. }) => {
+                children.iter().all(|child| self.is_list_present(&child.page, depth + 1))
+            }
             Err(_) => false,
         }
     }
@@ -334,12 +349,7 @@ fn is_racy(stat: &Stat, begun: SystemTime) -> bool {
 fn group_of(item: &SourceItem) -> Group {
     use std::os::unix::ffi::OsStrExt;
     let owner_only = item.stat.mode & 0o077 == 0;
-    let folder = || {
-        item.path.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|part| PRIVATE_FOLDERS.contains(&part))
-    };
-    if owner_only && (item.stat.size < PRIVATE_SIZE || folder()) {
-        Group::Private
-    } else {
-        Group::Owner(item.stat.uid)
-    }
+    let folder =
+        || item.path.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|part| PRIVATE_FOLDERS.contains(&part));
+    if owner_only && (item.stat.size < PRIVATE_SIZE || folder()) { Group::Private } else { Group::Owner(item.stat.uid) }
 }

@@ -72,11 +72,8 @@ impl<'a> Memory<'a> {
     pub fn enter(&mut self, path: &[u8], name: &[u8]) -> bool {
         let record = self.files.and_then(|files| files.get(path, 0));
         let cached = record.is_some();
-        let parent = if self.stack.is_empty() {
-            self.root.map_or(Parent::Absent, Parent::Page)
-        } else {
-            Parent::Unknown
-        };
+        let parent =
+            if self.stack.is_empty() { self.root.map_or(Parent::Absent, Parent::Page) } else { Parent::Unknown };
         self.stack.push(Directory {
             path: path.to_vec(),
             name: name.to_vec(),
@@ -118,7 +115,9 @@ impl<'a> Memory<'a> {
     pub fn file(&mut self, name: &[u8]) -> Known {
         let Some(directory) = self.stack.last_mut() else { return Known::Nothing };
         if directory.cached {
-            return directory.cached_file(self.files, name).map_or(Known::Nothing, |file| Known::Cached(Box::new(file)));
+            return directory
+                .cached_file(self.files, name)
+                .map_or(Known::Nothing, |file| Known::Cached(Box::new(file)));
         }
         let depth = self.stack.len() - 1;
         self.resolve(depth);

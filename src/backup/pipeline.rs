@@ -150,8 +150,9 @@ impl Shared {
     }
 
     fn guard(&self, work: impl FnOnce() -> Result<()>) {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "A thread of the backup panicked; this is a defect of firn")));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Failed, "A thread of the backup panicked; this is a defect of firn"))
+        });
         if let Err(error) = outcome {
             lock(&self.failure).get_or_insert(error);
             self.failed.store(true, Ordering::Release);
@@ -213,7 +214,8 @@ fn build(
                 builder.take(step)?;
             }
             next += 1;
-            drop(returned.try_recv());
+            // There is one: it was sent before the batch.
+            let _token = returned.try_recv();
         }
     }
     Ok(())
@@ -256,7 +258,8 @@ fn walk_source(walk: Walk, job: &Job<'_>, shared: &Shared, batches: &Sender<Batc
             }
             Event::Skipped { path, reason } => note_skip(job, shared, &path, reason),
             Event::Issue { path, error } => {
-                let kind = if error.kind() == ErrorKind::NotFound { IssueKind::Vanished } else { IssueKind::Unreadable };
+                let kind =
+                    if error.kind() == ErrorKind::NotFound { IssueKind::Vanished } else { IssueKind::Unreadable };
                 shared.issue(job.progress, &path, &Trouble { kind, error });
             }
         }
@@ -281,7 +284,9 @@ fn note_skip(job: &Job<'_>, shared: &Shared, path: &Path, reason: Skip) {
             let error = Error::new(ErrorKind::NotFound, format!("\"{path_text}\" was gone before it could be read"));
             shared.issue(job.progress, path, &Trouble { kind: IssueKind::Vanished, error });
         }
-        Skip::Excluded => job.progress.note(&format!("\"{path_text}\" was named and is excluded as well; it is left out")),
+        Skip::Excluded => {
+            job.progress.note(&format!("\"{path_text}\" was named and is excluded as well; it is left out"))
+        }
         Skip::OtherFilesystem | Skip::Cache => {}
     }
 }
@@ -327,8 +332,13 @@ fn take_step(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, step: Step) 
             let mut meta = filer.describe(&item, None)?;
             meta.blocks = Some(item.stat.blocks);
             let path = item.path.clone();
-            let finished =
-                Finished::Enter { path: item.path.into_os_string().into_vec(), name: item.name, size: item.stat.size, meta, known };
+            let finished = Finished::Enter {
+                path: item.path.into_os_string().into_vec(),
+                name: item.name,
+                size: item.stat.size,
+                meta,
+                known,
+            };
             (path, Some(finished))
         }
         Step::Item(item, known) => {
@@ -351,4 +361,3 @@ fn take_step(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, step: Step) 
     }
     Ok(finished)
 }
-
