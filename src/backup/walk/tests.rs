@@ -312,6 +312,19 @@ fn a_parent_that_moves_deep_in_the_walk_is_told() {
 }
 
 #[test]
+fn counting_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("d/f"), [0; 10]).unwrap();
+    symlink("a-target", dir.path().join("l")).unwrap();
+    let walk = || Walk::new(Arc::new(Source::new(&["."], dir.path()).unwrap()), Arc::default());
+    let stop = crate::progress::Stop::new();
+    // Way-points are entries too.
+    let way = dir.path().components().count() as u64 - 1;
+    assert_eq!(count(walk(), &stop).unwrap(), (way + 4, 10));
+}
+
+#[test]
 fn names_of_the_list_are_bounded() {
     let mut names = NameList::default();
     names.push(b"b", Hint::Other).unwrap();
