@@ -19,6 +19,7 @@ pub mod format;
 pub mod id;
 pub mod mount;
 pub mod os;
+pub mod pattern;
 pub mod progress;
 pub mod repository;
 pub mod restore;
