@@ -129,7 +129,7 @@ impl Pass<'_> {
     fn find_orphans(&mut self, stored: &StoredPacks, indexed: &mut Indexed, packs: &mut Packs) -> Result<()> {
         let mut orphans: Vec<(bool, ObjectName)> = stored
             .iter()
-            .filter(|(is_tree, name, _)| !indexed.get(name).is_some_and(|known| known[0].info.is_tree == *is_tree))
+            .filter(|(is_tree, name, _)| indexed.get(name).is_none_or(|known| known[0].info.is_tree != *is_tree))
             .map(|(is_tree, name, _)| (is_tree, name))
             .collect();
         orphans.sort();

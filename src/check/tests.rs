@@ -1,8 +1,11 @@
+//! Damage of every kind to objects of every kind. Not for: how records are decoded (see `format`).
+
 use super::fixture::{PATHS, coordinate, keys, open, put_tomb, repository};
 use super::*;
 use crate::progress::Silent;
 use crate::store::{Listed, MemoryStore, Operation, Properties, RecordingStore, Store};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn check_with(repository: &Arc<Repository>, read_data: bool) -> CheckReport {
     run(repository, &CheckOptions { read_data, threads: 2 }, &Silent, &Stop::new()).unwrap()
@@ -180,8 +183,8 @@ fn stopping_is_an_error() {
 
 type Act = Box<dyn FnOnce(&MemoryStore) + Send>;
 
-/// Does something to the store when packs are listed for the first time.
-struct Moving(MemoryStore, Mutex<Option<Act>>);
+/// Does something to the store when packs are listed for the first time, and may read one piece of data wrong once.
+struct Moving(MemoryStore, Mutex<Option<Act>>, AtomicBool);
 
 impl std::fmt::Debug for Moving {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -197,7 +200,11 @@ impl Store for Moving {
         self.0.get(key, limit)
     }
     fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.0.get_range(key, offset, buffer)
+        self.0.get_range(key, offset, buffer)?;
+        if key.kind == ObjectKind::Data && buffer.len() > 1000 && self.2.swap(false, Ordering::Relaxed) {
+            buffer[500] ^= 1;
+        }
+        Ok(())
     }
     fn size(&self, key: &ObjectKey) -> Result<u64> {
         self.0.size(key)
@@ -231,7 +238,16 @@ fn a_prune_meanwhile_is_no_alarm() {
         assert!(new.len() >= 4);
         new.iter().for_each(|key| drop(store.raw_remove(key)));
     });
-    let moving = open(Arc::new(Moving(store, Mutex::new(Some(act)))));
+    let moving = open(Arc::new(Moving(store, Mutex::new(Some(act)), AtomicBool::new(false))));
     let report = check_with(&moving, true);
     assert_eq!((report.findings, report.snapshots), (vec![], 2));
+}
+
+#[test]
+fn what_was_read_wrong_only_once_is_not_condemned() {
+    let (store, _) = repository();
+    let flickering = open(Arc::new(Moving(store, Mutex::new(None), AtomicBool::new(true))));
+    let report = check_with(&flickering, true);
+    assert_eq!((report.worst(), report.findings.len()), (Some(Severity::Note), 1), "{:?}", report.findings);
+    assert!(report.findings[0].message.contains("right the second time"));
 }

@@ -87,9 +87,9 @@ impl<'a> SegmentWriter<'a> {
         if packs.is_empty() && replaces.is_empty() {
             return Ok(());
         }
-        let mut segment = Segment::default();
         // A body has room for this many names beside its packs and chunks; more can only be deleted, not named.
-        segment.replaces = replaces.iter().take(MAX_BODY / 4 / 32).copied().collect();
+        let replaces = replaces.iter().take(MAX_BODY / 4 / 32).copied().collect();
+        let mut segment = Segment { replaces, ..Segment::default() };
         for (number, (record, rows)) in packs.into_values().enumerate() {
             segment.chunks.extend(rows.into_iter().map(|(id, block)| (id, number as u32, block)));
             segment.packs.push(record);

@@ -1,3 +1,5 @@
+//! Indexes lost, damaged and condemned. Not for: what check says about them otherwise (see `check`).
+
 use super::*;
 use crate::check::fixture::{coordinate, keys, open, repository};
 use crate::check::{CheckOptions, CheckReport, Severity, run};
