@@ -171,7 +171,7 @@ impl<'a> Walk<'a> {
                     self.context.issue(&path, error.context(message));
                 }
             }
-            if self.batch.is_full() {
+            if self.batch.is_full(&self.context.limits) {
                 self.batch.execute(self.context, None)?;
             }
         }
@@ -469,7 +469,7 @@ impl<'a> Walk<'a> {
                 Extent::Chunk { id, len } => self.batch.add_chunk(id, len, offset),
             }
             offset += extent.len();
-            if self.batch.is_full() {
+            if self.batch.is_full(&self.context.limits) {
                 self.batch.execute(context, Some(job))?;
             }
             if job.has_failed() {
