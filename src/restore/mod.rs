@@ -134,7 +134,7 @@ fn run_within(
         stop,
         target: target::Target::open(options, open_files)?.map(Arc::new),
         root: crate::os::is_root(),
-        open_files: (open_files / 4).clamp(8, limits.open_files),
+        open_files: (open_files / 4).clamp(1, limits.open_files),
         limits,
         counts: Counts::default(),
         noted: Mutex::default(),

@@ -189,3 +189,48 @@ fn a_second_restore_needs_no_data() {
     assert_eq!((report.files, report.skipped, report.bytes), (0, 1, 0));
     assert_eq!(fixture.store.counts().calls(Operation::GetRange, ObjectKind::Data), 0);
 }
+
+#[test]
+fn a_full_target_ends_the_restore() {
+    let fixture = Fixture::new(
+        (1..9)
+            .zip(["a", "b", "c", "d", "e", "f", "g", "h"])
+            .map(|(seed, name)| file(name, vec![Piece::Data(noise(seed, 300_000))]))
+            .collect(),
+    );
+    fs::create_dir(fixture.at("target")).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    // Only root can make a file system that is small enough.
+    if rustix::mount::mount("firn-test", fixture.at("target"), "tmpfs", flags, Some(c"size=1m")).is_err() {
+        return;
+    }
+    let result = run(&fixture.repository, &fixture.snapshot, b"", &fixture.options(), &Heard::default(), &Stop::new());
+    fixture.assert_clean();
+    let whole = fs::read_dir(fixture.at("target")).unwrap().count();
+    rustix::mount::unmount(fixture.at("target"), rustix::mount::UnmountFlags::DETACH).unwrap();
+    let error = result.unwrap_err();
+    assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Full, Some(libc::ENOSPC)));
+    assert!(error.hint().is_some() && (1..=3).contains(&whole), "{whole}");
+}
+
+#[test]
+fn what_is_restored_has_no_acl_but_its_own() {
+    let fixture = Fixture::new(vec![text("f", "x"), dir("d", vec![text("g", "x")]), other("p", Body::Fifo)]);
+    fs::create_dir(fixture.at("target")).unwrap();
+    // Somebody may do everything with all that is made here: version 2, then tag, permissions, number.
+    let mut acl = vec![2, 0, 0, 0];
+    for (tag, permissions, number) in [(1u16, 7u16, !0u32), (2, 7, 1234), (4, 5, !0), (16, 7, !0), (32, 5, !0)] {
+        acl.extend([&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &number.to_le_bytes()].concat());
+    }
+    let target = fs::File::open(fixture.at("target")).unwrap();
+    if crate::os::set_xattr(&target, b"system.posix_acl_default", &acl).is_err() {
+        return;
+    }
+    fixture.restore_all(&fixture.options());
+    for name in ["f", "d", "d/g", "p"] {
+        let path = fixture.at("target").join(name);
+        let handle = crate::os::open_path(crate::os::CWD, path.as_os_str().as_encoded_bytes()).unwrap();
+        let names = crate::os::list_xattrs(&handle).unwrap();
+        assert!(!names.iter().any(|name| name.starts_with(b"system.posix_acl")), "{name}");
+    }
+}

@@ -150,7 +150,11 @@ impl<'a> Walk<'a> {
     }
 
     fn snapshot_path(&self, relative: &[u8]) -> Vec<u8> {
-        if relative.is_empty() { self.base.clone() } else { [&self.base, &b"/"[..], relative].concat() }
+        match relative.is_empty() {
+            true if self.base.is_empty() => b"/".to_vec(),
+            true => self.base.clone(),
+            false => [&self.base, &b"/"[..], relative].concat(),
+        }
     }
 
     /// Restores everything.
