@@ -23,9 +23,9 @@ mod tests;
 #[cfg(test)]
 mod tests_hostile;
 
-use crate::backup::exclude::Patterns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::snapshot::Snapshot;
+use crate::pattern::Patterns;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use std::collections::HashSet;
