@@ -55,7 +55,12 @@ pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
 fn meta(mode: u16, seconds: i64) -> Metadata {
     Metadata {
         mode,
-        owner: Arc::new(Owner { uid: os::user_id(), gid: 0, user: vec![], group: vec![] }),
+        owner: Arc::new(Owner {
+            uid: os::user_id(),
+            gid: rustix::process::getegid().as_raw(),
+            user: vec![],
+            group: vec![],
+        }),
         mtime: Timestamp { seconds, nanos: 123_456_789 },
         btime: None,
         attributes: None,
