@@ -50,6 +50,11 @@ pub fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// The number of the group for which this process acts.
+pub fn group_id() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
 /// The number of this process.
 pub fn process_id() -> u32 {
     std::process::id()

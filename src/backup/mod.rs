@@ -1,7 +1,295 @@
-//! A directory becomes a snapshot. This part reads the source: what to read, in which order, with which metadata.
+//! A directory becomes a snapshot. Not for: how objects are sealed and stored (`repository`), or what a person sees (`cli`).
+//!
+//! `source` and `walk` say what is read and in which order, `meta` and `content` how; `known` remembers the last time;
+//! `file` turns one item into an entry, `builder` entries into directories; `pipeline` holds the threads.
 
+pub mod builder;
 pub mod content;
 pub mod exclude;
+pub mod feed;
+pub mod file;
+pub mod known;
 pub mod meta;
+pub mod pipeline;
 pub mod source;
 pub mod walk;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::config::CHUNKER;
+use crate::format::json::PathText;
+use crate::format::snapshot::{Head, Issue, IssueKind, Snapshot};
+use crate::format::tree::Body;
+use crate::id::{ChunkId, ObjectName};
+use crate::progress::{Progress, Stop};
+use crate::repository::Repository;
+use crate::repository::files::FilesCache;
+use crate::repository::snapshots::{Named, Snapshots};
+use crate::repository::writer::{Writer, WriterOptions, Written};
+use exclude::Patterns;
+use jiff::Timestamp;
+use pipeline::{Job, Outcome};
+use source::Source;
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use walk::Walk;
+
+/// What to back up, and how.
+#[derive(Clone, Debug, Default)]
+pub struct BackupOptions {
+    /// Files and directories; relative ones start from the current directory.
+    pub paths: Vec<PathBuf>,
+    /// Patterns of what to leave out, in order.
+    pub excludes: Vec<String>,
+    /// Leave out the content of directories with a `CACHEDIR.TAG`.
+    pub exclude_caches: bool,
+    /// Do not cross into other file systems.
+    pub one_file_system: bool,
+    /// Words to choose the snapshot by.
+    pub tags: Vec<String>,
+    /// Name of the machine, if not its own.
+    pub host: Option<String>,
+    /// The moment that the snapshot stands for, if not now.
+    pub time: Option<Timestamp>,
+    /// A short name.
+    pub label: Option<String>,
+    /// Free text.
+    pub description: Option<String>,
+    /// Store nothing.
+    pub dry_run: bool,
+    /// Read all files again, whatever is remembered of them.
+    pub force: bool,
+    /// zstd level.
+    pub level: i32,
+    /// Reading threads, and as many that seal.
+    pub threads: usize,
+}
+
+/// What a backup did.
+#[derive(Clone, Debug, Default)]
+pub struct BackupReport {
+    /// The snapshot; none on a dry run.
+    pub snapshot: Option<ObjectName>,
+    /// The snapshot that it was compared with.
+    pub parent: Option<ObjectName>,
+    /// Files not there the last time.
+    pub files_new: u64,
+    /// Files different from the last time.
+    pub files_changed: u64,
+    /// Files as the last time.
+    pub files_unmodified: u64,
+    /// Directories not there the last time.
+    pub dirs_new: u64,
+    /// Directories different from the last time.
+    pub dirs_changed: u64,
+    /// Directories as the last time.
+    pub dirs_unmodified: u64,
+    /// Regular files in the snapshot.
+    pub files_total: u64,
+    /// Their bytes.
+    pub bytes_total: u64,
+    /// Bytes of new chunks, before compression.
+    pub data_added: u64,
+    /// Bytes stored for them.
+    pub data_added_packed: u64,
+    /// Files left out or unreliable.
+    pub issues: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Backs up the sources into a new snapshot. It exists, durable and complete, exactly if this returns a report with its name.
+pub fn run(
+    repository: &Arc<Repository>,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<BackupReport> {
+    let clock = Instant::now();
+    let started = Timestamp::now();
+    let cwd = std::env::current_dir().map_err(|error| Error::io("The current directory cannot be read", error))?;
+    let source = Arc::new(Source::new(&options.paths, &cwd)?);
+    let excludes = Patterns::from_arguments(options.excludes.iter())?;
+    crate::os::raise_open_files();
+    let writer_options = WriterOptions { level: options.level, threads: options.threads, dry_run: options.dry_run };
+    let writer = Writer::begin(repository, writer_options, progress)?;
+    let walked = walk_and_store(repository, &writer, &source, excludes, options, progress, stop);
+    let (outcome, snapshots, parent) = match walked {
+        Ok(walked) => walked,
+        Err(error) => {
+            // What was stored so far is indexed, so that the next run finds it. The first error is the one to tell.
+            drop(writer.abandon());
+            return Err(error);
+        }
+    };
+    let parts = SnapshotParts { repository, options, source: &source, started, session: writer.session() };
+    let files = outcome.files;
+    let directories = outcome.directories;
+    let issues = outcome.issues_total;
+    let totals = outcome.totals;
+    let parent = parent.map(|parent| parent.name);
+    let (name, _, written) = writer.commit(|written| parts.snapshot(outcome, &snapshots, parent, written))?;
+    Ok(BackupReport {
+        snapshot: (!options.dry_run).then_some(name),
+        parent,
+        files_new: files.new,
+        files_changed: files.changed,
+        files_unmodified: files.unmodified,
+        dirs_new: directories.new,
+        dirs_changed: directories.changed,
+        dirs_unmodified: directories.unmodified,
+        files_total: totals.files,
+        bytes_total: totals.bytes,
+        data_added: written.raw,
+        data_added_packed: written.stored,
+        issues,
+        elapsed: clock.elapsed(),
+    })
+}
+
+fn walk_and_store(
+    repository: &Arc<Repository>,
+    writer: &Writer,
+    source: &Arc<Source>,
+    excludes: Patterns,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<(Outcome, Snapshots, Option<Named>)> {
+    let snapshots = repository.snapshots()?;
+    let parent = choose_parent(writer, &snapshots, source, options)?;
+    // A parent that cannot be read is no parent; whatever it would have told is found out by reading.
+    let parent_page: Option<ChunkId> =
+        parent.as_ref().and_then(|parent| match crate::view::path::root(repository, &parent.snapshot).ok()?.body {
+            Body::Directory { page, .. } => Some(page),
+            _ => None,
+        });
+    let cache_key = *repository.keyring().local_secret("firn v1 files cache").bytes();
+    let files = repository.cache().files().filter(|_| !options.dry_run).and_then(|path| {
+        let opened = FilesCache::open(&path, cache_key);
+        if opened.is_none() {
+            progress.note("The files cache is in use by another process; all files are read");
+        }
+        opened
+    });
+    let walk_options =
+        walk::Options { one_file_system: options.one_file_system, exclude_caches: options.exclude_caches, excludes };
+    let walk = Walk::new(source.clone(), Arc::new(walk_options));
+    let link_key = *repository.keyring().local_secret("firn v1 hard links").bytes();
+    let job = Job {
+        writer,
+        files: files.as_ref(),
+        parent: parent_page,
+        force: options.force,
+        threads: options.threads,
+        progress,
+        stop,
+    };
+    progress.stage("backing up");
+    let outcome = pipeline::run(walk, &job, link_key);
+    if let Some(files) = files {
+        files.close();
+    }
+    let mut outcome = outcome?;
+    for (path, error) in source.missing() {
+        progress.issue(path, error);
+        outcome.issues_total += 1;
+        outcome.issues.insert(
+            0,
+            Issue {
+                path: PathText(path.as_os_str().as_bytes().to_vec()),
+                kind: IssueKind::Unreadable,
+                message: error.chain(),
+            },
+        );
+    }
+    outcome.issues.truncate(crate::format::bounds::MAX_ISSUES);
+    Ok((outcome, snapshots, parent))
+}
+
+/// The newest snapshot of the same host with the same paths, whose session has not been revoked.
+fn choose_parent(
+    writer: &Writer,
+    snapshots: &Snapshots,
+    source: &Source,
+    options: &BackupOptions,
+) -> Result<Option<Named>> {
+    let host = options.host.clone().unwrap_or_else(crate::os::hostname);
+    let paths: Vec<&[u8]> = source.paths().map(|path| path.as_os_str().as_bytes()).collect();
+    let mut candidates = snapshots.live.iter().rev().filter(|named| {
+        named.snapshot.host == host
+            && named.snapshot.paths.iter().map(|path| path.0.as_slice()).eq(paths.iter().copied())
+    });
+    let Some(newest) = candidates.next() else { return Ok(None) };
+    Ok((!writer.is_revoked(newest.snapshot.session)?).then(|| newest.clone()))
+}
+
+struct SnapshotParts<'a> {
+    repository: &'a Repository,
+    options: &'a BackupOptions,
+    source: &'a Source,
+    started: Timestamp,
+    session: crate::id::SessionId,
+}
+
+impl SnapshotParts<'_> {
+    fn snapshot(
+        self,
+        outcome: Outcome,
+        snapshots: &Snapshots,
+        parent: Option<ObjectName>,
+        written: Written,
+    ) -> Snapshot {
+        let writer = self.repository.writer_id();
+        let heads: BTreeMap<_, Head> = snapshots.heads();
+        let own = heads.get(&writer).copied();
+        let options = self.options;
+        let summary = [
+            ("files_new", outcome.files.new),
+            ("files_changed", outcome.files.changed),
+            ("files_unmodified", outcome.files.unmodified),
+            ("dirs_new", outcome.directories.new),
+            ("dirs_changed", outcome.directories.changed),
+            ("dirs_unmodified", outcome.directories.unmodified),
+            ("data_added", written.raw),
+            ("data_added_packed", written.stored),
+        ];
+        let finished = Timestamp::now();
+        Snapshot {
+            version: 1,
+            program: concat!("firn ", env!("CARGO_PKG_VERSION")).to_owned(),
+            writer,
+            session: self.session,
+            sequence: own.map_or(1, |head| head.sequence + 1),
+            previous: own.map(|head| head.snapshot),
+            parent,
+            heads,
+            time: options.time.unwrap_or(self.started),
+            started: self.started,
+            finished,
+            host: options.host.clone().unwrap_or_else(crate::os::hostname),
+            user: crate::os::username(),
+            uid: crate::os::user_id(),
+            gid: crate::os::group_id(),
+            paths: self.source.paths().map(|path| PathText(path.as_os_str().as_bytes().to_vec())).collect(),
+            tags: options.tags.clone(),
+            label: options.label.clone(),
+            description: options.description.clone(),
+            tree: outcome.tree,
+            totals: outcome.totals,
+            excludes: options.excludes.clone(),
+            summary: summary.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+            issues: outcome.issues,
+            issues_total: outcome.issues_total,
+            chunker: CHUNKER,
+            signature: None,
+        }
+    }
+}
+
+/// Kept for errors that every caller words alike.
+pub fn nothing_to_do() -> Error {
+    Error::new(ErrorKind::Input, "Nothing to back up was named").with_hint("Name at least one file or directory.")
+}

@@ -36,6 +36,7 @@ pub enum Group {
 pub struct Assembler<'w> {
     writer: &'w Writer,
     open: Vec<Open>,
+    new_chunks: u64,
 }
 
 #[derive(Debug)]
@@ -62,7 +63,7 @@ pub struct RawBlock {
 impl<'w> Assembler<'w> {
     /// One for the calling thread.
     pub fn new(writer: &'w Writer) -> Self {
-        Assembler { writer, open: Vec::new() }
+        Assembler { writer, open: Vec::new(), new_chunks: 0 }
     }
 
     /// Computes the chunk's id and stores the chunk unless the repository has it. Returns the id and whether it is new.
@@ -71,6 +72,7 @@ impl<'w> Assembler<'w> {
         if !self.writer.claim(&id, chunk.len())? {
             return Ok((id, false));
         }
+        self.new_chunks += 1;
         let entry = (id, chunk.len() as u32);
         if group == Group::Private && chunk.len() < SOLID_LIMIT {
             let mut body = block::encode_head(&[entry.1])?;
@@ -108,6 +110,11 @@ impl<'w> Assembler<'w> {
             self.writer.deliver(full.close()?)?;
         }
         Ok(())
+    }
+
+    /// Chunks added here that the repository lacked.
+    pub fn new_chunks(&self) -> u64 {
+        self.new_chunks
     }
 
     /// Closes all unfinished blocks.

@@ -3,6 +3,7 @@
 use super::Repository;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
+use crate::format::coordination::Tomb;
 use crate::format::header::Kind;
 use crate::format::snapshot::{Head, Snapshot};
 use crate::id::{ObjectName, WriterId};
@@ -98,13 +99,25 @@ impl Repository {
         Ok(snapshots)
     }
 
-    /// Names of the snapshots that have a tomb. The object's name says it all: a damaged tomb still counts.
+    /// Names of the snapshots that have a tomb. Only a tomb that opens and names its snapshot counts: whoever holds the store
+    /// without a key must not be able to hide a snapshot by putting an empty object there. One that does not count is
+    /// reported by `check`, and its snapshot stays.
     pub fn tombs(&self) -> Result<HashSet<ObjectName>> {
-        let mut tombs = HashSet::new();
+        let mut names = Vec::new();
         self.store().list(ObjectKind::Tomb, &mut |object| {
-            tombs.insert(ObjectName::parse(&object.name)?);
+            names.push(ObjectName::parse(&object.name)?);
             Ok(())
         })?;
+        let mut tombs = HashSet::new();
+        for name in names {
+            match self.get_json::<Tomb>(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, name)) {
+                Ok(tomb) if tomb.snapshot == name => drop(tombs.insert(name)),
+                Ok(_) => {}
+                // Taken back meanwhile, or not one of ours.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(tombs)
     }
 
