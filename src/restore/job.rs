@@ -1,0 +1,353 @@
+//! One file on its way: made under a temporary name, filled from several threads, completed and put in its place by
+//! whichever thread writes its last byte. Not for: choosing what is written when (see `batch`).
+
+use super::meta::{Subject, freezes};
+use super::target::{Relative, Target};
+use super::{Context, as_path, count, show};
+use crate::error::{Error, Result};
+use crate::format::message::ChunkKind;
+use crate::format::tree::{Content, Extent, Metadata};
+use crate::os;
+use rustix::fs::OFlags;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A file to be restored.
+pub(super) struct FileJob {
+    target: Arc<Target>,
+    /// Its path in the snapshot.
+    pub(super) path: Vec<u8>,
+    /// The directory it is in.
+    pub(super) dir: Relative,
+    /// Its name there.
+    pub(super) name: Vec<u8>,
+    temporary: Vec<u8>,
+    meta: Metadata,
+    size: u64,
+    /// What it holds; without extents if nobody will ask for them again.
+    content: Content,
+    inherits: bool,
+    /// Chunks still to be written, and one for as long as its list of chunks is being read.
+    pending: AtomicU64,
+    /// It will not come into being.
+    pub(super) failed: Arc<AtomicBool>,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// Not made yet.
+    New,
+    /// Under its temporary name, open.
+    Open(Arc<OwnedFd>),
+    /// Under its temporary name, closed to save handles.
+    Closed,
+    /// In its place.
+    Done,
+    /// Given up; nothing of it is left.
+    Failed,
+}
+
+/// What a file is made from.
+pub(super) struct NewFile {
+    pub(super) path: Vec<u8>,
+    pub(super) dir: Relative,
+    pub(super) name: Vec<u8>,
+    pub(super) meta: Metadata,
+    pub(super) size: u64,
+    pub(super) content: Content,
+    pub(super) inherits: bool,
+}
+
+/// Files that are open, the one opened first at the front. Bounds the handles in use.
+pub(super) struct OpenFiles {
+    limit: usize,
+    queue: Mutex<VecDeque<Weak<FileJob>>>,
+}
+
+impl OpenFiles {
+    pub(super) fn new(limit: usize) -> Self {
+        OpenFiles { limit, queue: Mutex::default() }
+    }
+
+    fn add(&self, job: &Arc<FileJob>) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push_back(Arc::downgrade(job));
+        let first = if queue.len() > self.limit { queue.pop_front() } else { None };
+        drop(queue);
+        if let Some(job) = first.and_then(|job| job.upgrade()) {
+            let mut state = job.lock();
+            if matches!(*state, State::Open(_)) {
+                *state = State::Closed;
+            }
+        }
+    }
+}
+
+impl FileJob {
+    pub(super) fn new(target: Arc<Target>, file: NewFile) -> Self {
+        FileJob {
+            temporary: target.temporary(),
+            target,
+            path: file.path,
+            dir: file.dir,
+            name: file.name,
+            meta: file.meta,
+            size: file.size,
+            content: file.content,
+            inherits: file.inherits,
+            pending: AtomicU64::new(1),
+            failed: Arc::default(),
+            state: Mutex::new(State::New),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A chunk more is to be written.
+    pub(super) fn expect_chunk(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A chunk less, or the list of chunks has been read; true if that was the last.
+    pub(super) fn release(&self) -> bool {
+        self.pending.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Whether it has been given up.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether it has its place.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(*self.lock(), State::Done)
+    }
+
+    /// Gives the file up: what there is of it is removed, and the reason told, once.
+    pub(super) fn fail(&self, context: &Context<'_>, error: Error) {
+        let mut state = self.lock();
+        if matches!(*state, State::Failed | State::Done) {
+            return;
+        }
+        self.discard(&mut state);
+        drop(state);
+        context.issue(&self.path, error.context(format!("\"{}\" could not be restored", show(&self.path))));
+    }
+
+    fn discard(&self, state: &mut State) {
+        let made = matches!(state, State::Open(_) | State::Closed);
+        *state = State::Failed;
+        self.failed.store(true, Ordering::Release);
+        if made && let Ok(dir) = self.target.directory(&self.dir) {
+            drop(os::unlink_at(&dir, &self.temporary, false));
+        }
+    }
+
+    /// The file's handle; makes the file at the first call. `None` if it has been given up.
+    fn open(self: &Arc<Self>, context: &Context<'_>, open: &OpenFiles) -> Result<Option<Arc<OwnedFd>>> {
+        let mut state = self.lock();
+        let file = match &*state {
+            State::Open(file) => return Ok(Some(file.clone())),
+            State::Done | State::Failed => return Ok(None),
+            State::Closed => {
+                let dir = self.directory()?;
+                os::open_at(&dir, &self.temporary, OFlags::WRONLY, 0).map_err(failed_to("opened again"))?
+            }
+            State::New => self.create(context, &mut state)?,
+        };
+        let file = Arc::new(file);
+        *state = State::Open(file.clone());
+        drop(state);
+        open.add(self);
+        Ok(Some(file))
+    }
+
+    fn directory(&self) -> Result<Arc<OwnedFd>> {
+        self.target.directory(&self.dir).map_err(failed_to("reached in its directory"))
+    }
+
+    fn create(&self, context: &Context<'_>, state: &mut State) -> Result<OwnedFd> {
+        context.progress.file(as_path(&self.path));
+        let dir = self.directory()?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let file = os::open_at(&dir, &self.temporary, flags, 0o600).map_err(failed_to("made"))?;
+        *state = State::Closed;
+        context.apply_early_flags(&self.path, &file, &self.meta);
+        // Before any content: holes come into being by themselves, and the file system can plan.
+        os::set_len(&file, self.size).map_err(failed_to("given its length"))?;
+        Ok(file)
+    }
+
+    /// Writes bytes at an offset.
+    pub(super) fn write(
+        self: &Arc<Self>,
+        context: &Context<'_>,
+        open: &OpenFiles,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let Some(file) = self.open(context, open)? else { return Ok(()) };
+        let mut done = 0;
+        while done < bytes.len() {
+            match rustix::io::pwrite(&file, &bytes[done..], offset + done as u64) {
+                Ok(0) => return Err(failed_to("written")(io::ErrorKind::WriteZero.into())),
+                Ok(written) => done += written,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(failed_to("written")(error.into())),
+            }
+        }
+        count(&context.counts.bytes, bytes.len() as u64);
+        context.progress.bytes(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Makes a file without chunks: empty, only holes, or with its bytes in the entry.
+    pub(super) fn write_small(self: &Arc<Self>, context: &Context<'_>, open: &OpenFiles) {
+        let written = match &self.content {
+            Content::Inline(bytes) => self.write(context, open, 0, bytes),
+            _ => self.open(context, open).map(drop),
+        };
+        match written {
+            Ok(()) => self.complete(context, open),
+            Err(error) => self.fail(context, error),
+        }
+    }
+
+    /// All content is there: metadata, then the name.
+    pub(super) fn complete(self: &Arc<Self>, context: &Context<'_>, open: &OpenFiles) {
+        if let Err(error) = self.try_complete(context, open) {
+            self.fail(context, error);
+        }
+    }
+
+    fn try_complete(self: &Arc<Self>, context: &Context<'_>, open: &OpenFiles) -> Result<()> {
+        let Some(file) = self.open(context, open)? else { return Ok(()) };
+        context.apply(
+            &Subject { path: &self.path, handle: &file, unopened: None, symlink: false, inherits: self.inherits },
+            &self.meta,
+        );
+        let dir = self.directory()?;
+        let mut state = self.lock();
+        Target::place(&dir, &self.temporary, &self.name, context.options.overwrite)
+            .map_err(failed_to("put in its place"))?;
+        *state = State::Done;
+        drop(state);
+        if self.late_flags() == 0 {
+            context.apply_flags(&self.path, &file, self.meta.flags);
+        }
+        count(&context.counts.files, 1);
+        context.progress.files(1);
+        Ok(())
+    }
+
+    /// Flags that must wait until the file has all its names; 0 if none must.
+    pub(super) fn late_flags(&self) -> u32 {
+        if self.meta.link.is_some() && freezes(&self.meta) { self.meta.flags } else { 0 }
+    }
+
+    /// Reads the file back and compares it with what was recorded.
+    pub(super) fn verify(&self, context: &Context<'_>) {
+        match self.compare(context) {
+            Ok(()) => count(&context.counts.verified, 1),
+            Err(_) if !context.goes_on() => {}
+            Err(error) => {
+                context
+                    .issue(&self.path, error.context(format!("\"{}\" was not restored as recorded", show(&self.path))));
+            }
+        }
+    }
+
+    fn compare(&self, context: &Context<'_>) -> Result<()> {
+        let file = File::from(self.open_to_read()?);
+        // Read from the disk what the disk has, as far as the kernel lets go of its copy.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        let length = file.metadata().map_err(failed_to("read back"))?.len();
+        if length != self.size {
+            return Err(differs(&format!("it has {length} bytes instead of {}", self.size)));
+        }
+        if let Content::Inline(bytes) = &self.content {
+            let mut found = vec![0; bytes.len()];
+            file.read_exact_at(&mut found, 0).map_err(failed_to("read back"))?;
+            return if found == *bytes { Ok(()) } else { Err(differs("its content differs")) };
+        }
+        let mut offset = 0u64;
+        let mut buffer = Vec::new();
+        for extent in context.repository.extents(&self.content) {
+            context.stop.check()?;
+            let extent = extent?;
+            match extent {
+                Extent::Hole(len) => compare_hole(context, &file, offset, offset.saturating_add(len))?,
+                Extent::Chunk { id, len } => {
+                    buffer.resize(len as usize, 0);
+                    file.read_exact_at(&mut buffer, offset).map_err(failed_to("read back"))?;
+                    if context.repository.keyring().chunk_id(ChunkKind::Content, &buffer) != id {
+                        return Err(differs(&format!("its content differs after byte {offset}")));
+                    }
+                }
+            }
+            offset = offset.saturating_add(extent.len());
+        }
+        Ok(())
+    }
+
+    // Its owner may have no right to read it.
+    fn open_to_read(&self) -> Result<OwnedFd> {
+        let dir = self.directory()?;
+        let open = || os::open_at(&dir, &self.name, OFlags::RDONLY | OFlags::NONBLOCK, 0);
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let changed = os::chmod_at(&dir, &self.name, 0o400);
+                let opened = changed.and_then(|()| open());
+                drop(os::chmod_at(&dir, &self.name, self.meta.mode));
+                opened.map_err(failed_to("read back"))
+            }
+            result => result.map_err(failed_to("read back")),
+        }
+    }
+}
+
+impl Drop for FileJob {
+    fn drop(&mut self) {
+        let state = std::mem::replace(self.state.get_mut().unwrap_or_else(PoisonError::into_inner), State::Done);
+        let mut state = state;
+        if matches!(state, State::Open(_) | State::Closed) {
+            self.discard(&mut state);
+        }
+    }
+}
+
+fn compare_hole(context: &Context<'_>, file: &File, from: u64, to: u64) -> Result<()> {
+    let mut offset = from;
+    let mut buffer = vec![0; 1 << 16];
+    while offset < to {
+        context.stop.check()?;
+        match os::seek_data(file, offset).map_err(failed_to("read back"))? {
+            Some(data) if data < to => offset = data.max(offset),
+            _ => return Ok(()),
+        }
+        let step = (to - offset).min(buffer.len() as u64) as usize;
+        file.read_exact_at(&mut buffer[..step], offset).map_err(failed_to("read back"))?;
+        if buffer[..step].iter().any(|byte| *byte != 0) {
+            return Err(differs(&format!("there is something after byte {offset}, where a hole should be")));
+        }
+        offset += step as u64;
+    }
+    Ok(())
+}
+
+fn differs(how: &str) -> Error {
+    Error::new(crate::error::ErrorKind::Failed, format!("What was read back is not what was written: {how}"))
+        .with_hint("The disk, its cable or the memory may be failing.")
+}
+
+/// An error of the system about the file at hand; whoever knows its name adds it.
+fn failed_to(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |error| Error::io(format!("The file could not be {what}"), error)
+}

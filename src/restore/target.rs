@@ -1,0 +1,136 @@
+//! The target folder: handles of the directories below it, temporary names, and putting things in place. Not for:
+//! deciding what is put there (see `walk`).
+//!
+//! Nothing here follows a symbolic link below the target.
+
+use super::{Overwrite, RestoreOptions, as_path};
+use crate::error::{Error, ErrorKind, Result};
+use crate::os::{self, Stat};
+use quick_cache::sync::Cache;
+use rustix::fs::OFlags;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A directory relative to the target; empty for the target itself.
+pub(super) type Relative = Arc<[u8]>;
+
+/// The folder that is restored into.
+pub(super) struct Target {
+    root: Arc<OwnedFd>,
+    /// It did not exist before.
+    pub(super) created: bool,
+    /// Handles (`O_PATH`) of directories in use, the least used closed first.
+    handles: Cache<Relative, Arc<OwnedFd>>,
+    salt: String,
+    next: AtomicU64,
+}
+
+impl Target {
+    /// Opens the target, and makes it if it is missing; in a dry run a missing one is `None`.
+    pub(super) fn open(options: &RestoreOptions, open_files: usize) -> Result<Option<Target>> {
+        let path = &options.target;
+        let shown = path.display();
+        let hint = "Name a folder that you may write to.";
+        let exists = path.metadata();
+        let created = match exists {
+            Ok(found) if !found.is_dir() => {
+                let message = format!("The target \"{shown}\" is not a folder");
+                return Err(Error::new(ErrorKind::Input, message).with_hint(hint));
+            }
+            Ok(_) => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if options.dry_run {
+                    return Ok(None);
+                }
+                let made = std::fs::create_dir_all(path);
+                made.map_err(|error| {
+                    Error::io(format!("The target \"{shown}\" cannot be created"), error).with_hint(hint)
+                })?;
+                true
+            }
+            Err(error) => {
+                return Err(Error::io(format!("The target \"{shown}\" cannot be used"), error).with_hint(hint));
+            }
+        };
+        let failed =
+            |error: io::Error| Error::io(format!("The target \"{shown}\" cannot be opened"), error).with_hint(hint);
+        let root = std::fs::File::open(path).map_err(failed)?;
+        let salt = crate::id::SessionId::random()?.short();
+        let handles = (open_files / 8).clamp(4, 256);
+        let target = Target {
+            root: Arc::new(root.into()),
+            created,
+            handles: Cache::new(handles),
+            salt,
+            next: AtomicU64::new(0),
+        };
+        if !options.dry_run {
+            target.probe().map_err(|error| {
+                Error::io(format!("Nothing can be written into the target \"{shown}\""), error).with_hint(hint)
+            })?;
+        }
+        Ok(Some(target))
+    }
+
+    /// Finds out at once, not after minutes, whether files can be made.
+    fn probe(&self) -> io::Result<()> {
+        let name = self.temporary();
+        drop(os::open_at(&self.root, &name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600)?);
+        os::unlink_at(&self.root, &name, false)
+    }
+
+    /// A handle of a directory. `NotFound`, `ENOTDIR` or `ELOOP` if there is none on this path, or a symbolic link.
+    pub(super) fn directory(&self, path: &Relative) -> io::Result<Arc<OwnedFd>> {
+        if path.is_empty() {
+            return Ok(self.root.clone());
+        }
+        self.handles.get_or_insert_with(path, || {
+            os::open_beneath(&self.root, path, OFlags::PATH | OFlags::DIRECTORY).map(Arc::new)
+        })
+    }
+
+    /// Opens a directory for its metadata.
+    pub(super) fn open_directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        let path = if path.is_empty() { b"." } else { path };
+        os::open_beneath(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
+    /// A name that nothing else has.
+    pub(super) fn temporary(&self) -> Vec<u8> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        format!(".firn-{}-{number:x}.partial", self.salt).into_bytes()
+    }
+
+    /// Gives what is complete its own name, in place of whatever has it now, or (`Never`) only if nothing has.
+    pub(super) fn place(dir: &OwnedFd, temporary: &[u8], name: &[u8], overwrite: Overwrite) -> io::Result<()> {
+        if overwrite != Overwrite::Never {
+            return os::rename_at(dir, temporary, dir, name, true);
+        }
+        match os::rename_at(dir, temporary, dir, name, false) {
+            // A file system that cannot rename so: a second name never replaces anything either.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+                os::link_at(dir, temporary, dir, name)?;
+                os::unlink_at(dir, temporary, false)
+            }
+            result => result,
+        }
+    }
+
+    /// Writes everything so far to the disk, as well as that can be asked for.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.root)?)
+    }
+}
+
+/// What has this name, if anything does.
+pub(super) fn existing(dir: &OwnedFd, name: &[u8]) -> Result<Option<Stat>> {
+    match os::stat_at(dir, name) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            Err(Error::io(format!("\"{}\" in the target cannot be looked at", as_path(name).display()), error))
+        }
+    }
+}

@@ -1,0 +1,583 @@
+//! Walks the recorded tree, decides what is restored, makes directories and the things without content, and collects
+//! files into batches. Not for: content (see `batch`, `job`).
+
+use super::batch::{Batch, First, Link};
+use super::job::{FileJob, NewFile};
+use super::meta::{self, Subject, file_time};
+use super::target::{Relative, Target, existing};
+use super::{Context, Overwrite, as_path, count, join, show};
+use crate::backup::exclude::{Judgement, Patterns, Verdict};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::bounds::MAX_DEPTH;
+use crate::format::tree::{Body, Content, Entry, Extent, HardLink, Metadata, Totals};
+use crate::os::{self, FileType, Stat};
+use crate::repository::tree::Entries;
+use rustix::fs::OFlags;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Bytes that the first names of hard-link groups may take until all their names were met. Names of groups beyond become
+/// files of their own, which is told. A group takes 128 bytes and its path, so this is about a million of them.
+const MAX_GROUP_BYTES: usize = 256 << 20;
+
+/// A directory that the walk is in.
+struct Frame<'a> {
+    source: Source<'a>,
+    /// Where it is below the target.
+    relative: Relative,
+    name: Vec<u8>,
+    /// `None` for a target that existed before.
+    meta: Option<Metadata>,
+    /// It is to be restored itself, not only because something in it is.
+    selected: bool,
+    included: Judgement,
+    excluded: Judgement,
+    made: Made,
+}
+
+enum Source<'a> {
+    Tree(Entries<'a>),
+    One(Option<Entry>),
+}
+
+/// How far a directory has come in the target.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// It is made once something in it is.
+    NotYet,
+    /// It does not exist, and this is a dry run.
+    Absent,
+    /// It exists: whether this restore made it, and whether it gives new things an ACL.
+    There { fresh: bool, inherits: bool },
+}
+
+struct Group {
+    first: Arc<First>,
+    left: u32,
+}
+
+/// Flags that forbid further names, to be set at the very end.
+struct LateFlags {
+    path: Vec<u8>,
+    dir: Relative,
+    name: Vec<u8>,
+    flags: u32,
+}
+
+/// Where the next thing goes.
+struct Spot {
+    path: Vec<u8>,
+    dir: Relative,
+    /// `None` in a dry run where the directory does not exist.
+    handle: Option<Arc<OwnedFd>>,
+    fresh: bool,
+    inherits: bool,
+}
+
+pub(super) struct Walk<'a> {
+    context: &'a Context<'a>,
+    /// The path in the snapshot that stands for the target.
+    base: Vec<u8>,
+    include: Patterns,
+    exclude: Patterns,
+    stack: Vec<Frame<'a>>,
+    batch: Batch,
+    groups: HashMap<u64, Group>,
+    group_bytes: usize,
+    late: Vec<LateFlags>,
+    /// What the tree says it holds; more would be a page that is used again and again to fill the disk.
+    allowed: Totals,
+    seen: Totals,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        context: &'a Context<'a>,
+        entry: Entry,
+        path: &[u8],
+        include: Patterns,
+        exclude: Patterns,
+    ) -> Result<Self> {
+        let mut names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+        let (made, created) = match &context.target {
+            None => (Made::Absent, true),
+            Some(target) => {
+                let root =
+                    target.directory(&Relative::from([])).map_err(|error| Error::io("The target is gone", error))?;
+                (Made::There { fresh: target.created, inherits: meta::passes_acl_on(&root) }, target.created)
+            }
+        };
+        let (source, meta, allowed) = match &entry.body {
+            Body::Directory { page, totals, .. } => {
+                // Only a target that is new becomes what the directory was.
+                let meta = (created && !entry.meta.waypoint).then(|| entry.meta.clone());
+                (Source::Tree(context.repository.entries(*page)), meta, *totals)
+            }
+            _ => {
+                names.pop();
+                let totals = entry.totals()?;
+                (Source::One(Some(entry)), None, totals)
+            }
+        };
+        let (mut included, mut excluded) = (Judgement::default(), Judgement::default());
+        let mut base = Vec::new();
+        for name in names {
+            base = [&base, &b"/"[..], name].concat();
+            included = include.judge(&base, true, included);
+            excluded = exclude.judge(&base, true, excluded);
+        }
+        if include.is_empty() && exclude.is_empty() {
+            context.progress.expect(allowed.files, allowed.bytes);
+        }
+        let (relative, name) = (Relative::from([]), Vec::new());
+        let top = Frame { source, relative, name, meta, selected: true, included, excluded, made };
+        Ok(Walk {
+            context,
+            base,
+            include,
+            exclude,
+            stack: vec![top],
+            batch: Batch::new(context.open_files),
+            groups: HashMap::new(),
+            group_bytes: 0,
+            late: Vec::new(),
+            allowed,
+            seen: Totals::default(),
+        })
+    }
+
+    fn snapshot_path(&self, relative: &[u8]) -> Vec<u8> {
+        if relative.is_empty() { self.base.clone() } else { [&self.base, &b"/"[..], relative].concat() }
+    }
+
+    /// Restores everything.
+    pub(super) fn run(mut self) -> Result<()> {
+        while let Some(frame) = self.stack.last_mut() {
+            self.context.check()?;
+            let next = match &mut frame.source {
+                Source::Tree(entries) => entries.next(),
+                Source::One(entry) => entry.take().map(Ok),
+            };
+            match next {
+                None => self.leave(),
+                Some(Ok(entry)) if self.exceeds(&entry) => self.give_up(),
+                Some(Ok(entry)) => self.visit(entry)?,
+                Some(Err(error)) => {
+                    let path = self.snapshot_path(&frame_path(&self.stack));
+                    let message = format!("The rest of the directory \"{}\" cannot be read", show(&path));
+                    self.context.issue(&path, error.context(message));
+                }
+            }
+            if self.batch.is_full() {
+                self.batch.execute(self.context, None)?;
+            }
+        }
+        self.batch.execute(self.context, None)?;
+        self.set_late_flags();
+        Ok(())
+    }
+
+    fn exceeds(&mut self, entry: &Entry) -> bool {
+        let size = if let Body::File { size, .. } = &entry.body { *size } else { 0 };
+        self.seen.entries += 1;
+        self.seen.bytes = self.seen.bytes.saturating_add(size);
+        self.seen.entries > self.allowed.entries || self.seen.bytes > self.allowed.bytes
+    }
+
+    fn give_up(&mut self) {
+        let message =
+            "The tree holds more than its directory says; the restore ends here, what was restored so far stays";
+        let path = self.snapshot_path(&frame_path(&self.stack));
+        self.context.issue(&path, Error::damaged(message));
+        while !self.stack.is_empty() {
+            self.leave();
+        }
+    }
+
+    /// The directory is done, but for what waits in the batch.
+    fn leave(&mut self) {
+        let Some(frame) = self.stack.pop() else { return };
+        let overwrite = self.context.options.overwrite;
+        let Some(meta) = frame.meta else { return };
+        let wanted = match frame.made {
+            Made::NotYet => false,
+            Made::Absent | Made::There { fresh: true, .. } => true,
+            Made::There { fresh: false, .. } => frame.selected && overwrite != Overwrite::Never && !meta.waypoint,
+        };
+        if wanted {
+            count(&self.context.counts.directories, 1);
+            if !self.context.options.dry_run {
+                let path = self.snapshot_path(&frame.relative);
+                self.batch.add_directory(path, frame.relative, meta);
+            }
+        }
+    }
+
+    fn visit(&mut self, entry: Entry) -> Result<()> {
+        let Some(top) = self.stack.last() else { return Ok(()) };
+        let relative = join(&top.relative, &entry.name);
+        let path = self.snapshot_path(&relative);
+        let is_directory = matches!(entry.body, Body::Directory { .. });
+        let excluded = self.exclude.judge(&path, is_directory, top.excluded);
+        if self.exclude.verdict(excluded) == Verdict::Matched {
+            return Ok(());
+        }
+        let included = self.include.judge(&path, is_directory, top.included);
+        let selected = self.include.is_empty() || self.include.verdict(included) == Verdict::Matched;
+        let Body::Directory { page, .. } = entry.body else {
+            return if selected { self.restore(entry, path) } else { Ok(()) };
+        };
+        if !selected && !self.include.could_match_below(&path) {
+            return Ok(());
+        }
+        if self.stack.len() > MAX_DEPTH {
+            self.context.issue(&path, Error::damaged(format!("Directories are nested more than {MAX_DEPTH} deep")));
+            return Ok(());
+        }
+        self.stack.push(Frame {
+            source: Source::Tree(self.context.repository.entries(page)),
+            relative: relative.into(),
+            name: entry.name,
+            meta: Some(entry.meta),
+            selected,
+            included,
+            excluded,
+            made: Made::NotYet,
+        });
+        if selected {
+            self.make_directories();
+        }
+        Ok(())
+    }
+
+    /// Makes the directories that the walk is in; false, and the walk is out of them, if one cannot be made.
+    fn make_directories(&mut self) -> bool {
+        let first = self.stack.iter().rposition(|frame| frame.made != Made::NotYet).map_or(0, |at| at + 1);
+        for at in first..self.stack.len() {
+            match self.make_directory(at) {
+                Ok(made) => self.stack[at].made = made,
+                Err(error) => {
+                    let path = self.snapshot_path(&self.stack[at].relative);
+                    let message = format!("The directory \"{}\" and what is in it could not be restored", show(&path));
+                    self.context.issue(&path, error.context(message));
+                    self.stack.truncate(at);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn make_directory(&self, at: usize) -> Result<Made> {
+        let (Some(above), Some(target)) = (at.checked_sub(1), &self.context.target) else { return Ok(Made::Absent) };
+        let Made::There { inherits, .. } = self.stack[above].made else { return Ok(Made::Absent) };
+        let frame = &self.stack[at];
+        let failed = |error| Error::io("It could not be made", error);
+        let parent = target.directory(&self.stack[above].relative).map_err(failed)?;
+        if self.context.options.dry_run {
+            return Ok(match existing(&parent, &frame.name)? {
+                Some(stat) if stat.kind == FileType::Directory => Made::There { fresh: false, inherits: false },
+                Some(_) if self.context.options.overwrite != Overwrite::Always => return Err(in_the_way()),
+                _ => Made::Absent,
+            });
+        }
+        match os::mkdir_at(&parent, &frame.name, 0o700) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let stat = os::stat_at(&parent, &frame.name).map_err(failed)?;
+                if stat.kind == FileType::Directory {
+                    return self.enter_existing(&parent, frame, &stat);
+                }
+                if self.context.options.overwrite != Overwrite::Always {
+                    return Err(in_the_way());
+                }
+                os::unlink_at(&parent, &frame.name, false).map_err(failed)?;
+                os::mkdir_at(&parent, &frame.name, 0o700).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        let handle = target.directory(&frame.relative).map_err(failed)?;
+        let inherits = inherits && meta::disinherit(&handle).is_err();
+        Ok(Made::There { fresh: true, inherits })
+    }
+
+    fn enter_existing(&self, parent: &OwnedFd, frame: &Frame<'_>, stat: &Stat) -> Result<Made> {
+        let gets_meta = frame.selected
+            && self.context.options.overwrite != Overwrite::Never
+            && frame.meta.as_ref().is_some_and(|meta| !meta.waypoint);
+        if gets_meta && !self.context.root && stat.uid == os::user_id() && stat.mode & 0o700 != 0o700 {
+            // Its owner may; its recorded mode comes back at the end. If this fails, what follows tells.
+            drop(os::chmod_at(parent, &frame.name, stat.mode | 0o700));
+        }
+        let handle = os::open_at(parent, &frame.name, OFlags::PATH | OFlags::DIRECTORY, 0);
+        let handle = handle.map_err(|error| Error::io("It could not be opened", error))?;
+        Ok(Made::There { fresh: false, inherits: meta::passes_acl_on(&handle) })
+    }
+
+    /// Restores something that is not a directory.
+    fn restore(&mut self, entry: Entry, path: Vec<u8>) -> Result<()> {
+        if !self.make_directories() {
+            return Ok(());
+        }
+        if let Body::File { size, .. } = &entry.body
+            && !(self.include.is_empty() && self.exclude.is_empty())
+        {
+            self.context.progress.expect(1, *size);
+        }
+        let link = entry.meta.link;
+        match self.place(entry, path.clone()) {
+            Err(error) if error.kind() == ErrorKind::Interrupted || !self.context.goes_on() => return Err(error),
+            Err(error) => {
+                let message = format!("\"{}\" could not be restored", show(&path));
+                self.context.issue(&path, error.context(message));
+            }
+            Ok(()) => {}
+        }
+        self.met(link);
+        Ok(())
+    }
+
+    fn place(&mut self, entry: Entry, path: Vec<u8>) -> Result<()> {
+        let spot = self.spot(path)?;
+        let found = match &spot.handle {
+            Some(handle) if !spot.fresh => existing(handle, &entry.name)?,
+            _ => None,
+        };
+        let overwrite = self.context.options.overwrite;
+        let kept = match &found {
+            None => false,
+            Some(_) if overwrite == Overwrite::Never => true,
+            Some(stat) if stat.kind == FileType::Directory => {
+                return Err(Error::new(ErrorKind::Exists, "A directory in the target has its name")
+                    .with_hint("Move it away or restore into another folder."));
+            }
+            Some(stat) => overwrite == Overwrite::IfChanged && self.is_unchanged(&spot, stat, &entry),
+        };
+        let size = if let Body::File { size, .. } = &entry.body { *size } else { 0 };
+        let group = entry.meta.link.and_then(|link| self.groups.get(&link.group));
+        if let Some(first) = group.map(|group| group.first.clone())
+            && !(kept && overwrite == Overwrite::Never)
+        {
+            if self.context.options.dry_run {
+                count(&self.context.counts.hard_links, 1);
+                self.pass(size);
+            } else {
+                self.batch.add_link(Link { path: spot.path, dir: spot.dir, name: entry.name, first, size });
+            }
+            return Ok(());
+        }
+        if kept {
+            count(&self.context.counts.skipped, 1);
+            if matches!(entry.body, Body::File { .. }) {
+                self.pass(size);
+            }
+            // What is kept whatever it holds is not what the other names stand for.
+            if overwrite != Overwrite::Never {
+                self.remember(entry.meta.link, &spot.dir, &entry.name, Arc::default());
+            }
+            return Ok(());
+        }
+        match entry.body {
+            Body::File { size, content } => self.add_file(spot, entry.name, entry.meta, size, content),
+            _ => self.make_other(&spot, &entry),
+        }
+    }
+
+    /// A file that needs no work.
+    fn pass(&self, size: u64) {
+        self.context.progress.bytes(size);
+        self.context.progress.files(1);
+    }
+
+    fn spot(&self, path: Vec<u8>) -> Result<Spot> {
+        let gone = || Error::new(ErrorKind::Failed, "Its directory is gone");
+        let top = self.stack.last().ok_or_else(gone)?;
+        let dir = top.relative.clone();
+        let (fresh, inherits) = match top.made {
+            Made::There { fresh, inherits } => (fresh, inherits),
+            Made::NotYet | Made::Absent => return Ok(Spot { path, dir, handle: None, fresh: true, inherits: false }),
+        };
+        let target = self.context.target.as_ref().ok_or_else(gone)?;
+        let handle = target.directory(&dir).map_err(|error| Error::io("Its directory could not be opened", error))?;
+        Ok(Spot { path, dir, handle: Some(handle), fresh, inherits })
+    }
+
+    fn is_unchanged(&self, spot: &Spot, stat: &Stat, entry: &Entry) -> bool {
+        let same = match &entry.body {
+            Body::File { size, .. } => stat.kind == FileType::File && stat.size == *size,
+            Body::Symlink(to) => {
+                let found = spot.handle.as_ref().map(|dir| os::read_link_at(dir, &entry.name));
+                stat.kind == FileType::Symlink && matches!(found, Some(Ok(found)) if found == *to)
+            }
+            Body::Fifo => stat.kind == FileType::Fifo,
+            Body::Socket => stat.kind == FileType::Socket,
+            Body::CharDevice { major, minor } => stat.kind == FileType::CharDevice && stat.rdev == (*major, *minor),
+            Body::BlockDevice { major, minor } => stat.kind == FileType::BlockDevice && stat.rdev == (*major, *minor),
+            Body::Directory { .. } => false,
+        };
+        same && stat.mtime == file_time(entry.meta.mtime)
+    }
+
+    fn add_file(&mut self, spot: Spot, name: Vec<u8>, meta: Metadata, size: u64, content: Content) -> Result<()> {
+        let Some(target) = self.context.target.as_ref().filter(|_| !self.context.options.dry_run) else {
+            self.context.progress.file(as_path(&spot.path));
+            count(&self.context.counts.files, 1);
+            count(&self.context.counts.bytes, size);
+            self.pass(size);
+            self.remember(meta.link, &spot.dir, &name, Arc::default());
+            return Ok(());
+        };
+        let link = meta.link;
+        let keeps_content = self.context.options.verify || matches!(content, Content::Inline(_));
+        let kept = if keeps_content { content.clone() } else { Content::Extents(Vec::new()) };
+        let Spot { path, dir, inherits, .. } = spot;
+        let file = NewFile { path, dir: dir.clone(), name, meta, size, content: kept, inherits };
+        let job = Arc::new(FileJob::new(target.clone(), file));
+        self.remember(link, &dir, &job.name, job.failed.clone());
+        if job.late_flags() != 0 {
+            let (path, name, flags) = (job.path.clone(), job.name.clone(), job.late_flags());
+            self.late.push(LateFlags { path, dir, name, flags });
+        }
+        self.batch.add_file(job.clone(), &content);
+        self.add_content(&job, size, &content)
+    }
+
+    fn add_content(&mut self, job: &Arc<FileJob>, size: u64, content: &Content) -> Result<()> {
+        if matches!(content, Content::Inline(_)) {
+            self.batch.add_small(job.clone());
+            return Ok(());
+        }
+        let context = self.context;
+        let mut offset = 0u64;
+        for extent in context.repository.extents(content) {
+            let extent = match extent {
+                Ok(extent) if offset.checked_add(extent.len()).is_some_and(|end| end <= size) => extent,
+                Ok(_) => {
+                    job.fail(context, Error::damaged("its list of chunks is longer than the file"));
+                    break;
+                }
+                Err(error) => {
+                    job.fail(context, error);
+                    break;
+                }
+            };
+            match extent {
+                Extent::Hole(len) => context.progress.bytes(len),
+                Extent::Chunk { id, len } => self.batch.add_chunk(id, len, offset),
+            }
+            offset += extent.len();
+            if self.batch.is_full() {
+                self.batch.execute(context, Some(job))?;
+            }
+            if job.has_failed() {
+                break;
+            }
+        }
+        if offset != size {
+            job.fail(context, Error::damaged("its list of chunks is shorter than the file"));
+        }
+        if job.release() {
+            self.batch.add_small(job.clone());
+        }
+        Ok(())
+    }
+
+    /// Makes a symbolic link, pipe, socket or device.
+    fn make_other(&mut self, spot: &Spot, entry: &Entry) -> Result<()> {
+        let context = self.context;
+        let is_device = matches!(entry.body, Body::CharDevice { .. } | Body::BlockDevice { .. });
+        if is_device && !context.root {
+            count(&context.counts.skipped, 1);
+            context.note_once("device", || {
+                format!("Only root can restore devices; \"{}\" and others are left out", show(&spot.path))
+            });
+            return Ok(());
+        }
+        context.progress.file(as_path(&spot.path));
+        if let (Some(target), Some(dir), false) = (&context.target, &spot.handle, context.options.dry_run) {
+            let temporary = target.temporary();
+            make_node(dir, &temporary, &entry.body).map_err(|error| Error::io("It could not be made", error))?;
+            let placed = os::open_path(dir, &temporary).and_then(|handle| {
+                let symlink = matches!(entry.body, Body::Symlink(_));
+                let unopened = Some((&**dir, &temporary[..]));
+                let (path, inherits) = (&spot.path[..], spot.inherits);
+                context.apply(&Subject { path, handle: &handle, unopened, symlink, inherits }, &entry.meta);
+                Target::place(dir, &temporary, &entry.name, context.options.overwrite)
+            });
+            placed.map_err(|error| {
+                drop(os::unlink_at(dir, &temporary, false));
+                Error::io("It could not be put in its place", error)
+            })?;
+        }
+        count(&context.counts.others, 1);
+        self.remember(entry.meta.link, &spot.dir, &entry.name, Arc::default());
+        Ok(())
+    }
+
+    /// Keeps the first name of a file that has several.
+    fn remember(&mut self, link: Option<HardLink>, dir: &Relative, name: &[u8], failed: Arc<AtomicBool>) {
+        let Some(link) = link.filter(|link| link.links > 1) else { return };
+        let weight = weight(dir, name);
+        if self.group_bytes + weight > MAX_GROUP_BYTES {
+            self.context.note_once("groups", || {
+                "There are too many hard links to keep in mind; some names become files of their own".to_owned()
+            });
+            return;
+        }
+        self.group_bytes += weight;
+        let first = Arc::new(First { dir: dir.clone(), name: name.to_vec(), failed });
+        self.groups.insert(link.group, Group { first, left: link.links });
+    }
+
+    /// One name less to come of this group; a group all of whose names were met is forgotten.
+    fn met(&mut self, link: Option<HardLink>) {
+        let Some(number) = link.map(|link| link.group) else { return };
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        group.left = group.left.saturating_sub(1);
+        if group.left == 0
+            && let Some(gone) = self.groups.remove(&number)
+        {
+            self.group_bytes -= weight(&gone.first.dir, &gone.first.name);
+        }
+    }
+
+    fn set_late_flags(&self) {
+        let Some(target) = &self.context.target else { return };
+        for late in &self.late {
+            let opened = target
+                .directory(&late.dir)
+                .and_then(|dir| os::open_at(&dir, &late.name, OFlags::RDONLY | OFlags::NONBLOCK, 0));
+            // If it is not there, that has been told.
+            if let Ok(file) = opened {
+                self.context.apply_flags(&late.path, &file, late.flags);
+            }
+        }
+    }
+}
+
+fn frame_path(stack: &[Frame<'_>]) -> Relative {
+    stack.last().map_or_else(|| Relative::from([]), |frame| frame.relative.clone())
+}
+
+fn weight(dir: &Relative, name: &[u8]) -> usize {
+    128 + dir.len() + name.len()
+}
+
+fn in_the_way() -> Error {
+    Error::new(ErrorKind::Exists, "Something in the target that is not a directory has its name")
+        .with_hint("Move it away, or let the restore replace it with \"--overwrite always\".")
+}
+
+fn make_node(dir: &OwnedFd, name: &[u8], body: &Body) -> io::Result<()> {
+    match body {
+        Body::Symlink(to) => os::symlink_at(to, dir, name),
+        Body::Fifo => os::mkfifo_at(dir, name, 0o600),
+        Body::Socket => os::mknod_at(dir, name, FileType::Socket, 0o600, (0, 0)),
+        Body::CharDevice { major, minor } => os::mknod_at(dir, name, FileType::CharDevice, 0o600, (*major, *minor)),
+        Body::BlockDevice { major, minor } => os::mknod_at(dir, name, FileType::BlockDevice, 0o600, (*major, *minor)),
+        Body::File { .. } | Body::Directory { .. } => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
