@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::message::output_failed;
 use super::{snapshots, text};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::format::tree::{Body, Entry};
 use crate::repository::Repository;
 use crate::repository::tree::Entries;

@@ -9,6 +9,7 @@ mod key;
 mod message;
 mod password;
 mod progress;
+mod restore;
 mod signals;
 mod snapshots;
 mod text;
@@ -50,6 +51,7 @@ enum Command {
     Snapshots(snapshots::Args),
     Ls(ls::Args),
     Dump(dump::Args),
+    Restore(restore::Args),
     Umount(umount::Args),
     #[command(subcommand)]
     Key(key::Command),
@@ -92,6 +94,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8> {
         Command::Snapshots(args) => args.run(context),
         Command::Ls(args) => args.run(context),
         Command::Dump(args) => args.run(context),
+        Command::Restore(args) => args.run(context),
         Command::Umount(args) => args.run(context),
         Command::Key(command) => command.run(context),
         Command::Completions(args) => args.run(context),
