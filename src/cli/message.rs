@@ -24,7 +24,12 @@ pub(crate) fn is_broken_pipe(error: &Error) -> bool {
 
 /// Tells about the error that ended the run.
 pub(crate) fn fatal(error: &Error, code: u8, as_json: bool) {
-    let text = match as_json {
+    drop(std::io::stderr().lock().write_all(fatal_text(error, code, as_json).as_bytes()));
+}
+
+/// What is to be said about the error that ended the run.
+pub(crate) fn fatal_text(error: &Error, code: u8, as_json: bool) -> String {
+    match as_json {
         true => {
             let value = json!({
                 "message_type": "exit_error", "code": code, "message": error.chain(), "hint": error.hint(),
@@ -32,8 +37,7 @@ pub(crate) fn fatal(error: &Error, code: u8, as_json: bool) {
             format!("{value}\n")
         }
         false => describe("Error", error),
-    };
-    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+    }
 }
 
 /// Tells about something that was wrong and did not end the run.

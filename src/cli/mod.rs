@@ -1,12 +1,14 @@
 //! Everything a person or a script sees: arguments, dispatch, messages, exit codes, progress, JSON. One file per command.
 //! Not for: doing the work (see `backup`, `restore`, `check`, `mount`, `repository`).
 
+mod backup;
 mod completions;
 mod context;
 mod global;
 mod init;
 mod key;
 mod message;
+mod mount;
 mod password;
 mod progress;
 mod restore;
@@ -48,10 +50,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Args),
+    Backup(backup::Args),
     Snapshots(snapshots::Args),
     Ls(ls::Args),
     Dump(dump::Args),
     Restore(restore::Args),
+    Mount(mount::Args),
     Umount(umount::Args),
     #[command(subcommand)]
     Key(key::Command),
@@ -91,10 +95,12 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, context: &Context) -> Result<u8> {
     match command {
         Command::Init(args) => args.run(context),
+        Command::Backup(args) => args.run(context),
         Command::Snapshots(args) => args.run(context),
         Command::Ls(args) => args.run(context),
         Command::Dump(args) => args.run(context),
         Command::Restore(args) => args.run(context),
+        Command::Mount(args) => args.run(context),
         Command::Umount(args) => args.run(context),
         Command::Key(command) => command.run(context),
         Command::Completions(args) => args.run(context),

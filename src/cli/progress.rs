@@ -58,6 +58,15 @@ impl Reporter {
             () if global.verbose => Voice::Lines,
             () => Voice::Silent,
         };
+        Reporter::with_voice(during, global, voice)
+    }
+
+    /// A reporter that passes on notes and issues only, and starts no thread: for what runs until it is ended.
+    pub(crate) fn without_bar(during: &'static str, global: &Global) -> Reporter {
+        Reporter::with_voice(during, global, Voice::Silent)
+    }
+
+    fn with_voice(during: &'static str, global: &Global, voice: Voice) -> Reporter {
         Reporter {
             during,
             voice,

@@ -10,16 +10,23 @@ use std::sync::Arc;
 ///
 /// A signal that is ignored stays ignored: `nohup` relies on it.
 pub(crate) fn watch(stop: Arc<Stop>) -> Result<()> {
+    watch_with(stop, None)
+}
+
+/// As `watch`, but what comes after the first signal triggers `harder`; only a third SIGINT ends the process at once.
+pub(crate) fn watch_with(stop: Arc<Stop>, harder: Option<Arc<Stop>>) -> Result<()> {
     let failed = |error| Error::io("Signals cannot be received", error);
     let ignored = ignored_signals();
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = Signals::new(wanted).map_err(failed)?;
     let work = move || {
         for signal in signals.forever() {
-            if signal == SIGINT && stop.signal() == Some(SIGINT as u8) {
-                std::process::exit(128 + SIGINT);
+            match (stop.signal(), &harder) {
+                (None, _) => stop.trigger(signal as u8),
+                (Some(_), Some(harder)) if harder.signal().is_none() => harder.trigger(signal as u8),
+                _ if signal == SIGINT => std::process::exit(128 + SIGINT),
+                _ => {}
             }
-            stop.trigger(signal as u8);
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(work).map(drop).map_err(failed)
