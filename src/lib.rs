@@ -3,7 +3,7 @@
 //! The layers, each of which may only look downwards:
 //!
 //! ```text
-//! main → cli → backup · restore · check · mount ──→ firn-fuse → fuser
+//! main → cli → backup · restore · check · repair · stats · mount ──→ firn-fuse → fuser
 //!                └──────→ view → repository → format · chunk · store → os · id · error · progress
 //! ```
 //!
@@ -19,8 +19,11 @@ pub mod format;
 pub mod id;
 pub mod mount;
 pub mod os;
+pub mod pattern;
 pub mod progress;
+pub mod repair;
 pub mod repository;
 pub mod restore;
+pub mod stats;
 pub mod store;
 pub mod view;

@@ -5,7 +5,7 @@
 
 pub mod builder;
 pub mod content;
-pub mod exclude;
+
 pub mod feed;
 pub mod file;
 pub mod known;
@@ -20,12 +20,12 @@ use crate::format::json::PathText;
 use crate::format::snapshot::{Head, Issue, IssueKind, Snapshot};
 use crate::format::tree::Body;
 use crate::id::{ChunkId, ObjectName};
+use crate::pattern::Patterns;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::files::FilesCache;
 use crate::repository::snapshots::{Named, Snapshots};
 use crate::repository::writer::{Writer, WriterOptions, Written};
-use exclude::Patterns;
 use jiff::Timestamp;
 use pipeline::{Job, Outcome};
 use source::Source;

@@ -5,10 +5,10 @@
 //! open at a time; those above are opened again on the way back, and known by device and inode number.
 
 use super::content::open_reading;
-use super::exclude::{Judgement, Patterns, Verdict};
 use super::source::{Place, Source};
 use crate::error::{Error, Result};
 use crate::os::{self, FileType, Stat};
+use crate::pattern::{Judgement, Patterns, Verdict};
 use rustix::fs::OFlags;
 use std::collections::VecDeque;
 use std::ffi::OsStr;

@@ -11,6 +11,8 @@ pub mod pack;
 pub mod read;
 pub mod snapshots;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod tree;
 pub mod writer;
 

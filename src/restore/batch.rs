@@ -1,7 +1,7 @@
 //! A bounded amount of work, carried out in the order in which chunks lie in packs. Not for: choosing what is restored
 //! (see `walk`).
 //!
-//! Memory: 64 bytes a chunk and what the files, links and directories of the batch weigh: `MAX_CHUNKS` and `MAX_WEIGHT`.
+//! Memory: 64 bytes a chunk and what the files, links and directories of the batch weigh: see `Limits`.
 //! While it is carried out, 40 bytes a block more, the records of its packs, and for each thread one read and one block.
 
 use super::job::{FileJob, OpenFiles};
@@ -21,12 +21,24 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Chunks in a batch.
-const MAX_CHUNKS: usize = 262_144;
-/// Files, links and directories in a batch.
-const MAX_ITEMS: usize = 65_536;
-/// Bytes that they take.
-const MAX_WEIGHT: usize = 32 << 20;
+/// When a batch is full, and how many files it keeps open.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Chunks.
+    pub(super) chunks: usize,
+    /// Files, links and directories.
+    pub(super) items: usize,
+    /// Bytes that they take.
+    pub(super) weight: usize,
+    /// Files open at a time, if the system allows as many.
+    pub(super) open_files: usize,
+}
+
+impl Limits {
+    /// About 64 MiB in all.
+    pub(super) const DEFAULT: Limits = Limits { chunks: 262_144, items: 65_536, weight: 32 << 20, open_files: 4096 };
+}
+
 /// One read of a pack; longer only if a single frame is.
 const MAX_READ: u64 = 4 << 20;
 /// Bytes that are not needed are read along if they are fewer, because another read would cost more.
@@ -122,9 +134,9 @@ impl Batch {
     }
 
     /// Whether it must be carried out before more is added.
-    pub(super) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self, limits: &Limits) -> bool {
         let items = self.jobs.len() + self.links.len() + self.directories.len();
-        self.refs.len() >= MAX_CHUNKS || items >= MAX_ITEMS || self.weight >= MAX_WEIGHT
+        self.refs.len() >= limits.chunks || items >= limits.items || self.weight >= limits.weight
     }
 
     /// Adds a file; its chunks follow.

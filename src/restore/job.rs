@@ -156,10 +156,7 @@ impl FileJob {
         let file = match &*state {
             State::Open(file) => return Ok(Some(file.clone())),
             State::Done | State::Failed => return Ok(None),
-            State::Closed => {
-                let dir = self.directory()?;
-                os::open_at(&dir, &self.temporary, OFlags::WRONLY, 0).map_err(failed_to("opened again"))?
-            }
+            State::Closed => self.open_again()?,
             State::New => self.create(context, &mut state)?,
         };
         let file = Arc::new(file);
@@ -167,6 +164,18 @@ impl FileJob {
         drop(state);
         open.add(self);
         Ok(Some(file))
+    }
+
+    // Somebody else may write to the directory too, and have put something in its place.
+    fn open_again(&self) -> Result<OwnedFd> {
+        let dir = self.directory()?;
+        let opened = os::open_at(&dir, &self.temporary, OFlags::WRONLY | OFlags::NONBLOCK, 0);
+        let file = opened.map_err(failed_to("opened again"))?;
+        let stat = os::stat_fd(&file).map_err(failed_to("opened again"))?;
+        if stat.kind != os::FileType::File || stat.nlink != 1 || stat.uid != os::user_id() {
+            return Err(Error::new(crate::error::ErrorKind::Denied, "Somebody else has replaced the unfinished file"));
+        }
+        Ok(file)
     }
 
     fn directory(&self) -> Result<Arc<OwnedFd>> {

@@ -23,9 +23,9 @@ mod tests;
 #[cfg(test)]
 mod tests_hostile;
 
-use crate::backup::exclude::Patterns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::snapshot::Snapshot;
+use crate::pattern::Patterns;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use std::collections::HashSet;
@@ -107,6 +107,19 @@ pub fn run(
     progress: &dyn Progress,
     stop: &Stop,
 ) -> Result<RestoreReport> {
+    run_within(repository, snapshot, path, options, progress, stop, batch::Limits::DEFAULT)
+}
+
+/// As `run`, in batches of another size.
+fn run_within(
+    repository: &Arc<Repository>,
+    snapshot: &Snapshot,
+    path: &[u8],
+    options: &RestoreOptions,
+    progress: &dyn Progress,
+    stop: &Stop,
+    limits: batch::Limits,
+) -> Result<RestoreReport> {
     let began = Instant::now();
     stop.check()?;
     let include = Patterns::from_arguments(&options.include)?;
@@ -121,7 +134,8 @@ pub fn run(
         stop,
         target: target::Target::open(options, open_files)?.map(Arc::new),
         root: crate::os::is_root(),
-        open_files: (open_files / 4).clamp(8, 4096),
+        open_files: (open_files / 4).clamp(1, limits.open_files),
+        limits,
         counts: Counts::default(),
         noted: Mutex::default(),
         fatal: Mutex::default(),
@@ -142,6 +156,7 @@ struct Context<'a> {
     target: Option<Arc<target::Target>>,
     root: bool,
     open_files: usize,
+    limits: batch::Limits,
     counts: Counts,
     noted: Mutex<HashSet<&'static str>>,
     fatal: Mutex<Option<Error>>,

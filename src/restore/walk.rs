@@ -6,11 +6,11 @@ use super::job::{FileJob, NewFile};
 use super::meta::{self, Subject, file_time};
 use super::target::{Relative, Target, existing};
 use super::{Context, Overwrite, as_path, count, join, show};
-use crate::backup::exclude::{Judgement, Patterns, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
 use crate::format::tree::{Body, Content, Entry, Extent, HardLink, Metadata, Totals};
 use crate::os::{self, FileType, Stat};
+use crate::pattern::{Judgement, Patterns, Verdict};
 use crate::repository::tree::Entries;
 use rustix::fs::OFlags;
 use std::collections::HashMap;
@@ -150,7 +150,11 @@ impl<'a> Walk<'a> {
     }
 
     fn snapshot_path(&self, relative: &[u8]) -> Vec<u8> {
-        if relative.is_empty() { self.base.clone() } else { [&self.base, &b"/"[..], relative].concat() }
+        match relative.is_empty() {
+            true if self.base.is_empty() => b"/".to_vec(),
+            true => self.base.clone(),
+            false => [&self.base, &b"/"[..], relative].concat(),
+        }
     }
 
     /// Restores everything.
@@ -171,7 +175,7 @@ impl<'a> Walk<'a> {
                     self.context.issue(&path, error.context(message));
                 }
             }
-            if self.batch.is_full() {
+            if self.batch.is_full(&self.context.limits) {
                 self.batch.execute(self.context, None)?;
             }
         }
@@ -469,7 +473,7 @@ impl<'a> Walk<'a> {
                 Extent::Chunk { id, len } => self.batch.add_chunk(id, len, offset),
             }
             offset += extent.len();
-            if self.batch.is_full() {
+            if self.batch.is_full(&self.context.limits) {
                 self.batch.execute(context, Some(job))?;
             }
             if job.has_failed() {

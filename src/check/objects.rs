@@ -1,0 +1,292 @@
+//! The small objects: configs, key slots, coordination records, snapshots and their chains, index segments. Not for: packs.
+
+use super::{Affected, Pass, Severity, twice};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::bounds::MAX_RECORD_OBJECT;
+use crate::format::config::Config;
+use crate::format::coordination::{Mark, Pin, Revoke, Tomb};
+use crate::format::header::Kind;
+use crate::format::index::Segment;
+use crate::format::json::Record;
+use crate::id::{ChunkId, ObjectName};
+use crate::repository::index::read_segment;
+use crate::repository::snapshots::Snapshots;
+use crate::repository::table::PackInfo;
+use crate::store::{ObjectKey, ObjectKind};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+pub(super) const REPAIR: &str = "Run \"firn repair index\".";
+
+/// What the readable index segments say about one pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IndexedPack {
+    /// As in the index.
+    pub info: PackInfo,
+    /// For each block the sum of its chunks' fingerprints; `None` if only local tables know the pack.
+    pub sums: Option<Vec<u64>>,
+}
+
+/// A number by which the chunks of a block are compared; ids are keyed hashes, so equal sums mean equal chunks.
+pub(super) fn fingerprint(id: &ChunkId) -> u64 {
+    u64::from_le_bytes(*id.0.first_chunk().expect("an id has 32 bytes"))
+}
+
+/// All packs that the index names.
+pub(super) type Indexed = HashMap<ObjectName, Vec<IndexedPack>>;
+
+impl Pass<'_> {
+    pub(super) fn check_configs(&mut self) -> Result<()> {
+        let mut readable = 0;
+        for key in self.names(ObjectKind::Config)? {
+            let read = twice(|| {
+                let bytes = self.repository.store().get(&key, MAX_RECORD_OBJECT)?;
+                let body = self.repository.keyring().open_record(Kind::Config, bytes)?;
+                let config = Config::decode(&body)?;
+                if config.repository != self.repository.id() {
+                    return Err(Error::damaged("it belongs to another repository"));
+                }
+                Ok(())
+            });
+            match read {
+                Ok(()) => readable += 1,
+                Err(error) => {
+                    let error = error.context("This config cannot be read");
+                    self.add_error(Severity::Repairable, &key, &error, "Run \"firn repair index\": it writes a copy.");
+                }
+            }
+        }
+        match readable {
+            0 => self.add(Severity::Repairable, "config", "No config can be read; reading works, writing does not"),
+            1 => self.add(Severity::Repairable, "config", "Only one config can be read, and there should be two"),
+            _ => return Ok(()),
+        }
+        .hint("Run \"firn repair index\": it writes a copy.");
+        Ok(())
+    }
+
+    pub(super) fn check_keys(&mut self) -> Result<()> {
+        let mut readable = 0;
+        for (name, slot) in self.repository.key_slots()? {
+            let key = ObjectKey::new(ObjectKind::Key, name);
+            match slot.and_then(|slot| slot.description) {
+                Ok(_) => readable += 1,
+                Err(error) => self.add_error(
+                    Severity::Repairable,
+                    &key,
+                    &error,
+                    "It no longer opens the repository. Add a key with \"firn key add\", then remove this one.",
+                ),
+            }
+        }
+        if readable == 0 {
+            self.add(Severity::Lost, "keys", "No key slot can be read: nobody will be able to open this repository")
+                .hint("Put back a copy of its \"keys\" folder before this machine forgets the keys.");
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_coordination(&mut self) -> Result<()> {
+        self.check_json::<Pin>(
+            Kind::Pin,
+            ObjectKind::Pin,
+            |pin| pin.session.to_string(),
+            "It only makes a prune wait. Delete it once no backup runs.",
+        )?;
+        self.check_json::<Revoke>(
+            Kind::Revoke,
+            ObjectKind::Revoke,
+            |revoke| revoke.0.session.to_string(),
+            "It still counts by its name.",
+        )?;
+        self.check_json::<Tomb>(
+            Kind::Tomb,
+            ObjectKind::Tomb,
+            |tomb| tomb.snapshot.to_string(),
+            "It still counts by its name.",
+        )?;
+        self.check_json::<Mark>(
+            Kind::Mark,
+            ObjectKind::Mark,
+            |mark| mark.prune.to_string(),
+            "Backups wait for it. Run the prune again, then delete the damaged mark.",
+        )
+    }
+
+    fn check_json<T: Record>(
+        &mut self,
+        kind: Kind,
+        folder: ObjectKind,
+        name: impl Fn(&T) -> String,
+        hint: &str,
+    ) -> Result<()> {
+        for key in self.names(folder)? {
+            let read = twice(|| {
+                let value: T = self.repository.get_json(kind, &key)?;
+                // A mark's name goes on with a number.
+                if key.name.split('-').next() != Some(name(&value).as_str()) {
+                    return Err(Error::damaged(format!("\"{key}\" has the content of another object")));
+                }
+                Ok(())
+            });
+            if let Err(error) = read {
+                // A pin that is gone belongs to a backup that has ended.
+                if error.kind() != ErrorKind::NotFound {
+                    self.add_error(Severity::Repairable, &key, &error, hint);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_snapshots(&mut self) -> Result<Snapshots> {
+        let mut snapshots = self.repository.snapshots()?;
+        let tombs = self.repository.tombs()?;
+        for (name, error) in std::mem::take(&mut snapshots.damaged) {
+            let key = ObjectKey::new(ObjectKind::Snapshot, name);
+            // Read again before it is condemned.
+            let error = match self.repository.snapshot(name) {
+                Ok(snapshot) => {
+                    let list = if tombs.contains(&name) { &mut snapshots.forgotten } else { &mut snapshots.live };
+                    list.push(crate::repository::snapshots::Named { name, snapshot });
+                    continue;
+                }
+                Err(again) if again.kind() == ErrorKind::NotFound => again,
+                Err(_) => error,
+            };
+            let before = self.report.findings.len();
+            if tombs.contains(&name) {
+                self.add_error(Severity::Note, &key, &error, "It is forgotten, so nothing is lost.");
+            } else {
+                self.add_error(
+                    Severity::Lost,
+                    &key,
+                    &error,
+                    "Its files may still be in other snapshots; if there is a copy of this object, put it back.",
+                );
+            }
+            if let Some(finding) = self.report.findings.get_mut(before)
+                && finding.severity == Severity::Lost
+            {
+                finding.affected.push(Affected { snapshot: name, path: b"/".to_vec() });
+                finding.affected_total = 1;
+            }
+            snapshots.damaged.push((name, error));
+        }
+        self.check_chains(&snapshots, &tombs)?;
+        self.report.snapshots = snapshots.live.len() as u64;
+        Ok(snapshots)
+    }
+
+    /// A snapshot that another one names must be stored or have a tomb; tombs stay when a prune deletes what they name.
+    fn check_chains(&mut self, snapshots: &Snapshots, tombs: &HashSet<ObjectName>) -> Result<()> {
+        let mut stored: HashMap<ObjectName, Option<u64>> =
+            snapshots.damaged.iter().map(|(name, _)| (*name, None)).collect();
+        let all = || snapshots.live.iter().chain(&snapshots.forgotten);
+        stored.extend(all().map(|named| (named.name, Some(named.snapshot.sequence))));
+        let mut missing: BTreeMap<ObjectName, (u64, &crate::repository::snapshots::Named)> = BTreeMap::new();
+        for named in all() {
+            let snapshot = &named.snapshot;
+            let previous = snapshot.previous.map(|name| (name, snapshot.sequence.saturating_sub(1)));
+            let heads = snapshot.heads.values().map(|head| (head.snapshot, head.sequence));
+            for (name, sequence) in previous.into_iter().chain(heads) {
+                if !stored.contains_key(&name) && !tombs.contains(&name) {
+                    missing.entry(name).or_insert((sequence, named));
+                }
+            }
+            let gap = snapshot.previous.and_then(|name| stored.get(&name).copied().flatten());
+            if gap.is_some_and(|before| before.checked_add(1) != Some(snapshot.sequence)) {
+                let key = ObjectKey::new(ObjectKind::Snapshot, named.name);
+                self.add(
+                    Severity::Note,
+                    key,
+                    "Its number does not follow that of the snapshot it names as the one before",
+                );
+            }
+        }
+        for (name, (sequence, by)) in missing {
+            let key = ObjectKey::new(ObjectKind::Snapshot, name);
+            let message = format!(
+                "The snapshot \"{name}\" (number {sequence} of its writer) is missing since {} at the latest: the snapshot \"{}\" names it, and it has no tomb",
+                by.snapshot.time.strftime("%Y-%m-%d %H:%M:%S"),
+                by.name
+            );
+            // A listing may miss what was put while it ran.
+            if self.repository.store().size(&key).is_ok() {
+                self.vanished = true;
+                continue;
+            }
+            let finding = self.add(Severity::Lost, key, message);
+            finding.hint("Somebody deleted it without \"firn forget\", or the store lost it. If there is a copy of this object, put it back.");
+            finding.affected.push(Affected { snapshot: name, path: b"/".to_vec() });
+            finding.affected_total = 1;
+        }
+        Ok(())
+    }
+
+    /// Reads every segment from the store (local tables may hide that one is damaged) and keeps what they say about packs.
+    pub(super) fn check_segments(&mut self) -> Result<Indexed> {
+        let mut replaced = HashSet::new();
+        let mut damaged = Vec::new();
+        let mut sources: Vec<ObjectName> = Vec::new();
+        // Each distinct record of a pack, and the numbers of the segments that have it.
+        let mut found: HashMap<ObjectName, Vec<(IndexedPack, Vec<u32>)>> = HashMap::new();
+        for key in self.names(ObjectKind::Index)? {
+            self.stop.check()?;
+            let name = ObjectName::parse(&key.name)?;
+            match twice(|| read_segment(self.repository.keyring(), self.repository.store(), name)) {
+                Ok(segment) => {
+                    let number = sources.len() as u32;
+                    sources.push(name);
+                    replaced.extend(segment.replaces.iter().copied());
+                    for record in records(segment) {
+                        let variants = found.entry(record.info.name).or_default();
+                        match variants.iter_mut().find(|(other, _)| *other == record) {
+                            Some((_, by)) => by.push(number),
+                            None => variants.push((record, vec![number])),
+                        }
+                    }
+                }
+                Err(error) => damaged.push((name, key, error)),
+            }
+        }
+        self.report.segments = sources.len() as u64;
+        for (name, key, error) in damaged {
+            let severity = if replaced.contains(&name) { Severity::Note } else { Severity::Repairable };
+            self.add_error(severity, &key, &error, REPAIR);
+        }
+        self.repository.reload_index(self.progress)?;
+        let mut indexed: Indexed = HashMap::with_capacity(found.len());
+        for (name, variants) in found {
+            let live = |by: &Vec<u32>| by.iter().any(|number| !replaced.contains(&sources[*number as usize]));
+            let kept: Vec<IndexedPack> =
+                variants.into_iter().filter(|(_, by)| live(by)).map(|(record, _)| record).collect();
+            if !kept.is_empty() {
+                indexed.insert(name, kept);
+            }
+        }
+        // What only local tables know: its segment is damaged, but reading still works on this machine.
+        self.repository.index()?.for_each_pack(&mut |info| {
+            indexed.entry(info.name).or_insert_with(|| vec![IndexedPack { info, sums: None }]);
+            Ok(())
+        })?;
+        Ok(indexed)
+    }
+}
+
+fn records(segment: Segment) -> impl Iterator<Item = IndexedPack> {
+    let mut sums: Vec<Vec<u64>> = segment.packs.iter().map(|pack| vec![0; pack.frames.len()]).collect();
+    for (id, pack, block) in &segment.chunks {
+        let sum = &mut sums[*pack as usize][*block as usize];
+        *sum = sum.wrapping_add(fingerprint(id));
+    }
+    segment.packs.into_iter().zip(sums).map(|(pack, sums)| IndexedPack {
+        info: PackInfo {
+            name: pack.name,
+            is_tree: pack.is_tree,
+            epoch: pack.epoch,
+            size: pack.size,
+            frames: pack.frames,
+        },
+        sums: Some(sums),
+    })
+}

@@ -1,0 +1,253 @@
+//! Damage of every kind to objects of every kind. Not for: how records are decoded (see `format`).
+
+use super::fixture::{PATHS, coordinate, keys, open, put_tomb, repository};
+use super::*;
+use crate::progress::Silent;
+use crate::store::{Listed, MemoryStore, Operation, Properties, RecordingStore, Store};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn check_with(repository: &Arc<Repository>, read_data: bool) -> CheckReport {
+    run(repository, &CheckOptions { read_data, threads: 2 }, &Silent, &Stop::new()).unwrap()
+}
+
+fn copy(store: &MemoryStore) -> MemoryStore {
+    let other = MemoryStore::new();
+    store.raw_keys().iter().for_each(|key| other.raw_set(key, store.raw_get(key).unwrap()));
+    other
+}
+
+/// What can happen to an object; the offset of the flipped bit lies in the first block of a pack.
+fn damage(store: &MemoryStore, key: &ObjectKey, how: &str) {
+    let mut bytes = store.raw_get(key).unwrap();
+    match how {
+        "delete" => drop(store.raw_remove(key)),
+        "truncate" => store.raw_set(key, &bytes[..bytes.len() / 2]),
+        "empty" => store.raw_set(key, Vec::new()),
+        "zero" => store.raw_set(key, vec![0; bytes.len()]),
+        _ => {
+            bytes[200] ^= 4;
+            store.raw_set(key, bytes);
+        }
+    }
+}
+
+#[test]
+fn a_clean_repository_has_no_findings_and_no_data_is_read() {
+    let (store, _) = repository();
+    coordinate(&open(Arc::new(store.clone())), vec![ObjectName([8; 32])]);
+    let recording = Arc::new(RecordingStore::new(store.clone()));
+    let repository = open(recording.clone());
+    recording.reset();
+    let report = check_with(&repository, false);
+    assert_eq!(report.findings, []);
+    assert_eq!((report.snapshots, report.segments), (2, 2));
+    assert_eq!(report.packs_read, keys(&store, ObjectKind::Tree).len() as u64);
+    // Of each snapshot: root, "/", "/home"; the list's pages once.
+    assert!((7..12).contains(&report.tree_pages), "{}", report.tree_pages);
+    let counts = recording.counts();
+    assert_eq!(counts.calls(Operation::Get, ObjectKind::Data) + counts.calls(Operation::GetRange, ObjectKind::Data), 0);
+    assert_eq!(counts.total(Operation::Put).calls + counts.total(Operation::Delete).calls, 0);
+    let report = check_with(&repository, true);
+    assert_eq!(report.findings, []);
+    assert_eq!(report.packs_read, report.packs);
+    let stored = |kind| keys(&store, kind).iter().map(|key| store.raw_get(key).unwrap().len() as u64).sum::<u64>();
+    let headers = report.packs * 96;
+    assert_eq!(report.bytes_read, stored(ObjectKind::Data) + stored(ObjectKind::Tree) - headers);
+}
+
+#[test]
+fn every_kind_of_damage_to_every_kind_of_object_is_found_and_rated() {
+    let (whole, [first, second]) = repository();
+    coordinate(&open(Arc::new(whole.clone())), vec![ObjectName([8; 32])]);
+    for key in whole.raw_keys() {
+        for how in ["delete", "truncate", "empty", "zero", "flip"] {
+            let store = copy(&whole);
+            let repository = open(Arc::new(store.clone()));
+            damage(&store, &key, how);
+            let report = check_with(&repository, true);
+            let expected = match (key.kind, how) {
+                (ObjectKind::Data | ObjectKind::Tree, _) => Some(Severity::Lost),
+                (ObjectKind::Snapshot, "delete") if key.name == second.to_string() => None,
+                (ObjectKind::Snapshot, _) => Some(Severity::Lost),
+                (ObjectKind::Config | ObjectKind::Index, _) => Some(Severity::Repairable),
+                // Nobody can know that one of these ever was.
+                (_, "delete") => None,
+                _ => Some(Severity::Repairable),
+            };
+            let seen = report.worst().filter(|worst| *worst > Severity::Note);
+            assert_eq!(seen, expected, "{how} {key}: {:#?}", report.findings);
+            for finding in &report.findings {
+                assert!(finding.severity != Severity::Repairable || finding.hint.is_some(), "{finding:?}");
+                assert!(finding.affected.len() as u64 <= finding.affected_total);
+            }
+            let lost: Vec<&Finding> = report.findings.iter().filter(|f| f.severity == Severity::Lost).collect();
+            if matches!(key.kind, ObjectKind::Data | ObjectKind::Tree) {
+                assert_eq!(lost.len(), 1, "{how} {key}: {:#?}", report.findings);
+                assert_eq!(lost[0].object, key.path());
+                assert!(lost[0].affected_total >= 1 && lost[0].message.contains("lost chunks"), "{lost:?}");
+                for affected in &lost[0].affected {
+                    let path = String::from_utf8(affected.path.clone()).unwrap();
+                    assert!(path == "/" || PATHS.contains(&path.as_str()), "{path}");
+                    assert!([first, second].contains(&affected.snapshot));
+                }
+            } else if let [finding] = lost[..] {
+                assert_eq!(finding.object, key.path());
+                assert_eq!(finding.affected[0].snapshot.to_string(), key.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_changed_file_hits_one_snapshot_and_a_shared_one_both() {
+    let (store, [first, second]) = repository();
+    let repository = open(Arc::new(store.clone()));
+    for key in keys(&store, ObjectKind::Data) {
+        store.raw_remove(&key);
+    }
+    let report = check_with(&repository, false);
+    let hit = |snapshot: ObjectName| {
+        let mut paths: Vec<String> = report
+            .findings
+            .iter()
+            .flat_map(|finding| &finding.affected)
+            .filter(|affected| affected.snapshot == snapshot)
+            .map(|affected| String::from_utf8(affected.path.clone()).unwrap())
+            .collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    };
+    let files = &PATHS[1..];
+    assert_eq!(hit(first), files);
+    assert_eq!(hit(second), files);
+    assert_eq!(report.worst(), Some(Severity::Lost));
+}
+
+#[test]
+fn swapped_objects_are_noticed() {
+    let (whole, _) = repository();
+    for kind in [ObjectKind::Data, ObjectKind::Tree, ObjectKind::Index, ObjectKind::Snapshot, ObjectKind::Key] {
+        let store = copy(&whole);
+        let repository = open(Arc::new(store.clone()));
+        let objects = keys(&store, kind);
+        let (one, other) = (store.raw_get(&objects[0]).unwrap(), store.raw_get(&objects[1]).unwrap());
+        store.raw_set(&objects[0], other);
+        store.raw_set(&objects[1], one);
+        let report = check_with(&repository, true);
+        let expected = if kind == ObjectKind::Index { Severity::Repairable } else { Severity::Lost };
+        assert_eq!(report.worst(), Some(expected), "{kind:?}: {:#?}", report.findings);
+    }
+}
+
+#[test]
+fn damage_outside_blocks_and_flipped_data_without_reading_it() {
+    let (store, _) = repository();
+    let key = keys(&store, ObjectKind::Data).remove(0);
+    let mut bytes = store.raw_get(&key).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    store.raw_set(&key, bytes);
+    let repository = open(Arc::new(store.clone()));
+    assert_eq!(check_with(&repository, false).findings, []);
+    let report = check_with(&repository, true);
+    assert_eq!(report.worst(), Some(Severity::Repairable));
+    assert!(report.findings[0].message.contains("all its blocks can be read"), "{:?}", report.findings);
+    assert_eq!(report.findings[0].affected_total, 0);
+}
+
+#[test]
+fn what_nothing_needs_is_a_note() {
+    let (store, [first, second]) = repository();
+    let repository = open(Arc::new(store.clone()));
+    put_tomb(&repository, first);
+    put_tomb(&repository, second);
+    for key in keys(&store, ObjectKind::Data) {
+        store.raw_remove(&key);
+    }
+    let report = check_with(&repository, true);
+    assert_eq!((report.worst(), report.snapshots), (Some(Severity::Note), 0), "{:?}", report.findings);
+    // A pruned snapshot keeps its tomb, and the chain is whole.
+    store.raw_remove(&ObjectKey::new(ObjectKind::Snapshot, first));
+    assert_eq!(check_with(&repository, true).worst(), Some(Severity::Note));
+}
+
+#[test]
+fn stopping_is_an_error() {
+    let (store, _) = repository();
+    let stop = Stop::new();
+    stop.trigger(2);
+    let result = run(&open(Arc::new(store)), &CheckOptions { read_data: true, threads: 2 }, &Silent, &stop);
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
+}
+
+type Act = Box<dyn FnOnce(&MemoryStore) + Send>;
+
+/// Does something to the store when packs are listed for the first time, and may read one piece of data wrong once.
+struct Moving(MemoryStore, Mutex<Option<Act>>, AtomicBool);
+
+impl std::fmt::Debug for Moving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Moving")
+    }
+}
+
+impl Store for Moving {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+        self.0.put(key, bytes)
+    }
+    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
+        self.0.get(key, limit)
+    }
+    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.0.get_range(key, offset, buffer)?;
+        if key.kind == ObjectKind::Data && buffer.len() > 1000 && self.2.swap(false, Ordering::Relaxed) {
+            buffer[500] ^= 1;
+        }
+        Ok(())
+    }
+    fn size(&self, key: &ObjectKey) -> Result<u64> {
+        self.0.size(key)
+    }
+    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        if kind == ObjectKind::Data
+            && let Some(act) = self.1.lock().unwrap().take()
+        {
+            act(&self.0);
+        }
+        self.0.list(kind, visit)
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<()> {
+        self.0.delete(key)
+    }
+    fn properties(&self) -> Properties {
+        self.0.properties()
+    }
+}
+
+#[test]
+fn a_prune_meanwhile_is_no_alarm() {
+    let (store, _) = repository();
+    let before = store.raw_keys();
+    let plain = open(Arc::new(store.clone()));
+    let third = super::fixture::back_up(&plain, 3000, 3, None);
+    let act: Act = Box::new(move |store| {
+        put_tomb(&open(Arc::new(store.clone())), third);
+        let new: Vec<ObjectKey> =
+            store.raw_keys().into_iter().filter(|key| !before.contains(key) && key.kind != ObjectKind::Tomb).collect();
+        assert!(new.len() >= 4);
+        new.iter().for_each(|key| drop(store.raw_remove(key)));
+    });
+    let moving = open(Arc::new(Moving(store, Mutex::new(Some(act)), AtomicBool::new(false))));
+    let report = check_with(&moving, true);
+    assert_eq!((report.findings, report.snapshots), (vec![], 2));
+}
+
+#[test]
+fn what_was_read_wrong_only_once_is_not_condemned() {
+    let (store, _) = repository();
+    let flickering = open(Arc::new(Moving(store, Mutex::new(None), AtomicBool::new(true))));
+    let report = check_with(&flickering, true);
+    assert_eq!((report.worst(), report.findings.len()), (Some(Severity::Note), 1), "{:?}", report.findings);
+    assert!(report.findings[0].message.contains("right the second time"));
+}

@@ -1,0 +1,425 @@
+//! Writes the index (and the config's copies) again from what is stored. Not for: finding out what is damaged (see `check`),
+//! or bringing back content that is gone.
+//!
+//! It works as a writer does (CONCURRENCY in `man/firn-repository.7`): a pin first, then the marks, then the index, then the
+//! packs. A pack condemned by a prune is not put into the index; what readable segments say about it stays, because the
+//! prune may yet spare it. New segments are durable before old ones go, and only the last of them says which old ones it
+//! replaces, so that at no moment a chunk is without an entry.
+//!
+//! Memory: one segment being built (16 MiB), the names of packs (100 bytes each), and a pack's contents a thread.
+
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::bounds::MAX_RECORD_OBJECT;
+use crate::format::config::Config;
+use crate::format::coordination::{Mark, Pin};
+use crate::format::header::{HEADER_LEN, Header, Kind};
+use crate::id::{ObjectName, SessionId};
+use crate::progress::{Progress, Stop};
+use crate::repository::Repository;
+use crate::repository::index::{StoredPacks, read_segment};
+use crate::repository::pack::{Salvaged, pack_folder, salvage};
+use crate::repository::read::pack_kind;
+use crate::store::{ObjectKey, ObjectKind};
+use segments::{SegmentWriter, pack_record};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// How an index is repaired.
+#[derive(Clone, Copy, Debug)]
+pub struct RepairOptions {
+    /// Only finds out what would be done; nothing is stored or deleted.
+    pub dry_run: bool,
+    /// Reads the contents of all packs and writes the whole index anew, instead of keeping good segments.
+    pub read_all: bool,
+    /// Packs that are looked at the same time.
+    pub threads: usize,
+}
+
+/// What a repair did (or would do).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Packs that are stored.
+    pub packs: u64,
+    /// Packs whose contents were read.
+    pub scanned: u64,
+    /// Packs among them whose list of contents was damaged, so that their blocks were read one by one.
+    pub salvaged: Vec<String>,
+    /// Packs that could not be read, and why; they are left alone.
+    pub lost: Vec<(String, String)>,
+    /// Packs that were left out because a prune is about to delete them.
+    pub condemned: u64,
+    /// Chunks in new segments, counting copies.
+    pub chunks: u64,
+    /// Good segments that were left as they are.
+    pub segments_kept: u64,
+    /// New segments.
+    pub segments_written: u64,
+    /// Old segments that were removed.
+    pub segments_removed: u64,
+    /// Config copies that were written.
+    pub configs_written: u64,
+    /// Damaged config copies that were removed.
+    pub configs_removed: u64,
+}
+
+/// A pin that goes when the work ends, however it ends.
+struct Pinned<'a> {
+    repository: &'a Repository,
+    key: ObjectKey,
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        // A pin left behind only makes a prune wait.
+        drop(self.repository.store().delete(&self.key));
+    }
+}
+
+fn pin(repository: &Repository) -> Result<Pinned<'_>> {
+    let session = SessionId::random()?;
+    let key = ObjectKey::new(ObjectKind::Pin, session);
+    let body = Pin {
+        version: 1,
+        session,
+        writer: repository.writer_id(),
+        host: crate::os::hostname(),
+        pid: crate::os::process_id(),
+        started: jiff::Timestamp::now(),
+    };
+    repository.put_json(Kind::Pin, &key, &body)?;
+    Ok(Pinned { repository, key })
+}
+
+/// Makes the index name every chunk that is stored. Fails before anything is changed if any pack, segment, mark or config
+/// was written by a newer firn, or if a mark cannot be read.
+pub fn repair_index(
+    repository: &Repository,
+    options: &RepairOptions,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<RepairReport> {
+    match repository.check_writable() {
+        // Only a lost config is for us to mend.
+        Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
+        _ => {}
+    }
+    let pinned = if options.dry_run { None } else { Some(pin(repository)?) };
+    let mut repair = Repair { repository, options, progress, stop, report: RepairReport::default() };
+    let marked = repair.marks()?;
+    let old = repair.old_segments()?;
+    let stored = StoredPacks::list(repository.store())?;
+    repair.report.packs = stored.len() as u64;
+    let todo = repair.choose(&old, &stored, &marked);
+    repair.refuse_newer(&todo)?;
+    repair.repair_configs()?;
+    let mut writer = SegmentWriter::new(repository, options.dry_run);
+    let (done, missing) = (repair.scan(&todo, &mut writer)?, repair.confirm_missing(&old, &stored)?);
+    repair.replace(&old, &done, &missing, writer)?;
+    drop(pinned);
+    if !options.dry_run {
+        repository.reload_index(progress)?;
+    }
+    Ok(repair.report)
+}
+
+/// The segments as they were found.
+#[derive(Default)]
+struct Old {
+    readable: BTreeSet<ObjectName>,
+    /// Damaged, or replaced by a readable one.
+    useless: BTreeSet<ObjectName>,
+    /// For each pack of a readable segment: kind, and each size that is stated, with the segments that do.
+    packs: HashMap<ObjectName, (bool, BTreeMap<u64, Vec<ObjectName>>)>,
+}
+
+struct Repair<'a> {
+    repository: &'a Repository,
+    options: &'a RepairOptions,
+    progress: &'a dyn Progress,
+    stop: &'a Stop,
+    report: RepairReport,
+}
+
+type Todo = Vec<(bool, ObjectName)>;
+
+impl Repair<'_> {
+    fn names(&self, kind: ObjectKind) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        self.repository.store().list(kind, &mut |object| {
+            names.push(object.name);
+            Ok(())
+        })?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn marks(&self) -> Result<HashSet<ObjectName>> {
+        let mut marked = HashSet::new();
+        for name in self.names(ObjectKind::Mark)? {
+            let key = ObjectKey::new(ObjectKind::Mark, &name);
+            match self.repository.get_json::<Mark>(Kind::Mark, &key) {
+                Ok(mark) => marked.extend(mark.packs),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(error
+                        .context(format!("The mark \"{key}\" of a prune cannot be read, so it is unknown which packs are about to be deleted"))
+                        .with_hint("Let the prune finish or run it again; then remove the damaged mark."));
+                }
+            }
+        }
+        Ok(marked)
+    }
+
+    fn old_segments(&self) -> Result<Old> {
+        let mut old = Old::default();
+        let mut replaced = HashSet::new();
+        for name in self.names(ObjectKind::Index)? {
+            self.stop.check()?;
+            let name = ObjectName::parse(&name)?;
+            let read = || read_segment(self.repository.keyring(), self.repository.store(), name);
+            // Once more before it is believed to be damaged.
+            let segment = read().or_else(|error| if error.kind() == ErrorKind::Damaged { read() } else { Err(error) });
+            match segment {
+                Ok(segment) => {
+                    replaced.extend(segment.replaces);
+                    old.readable.insert(name);
+                    for pack in segment.packs {
+                        let (_, sizes) = old.packs.entry(pack.name).or_insert((pack.is_tree, BTreeMap::new()));
+                        sizes.entry(pack.size).or_default().push(name);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Damaged => drop(old.useless.insert(name)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        old.useless.extend(old.readable.iter().filter(|name| replaced.contains(*name)));
+        old.readable.retain(|name| !replaced.contains(name));
+        for (_, sizes) in old.packs.values_mut() {
+            sizes.values_mut().for_each(|by| by.retain(|name| !replaced.contains(name)));
+            sizes.retain(|_, by| !by.is_empty());
+        }
+        old.packs.retain(|_, (_, sizes)| !sizes.is_empty());
+        Ok(old)
+    }
+
+    /// The packs whose contents must be read.
+    fn choose(&mut self, old: &Old, stored: &StoredPacks, marked: &HashSet<ObjectName>) -> Todo {
+        let mut todo = Todo::new();
+        for (is_tree, name, size) in stored.iter() {
+            let is_known = old
+                .packs
+                .get(&name)
+                .is_some_and(|(kind, sizes)| *kind == is_tree && sizes.len() == 1 && sizes.contains_key(&size));
+            if marked.contains(&name) {
+                self.report.condemned += 1;
+            } else if self.options.read_all || !is_known {
+                todo.push((is_tree, name));
+            }
+        }
+        todo.sort();
+        todo
+    }
+
+    fn refuse_newer(&self, todo: &Todo) -> Result<()> {
+        for (is_tree, name) in todo {
+            self.stop.check()?;
+            let key = ObjectKey::new(pack_folder(pack_kind(*is_tree)), name);
+            let mut header = [0; HEADER_LEN];
+            let read = self.repository.store().get_range(&key, 0, &mut header).and_then(|()| Header::decode(&header));
+            if let Err(error) = read
+                && error.kind() == ErrorKind::Unsupported
+            {
+                return Err(error
+                    .context(format!("The pack \"{key}\" was written by a newer firn; nothing was changed"))
+                    .with_hint("Repair the index with a newer firn."));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads contents in parallel and hands them to the segment writer; returns the packs that now have an entry.
+    fn scan(&mut self, todo: &Todo, writer: &mut SegmentWriter<'_>) -> Result<HashSet<ObjectName>> {
+        self.progress.stage("reading the contents of packs");
+        self.progress.expect(todo.len() as u64, 0);
+        let threads = self.options.threads.clamp(1, todo.len().max(1));
+        let (results, received) = crossbeam_channel::bounded(threads);
+        let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (repository, stop) = (self.repository, self.stop);
+        let mut done = HashSet::new();
+        let outcome = std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let results = results.clone();
+                let (next, ended) = (&next, &ended);
+                scope.spawn(move || {
+                    while let Some((is_tree, name)) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if ended.load(Ordering::Relaxed) || stop.signal().is_some() {
+                            break;
+                        }
+                        let read = salvage(repository.keyring(), repository.store(), pack_kind(*is_tree), *name);
+                        if results.send((*is_tree, *name, read)).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(results);
+            let mut outcome = Ok(());
+            while let Ok((is_tree, name, read)) = received.recv() {
+                self.progress.files(1);
+                if outcome.is_ok() {
+                    outcome = self.take(is_tree, name, read, writer, &mut done);
+                    ended.store(outcome.is_err(), Ordering::Relaxed);
+                }
+            }
+            outcome
+        });
+        outcome.and_then(|()| self.stop.check()).map(|()| done)
+    }
+
+    fn take(
+        &mut self,
+        is_tree: bool,
+        name: ObjectName,
+        read: Result<Salvaged>,
+        writer: &mut SegmentWriter<'_>,
+        done: &mut HashSet<ObjectName>,
+    ) -> Result<()> {
+        let key = ObjectKey::new(pack_folder(pack_kind(is_tree)), name).to_string();
+        let salvaged = match read {
+            Ok(salvaged) => salvaged,
+            // Deleted by a prune that did not need it.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                self.report.scanned += 1;
+                self.report.lost.push((key, error.chain()));
+                return Ok(());
+            }
+        };
+        self.report.scanned += 1;
+        if let Some(damage) = salvaged.damage {
+            if salvaged.contents.blocks.iter().all(|block| block.chunks.is_empty()) {
+                self.report.lost.push((key, damage.chain()));
+                return Ok(());
+            }
+            self.report.salvaged.push(key);
+        }
+        let frames = salvaged.contents.blocks.iter().map(|block| block.frame_len).collect();
+        let record = pack_record(name, is_tree, salvaged.epoch, salvaged.size, frames);
+        let mut rows = Vec::new();
+        for (number, block) in salvaged.contents.blocks.iter().enumerate() {
+            rows.extend(block.chunks.iter().map(|(id, _)| (*id, number as u32)));
+        }
+        done.insert(name);
+        writer.push(record, rows)
+    }
+
+    /// Packs of the index that are really not stored: a listing alone proves nothing.
+    fn confirm_missing(&self, old: &Old, stored: &StoredPacks) -> Result<HashSet<ObjectName>> {
+        let mut missing = HashSet::new();
+        for (name, (is_tree, _)) in &old.packs {
+            if stored.size(*is_tree, name).is_none() {
+                let key = ObjectKey::new(pack_folder(pack_kind(*is_tree)), name);
+                match self.repository.store().size(&key) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => drop(missing.insert(*name)),
+                    Err(error) => return Err(error),
+                    Ok(_) => {}
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Carries over what old segments say about packs that were not read, writes the rest, and removes what is replaced.
+    fn replace(
+        &mut self,
+        old: &Old,
+        done: &HashSet<ObjectName>,
+        missing: &HashSet<ObjectName>,
+        mut writer: SegmentWriter<'_>,
+    ) -> Result<()> {
+        // A segment is kept unless it names a pack that is gone or was read anew.
+        let mut dirty: BTreeSet<ObjectName> = BTreeSet::new();
+        for (name, (_, sizes)) in &old.packs {
+            if missing.contains(name) || done.contains(name) {
+                dirty.extend(sizes.values().flatten());
+            }
+        }
+        if self.options.read_all {
+            dirty.extend(&old.readable);
+        }
+        for name in &dirty {
+            self.stop.check()?;
+            let segment = read_segment(self.repository.keyring(), self.repository.store(), *name)?;
+            let mut rows: Vec<Vec<_>> = vec![Vec::new(); segment.packs.len()];
+            for (id, pack, block) in segment.chunks {
+                rows[pack as usize].push((id, block));
+            }
+            for (pack, rows) in segment.packs.into_iter().zip(rows) {
+                if !done.contains(&pack.name) && !missing.contains(&pack.name) {
+                    writer.push(pack, rows)?;
+                }
+            }
+        }
+        self.report.segments_kept = (old.readable.len() - dirty.len()) as u64;
+        let gone: BTreeSet<ObjectName> = dirty.union(&old.useless).copied().collect();
+        let written = writer.finish(&gone)?;
+        self.report.segments_written = written.count;
+        self.report.chunks = written.chunks;
+        self.report.segments_removed = gone.len() as u64;
+        if self.options.dry_run {
+            return Ok(());
+        }
+        let listed: HashSet<String> = self.names(ObjectKind::Index)?.into_iter().collect();
+        for name in &written.names {
+            let is_there = listed.contains(&name.to_string());
+            let read = read_segment(self.repository.keyring(), self.repository.store(), *name);
+            if let Err(error) = read
+                .and_then(|_| if is_there { Ok(()) } else { Err(Error::new(ErrorKind::Failed, "it is not listed")) })
+            {
+                return Err(error
+                    .with_kind(ErrorKind::Failed)
+                    .context(format!("The new index segment \"{name}\" cannot be read back; no old one was removed")));
+            }
+        }
+        for name in &gone {
+            self.repository.store().delete(&ObjectKey::new(ObjectKind::Index, name))?;
+        }
+        Ok(())
+    }
+
+    /// Brings the config back to two readable copies, and removes damaged ones afterwards.
+    fn repair_configs(&mut self) -> Result<()> {
+        let (mut readable, mut damaged, mut highest) = (0u64, Vec::new(), 0u64);
+        for name in self.names(ObjectKind::Config)? {
+            highest = highest.max(name.parse().unwrap_or(0));
+            let key = ObjectKey::new(ObjectKind::Config, &name);
+            let read = || {
+                let bytes = self.repository.store().get(&key, MAX_RECORD_OBJECT)?;
+                Config::decode(&self.repository.keyring().open_record(Kind::Config, bytes)?)
+            };
+            match read().or_else(|_| read()) {
+                Ok(_) => readable += 1,
+                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(key),
+                Err(error) => return Err(error),
+            }
+        }
+        self.report.configs_written = 2u64.saturating_sub(readable);
+        self.report.configs_removed = damaged.len() as u64;
+        if self.options.dry_run {
+            return Ok(());
+        }
+        if readable > 0 || !self.repository.repair_config()? {
+            for number in 1..=self.report.configs_written {
+                let body = self.repository.config().encode()?;
+                let bytes = self.repository.keyring().seal_record(Kind::Config, &body)?;
+                self.repository.store().put(&ObjectKey::new(ObjectKind::Config, highest + number), &bytes)?;
+            }
+        }
+        damaged.iter().try_for_each(|key| self.repository.store().delete(key))
+    }
+}

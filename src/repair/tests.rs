@@ -1,0 +1,188 @@
+//! Indexes lost, damaged and condemned. Not for: what check says about them otherwise (see `check`).
+
+use super::*;
+use crate::check::fixture::{coordinate, keys, open, repository};
+use crate::check::{CheckOptions, CheckReport, Severity, run};
+use crate::progress::Silent;
+use crate::store::MemoryStore;
+use std::sync::Arc;
+
+const FAST: RepairOptions = RepairOptions { dry_run: false, read_all: false, threads: 2 };
+
+fn repair(store: &MemoryStore, options: RepairOptions) -> Result<RepairReport> {
+    repair_index(&open(Arc::new(store.clone())), &options, &Silent, &Stop::new())
+}
+
+fn check(store: &MemoryStore) -> CheckReport {
+    let options = CheckOptions { read_data: true, threads: 1 };
+    run(&open(Arc::new(store.clone())), &options, &Silent, &Stop::new()).unwrap()
+}
+
+fn rows(store: &MemoryStore) -> u64 {
+    open(Arc::new(store.clone())).index().unwrap().rows()
+}
+
+fn flip(store: &MemoryStore, key: &ObjectKey, at: usize) {
+    let mut bytes = store.raw_get(key).unwrap();
+    bytes[at] ^= 1;
+    store.raw_set(key, bytes);
+}
+
+#[test]
+fn a_whole_index_is_left_alone() {
+    let (store, _) = repository();
+    let before = store.raw_keys();
+    let report = repair(&store, FAST).unwrap();
+    assert_eq!(report, RepairReport { packs: report.packs, segments_kept: 2, ..RepairReport::default() });
+    assert_eq!(store.raw_keys(), before);
+}
+
+#[test]
+fn lost_and_damaged_segments_come_back_from_the_packs() {
+    for (delete, read_all) in [(true, false), (false, false), (true, true), (false, true)] {
+        let (store, _) = repository();
+        let chunks = rows(&store);
+        for key in keys(&store, ObjectKind::Index) {
+            if delete { drop(store.raw_remove(&key)) } else { flip(&store, &key, 150) }
+        }
+        assert_eq!(check(&store).worst(), Some(Severity::Repairable));
+        let before = store.raw_keys();
+        let plan = repair(&store, RepairOptions { dry_run: true, read_all, threads: 1 }).unwrap();
+        assert_eq!(store.raw_keys(), before);
+        let report = repair(&store, RepairOptions { read_all, ..FAST }).unwrap();
+        assert_eq!(plan, report);
+        assert_eq!((report.segments_written, report.scanned, report.chunks), (1, report.packs, chunks));
+        assert_eq!(check(&store).findings, []);
+        assert_eq!(rows(&store), chunks);
+        assert_eq!(keys(&store, ObjectKind::Pin), []);
+    }
+}
+
+#[test]
+fn one_damaged_segment_costs_only_its_packs() {
+    let (store, _) = repository();
+    let chunks = rows(&store);
+    flip(&store, &keys(&store, ObjectKind::Index)[0], 150);
+    let report = repair(&store, FAST).unwrap();
+    assert_eq!((report.segments_kept, report.segments_written, report.segments_removed), (1, 1, 1));
+    assert!(report.scanned < report.packs);
+    assert_eq!(check(&store).findings, []);
+    assert_eq!(rows(&store), chunks);
+}
+
+#[test]
+fn everything_anew_replaces_all_segments() {
+    let (store, _) = repository();
+    let chunks = rows(&store);
+    let report = repair(&store, RepairOptions { read_all: true, ..FAST }).unwrap();
+    assert_eq!((report.segments_kept, report.segments_written, report.segments_removed), (0, 1, 2));
+    assert_eq!(check(&store).findings, []);
+    assert_eq!(rows(&store), chunks);
+}
+
+#[test]
+fn a_pack_without_contents_is_salvaged_by_its_blocks() {
+    let (store, _) = repository();
+    let chunks = rows(&store);
+    let pack = keys(&store, ObjectKind::Data).remove(0);
+    let last = store.raw_get(&pack).unwrap().len() - 1;
+    flip(&store, &pack, last);
+    keys(&store, ObjectKind::Index).iter().for_each(|key| drop(store.raw_remove(key)));
+    let report = repair(&store, FAST).unwrap();
+    assert_eq!(report.salvaged, [pack.path()]);
+    assert_eq!((report.lost.len(), report.chunks), (0, chunks));
+    // The pack is still not what its name says, and nothing is lost.
+    let report = check(&store);
+    assert_eq!((report.worst(), report.findings.len()), (Some(Severity::Repairable), 1));
+}
+
+#[test]
+fn lost_packs_are_named_and_left_alone() {
+    let (store, _) = repository();
+    let pack = keys(&store, ObjectKind::Data).remove(0);
+    flip(&store, &pack, 40);
+    for read_all in [false, true] {
+        let report = repair(&store, RepairOptions { read_all, ..FAST }).unwrap();
+        let lost: Vec<String> = report.lost.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(lost, if read_all { vec![pack.path()] } else { vec![] });
+        // What is known about it stays known, so that check goes on naming it.
+        assert!(check(&store).findings.iter().any(|finding| finding.object == pack.path()));
+    }
+    assert!(store.raw_get(&pack).is_some());
+}
+
+#[test]
+fn packs_that_are_gone_leave_the_index() {
+    let (store, _) = repository();
+    let pack = keys(&store, ObjectKind::Data).remove(0);
+    store.raw_remove(&pack);
+    let report = repair(&store, FAST).unwrap();
+    assert_eq!((report.scanned, report.segments_kept, report.segments_removed), (0, 1, 1));
+    let findings = check(&store).findings;
+    assert!(findings.iter().all(|finding| finding.object == "index"), "{findings:?}");
+    assert_eq!(repair(&store, FAST).unwrap().segments_kept, 1 + report.segments_written);
+}
+
+#[test]
+fn condemned_packs_are_not_indexed_anew_and_stay_where_they_are() {
+    let (store, _) = repository();
+    let chunks = rows(&store);
+    let packs = keys(&store, ObjectKind::Data).into_iter().chain(keys(&store, ObjectKind::Tree));
+    let names = packs.map(|key| ObjectName::parse(&key.name).unwrap()).collect();
+    coordinate(&open(Arc::new(store.clone())), names);
+    let report = repair(&store, RepairOptions { read_all: true, ..FAST }).unwrap();
+    assert_eq!((report.condemned, report.scanned, report.chunks), (report.packs, 0, chunks));
+    keys(&store, ObjectKind::Index).iter().for_each(|key| drop(store.raw_remove(key)));
+    let report = repair(&store, FAST).unwrap();
+    assert_eq!((report.condemned, report.segments_written), (report.packs, 0));
+    flip(&store, &keys(&store, ObjectKind::Mark)[0], 120);
+    assert_eq!(repair(&store, FAST).unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+#[test]
+fn newer_packs_stop_it_before_anything_changes() {
+    let (store, _) = repository();
+    keys(&store, ObjectKind::Index).iter().for_each(|key| drop(store.raw_remove(key)));
+    let pack = keys(&store, ObjectKind::Tree).remove(0);
+    let mut bytes = store.raw_get(&pack).unwrap();
+    bytes[8] = 2;
+    store.raw_set(&pack, bytes);
+    let before = store.raw_keys();
+    assert_eq!(repair(&store, FAST).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(store.raw_keys(), before);
+}
+
+#[test]
+fn configs_come_back() {
+    for damaged in [1, 2] {
+        let (store, _) = repository();
+        for key in keys(&store, ObjectKind::Config).iter().take(damaged) {
+            flip(&store, key, 120);
+        }
+        assert_eq!(check(&store).worst(), Some(Severity::Repairable));
+        let report = repair(&store, FAST).unwrap();
+        assert_eq!((report.configs_written, report.configs_removed), (damaged as u64, damaged as u64));
+        assert_eq!(check(&store).findings, []);
+    }
+}
+
+#[test]
+fn a_pack_with_more_chunks_than_a_segment_is_spread() {
+    let (store, _) = repository();
+    let repository = open(Arc::new(store));
+    let name = ObjectName([1; 32]);
+    let record = pack_record(name, false, 0, 1000, vec![100, 100]);
+    let ids = (0..segments::SEGMENT_CHUNKS as u32 + 5).map(|n| {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        (crate::id::ChunkId(id), n % 2)
+    });
+    let mut writer = SegmentWriter::new(&repository, false);
+    writer.push(record, ids.collect()).unwrap();
+    let written = writer.finish(&BTreeSet::from([ObjectName([3; 32])])).unwrap();
+    assert_eq!((written.count, written.chunks), (2, segments::SEGMENT_CHUNKS as u64 + 5));
+    let read = |at: usize| read_segment(repository.keyring(), repository.store(), written.names[at]).unwrap();
+    // Only the last one replaces.
+    assert_eq!((read(0).replaces.len(), read(1).replaces.len()), (0, 1));
+    assert_eq!((read(0).packs, read(0).chunks.len()), (read(1).packs, segments::SEGMENT_CHUNKS));
+}
