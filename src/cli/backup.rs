@@ -91,7 +91,7 @@ fn read_patterns(path: &Path) -> Result<Vec<String>> {
     let bytes = std::fs::read(path).map_err(|error| {
         Error::io(format!("The file with patterns \"{shown}\" cannot be read"), error).with_kind(ErrorKind::Failed)
     })?;
-    let mut patterns = crate::backup::exclude::Patterns::new();
+    let mut patterns = crate::pattern::Patterns::new();
     patterns.add_file(&shown.to_string(), &bytes)?;
     let text = |pattern: &Vec<u8>| {
         String::from_utf8(pattern.clone()).map_err(|_| {
@@ -139,8 +139,8 @@ impl Args {
             return Ok(0);
         }
         if !context.global.json {
-            let what = text::count(report.issues, "thing is", "things are");
-            let error = Error::new(ErrorKind::Incomplete, format!("{what} not in the snapshot as they should be"));
+            let what = text::count(report.issues, "problem", "problems");
+            let error = Error::new(ErrorKind::Incomplete, format!("The snapshot is not complete: {what}, told above"));
             message::warning(&error, "backup", false);
         }
         Ok(ErrorKind::Incomplete.exit_code())

@@ -2,6 +2,7 @@
 //! Not for: doing the work (see `backup`, `restore`, `check`, `mount`, `repository`).
 
 mod backup;
+mod check;
 mod completions;
 mod context;
 mod global;
@@ -11,9 +12,11 @@ mod message;
 mod mount;
 mod password;
 mod progress;
+mod repair;
 mod restore;
 mod signals;
 mod snapshots;
+mod stats;
 mod text;
 mod umount;
 
@@ -57,8 +60,12 @@ enum Command {
     Restore(restore::Args),
     Mount(mount::Args),
     Umount(umount::Args),
+    Check(check::Args),
     #[command(subcommand)]
     Key(key::Command),
+    Stats(stats::Args),
+    #[command(subcommand)]
+    Repair(repair::Command),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -102,7 +109,10 @@ fn dispatch(command: Command, context: &Context) -> Result<u8> {
         Command::Restore(args) => args.run(context),
         Command::Mount(args) => args.run(context),
         Command::Umount(args) => args.run(context),
+        Command::Check(args) => args.run(context),
         Command::Key(command) => command.run(context),
+        Command::Stats(args) => args.run(context),
+        Command::Repair(command) => command.run(context),
         Command::Completions(args) => args.run(context),
         Command::Man(args) => args.run(context),
     }

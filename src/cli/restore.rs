@@ -85,8 +85,8 @@ impl Args {
             return Ok(0);
         }
         if !context.global.json {
-            let what = text::count(report.issues, "thing was", "things were");
-            let error = Error::new(ErrorKind::Incomplete, format!("{what} not restored as they should be"));
+            let what = text::count(report.issues, "problem", "problems");
+            let error = Error::new(ErrorKind::Incomplete, format!("The restore is not complete: {what}, told above"));
             message::warning(&error, "restore", false);
         }
         let kind = if report.damaged > 0 { ErrorKind::Damaged } else { ErrorKind::Incomplete };

@@ -2,4 +2,5 @@
 
 mod man;
 mod refusals;
+mod upkeep;
 mod words;
