@@ -1,3 +1,7 @@
 //! The program: hands over to `firn::cli`. Not for: anything else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    firn::cli::run()
+}

@@ -1,1 +1,347 @@
-//! mount
+//! Mounting snapshots: what must be right before, serving, following the repository, and ending. Not for: what is shown (`view`),
+//! arguments, signals, going to the background (`cli`), or the kernel (`firn_fuse`).
+
+mod fs;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Progress, Stop};
+use crate::repository::Repository;
+use crate::repository::snapshots::Named;
+use crate::view::browse::{View, top_directory};
+use crate::view::read::Reader;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use firn_fuse::{Fault, FaultKind, MountError, Mounted, Notifier, Options, UnmountError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Type of file system in the mount table, behind `fuse.`.
+const SUBTYPE: &str = "firn";
+/// How often signals and the end of the mount are looked for.
+const TICK: Duration = Duration::from_millis(100);
+/// Between two attempts to end a busy mount.
+const RETRY: Duration = Duration::from_secs(2);
+/// Messages waiting to be passed on; more are dropped, since a damaged disk can make very many.
+const MESSAGES: usize = 256;
+/// How long the end waits for a look at a slow store.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// Who owns the files that are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnerView {
+    /// Whoever owned them.
+    #[default]
+    Original,
+    /// Who mounts.
+    Me,
+    /// Root.
+    Root,
+}
+
+/// What is shown.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// All snapshots, in folders.
+    All,
+    /// One directory of one snapshot.
+    One {
+        /// The snapshot.
+        snapshot: Box<Named>,
+        /// Absolute path in it, empty for its root.
+        path: Vec<u8>,
+    },
+}
+
+/// How to mount.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// An empty directory.
+    pub mountpoint: PathBuf,
+    /// What is shown there.
+    pub what: What,
+    /// Who owns the files.
+    pub owner: OwnerView,
+    /// Other users may look at the mount, as far as the recorded permissions let them.
+    pub allow_other: bool,
+    /// Bytes of decoded blocks that the repository was opened with; half of it is for reading ahead.
+    pub cache_bytes: u64,
+    /// Bytes of decoded directory pages.
+    pub page_cache_bytes: u64,
+    /// Between two looks for new snapshots; zero: never.
+    pub refresh: Duration,
+    /// Threads that read ahead.
+    pub threads: usize,
+    /// Triggered to end the mount even if it is busy: programs that use files in it can go on, everybody else no longer sees it.
+    pub detach: Arc<Stop>,
+}
+
+impl MountOptions {
+    /// Everything on this directory, with the usual settings.
+    pub fn new(mountpoint: PathBuf) -> MountOptions {
+        MountOptions {
+            mountpoint,
+            what: What::All,
+            owner: OwnerView::Original,
+            allow_other: false,
+            cache_bytes: crate::repository::DEFAULT_BLOCK_CACHE,
+            page_cache_bytes: crate::view::browse::DEFAULT_PAGE_CACHE,
+            refresh: Duration::from_secs(30),
+            threads: 4,
+            detach: Arc::default(),
+        }
+    }
+}
+
+enum Event {
+    Fault(Fault),
+    Note(String),
+}
+
+/// Passes notes on to the thread that may talk to the user.
+struct Messenger(Sender<Event>);
+
+impl Progress for Messenger {
+    fn note(&self, message: &str) {
+        // A full queue means that much was said already.
+        drop(self.0.try_send(Event::Note(message.to_owned())));
+    }
+}
+
+/// Whether this can be mounted: every obstacle that can be known before, each with what to do. Returns the mountpoint, absolute
+/// and without symbolic links. The leavings of a firn that died here are removed first.
+pub fn prepare(repository: &Repository, options: &MountOptions, progress: &dyn Progress) -> Result<PathBuf> {
+    if firn_fuse::clear_dead(&options.mountpoint, SUBTYPE).unwrap_or(false) {
+        progress.note(&format!("The dead mount at \"{}\" was removed", options.mountpoint.display()));
+    }
+    let point = firn_fuse::check(&options.mountpoint, &fuse_options(repository, options)).map_err(mount_error)?;
+    let mut folders = vec![("cache folder", repository.cache().path().to_owned())];
+    if let Some(folder) = repository.store().properties().folder {
+        folders.push(("repository", folder));
+    }
+    for (what, folder) in folders {
+        let folder = folder.canonicalize().unwrap_or(folder);
+        if point.starts_with(&folder) || folder.starts_with(&point) {
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!(
+                    "\"{}\" cannot be mounted on: it overlaps the {what} \"{}\", which the mount itself reads",
+                    point.display(),
+                    folder.display()
+                ),
+            )
+            .with_hint("Choose an empty directory elsewhere."));
+        }
+    }
+    Ok(point)
+}
+
+/// Mounts, calls `ready` once the mount can be used, and serves it until it is unmounted: from outside, or because `stop` was
+/// triggered. A busy mount goes on then, says by whom it is used, and ends when they are done or when `options.detach` is
+/// triggered. Faults that clients meet go to `progress.issue`.
+pub fn run(
+    repository: Arc<Repository>,
+    options: &MountOptions,
+    progress: &dyn Progress,
+    stop: &Stop,
+    ready: &mut dyn FnMut(),
+) -> Result<()> {
+    let point = prepare(&repository, options, progress)?;
+    let view = Arc::new(view(&repository, options, progress)?);
+    let (sender, events) = bounded(MESSAGES);
+    let mounted = mount(&repository, &view, options, &sender, progress)?;
+    let (stop_refresh, stopped) = bounded::<()>(0);
+    let refresher = match options.refresh.is_zero() || !view.is_growing() {
+        true => None,
+        false => Some(start_refresh(view, mounted.notifier(), options.refresh, sender.clone(), stopped)?),
+    };
+    ready();
+    let served = serve(mounted, &point, options, progress, stop, &events);
+    drop(stop_refresh);
+    if let Some(thread) = refresher {
+        let deadline = Instant::now() + LAST_WAIT;
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    served
+}
+
+fn view(repository: &Arc<Repository>, options: &MountOptions, progress: &dyn Progress) -> Result<View> {
+    match &options.what {
+        What::All => {
+            let zone = jiff::tz::TimeZone::system();
+            View::all(repository.clone(), options.page_cache_bytes, zone, progress)
+        }
+        What::One { snapshot, path } => {
+            View::one(repository.clone(), options.page_cache_bytes, Named::clone(snapshot), path)
+        }
+    }
+}
+
+fn fuse_options(repository: &Repository, options: &MountOptions) -> Options {
+    Options {
+        fs_name: format!("firn:{}", repository.id().short()),
+        subtype: SUBTYPE.to_owned(),
+        allow_other: options.allow_other,
+        default_permissions: options.allow_other || (options.owner == OwnerView::Original && crate::os::is_root()),
+        ..Options::default()
+    }
+}
+
+fn mount(
+    repository: &Arc<Repository>,
+    view: &Arc<View>,
+    options: &MountOptions,
+    events: &Sender<Event>,
+    progress: &dyn Progress,
+) -> Result<Mounted> {
+    let attributes = match view.snapshots().first() {
+        Some(tree) if !view.is_growing() => {
+            let directory = top_directory(tree)?;
+            directory.totals.attributed > 0 || tree.top()?.entry.meta.attributes.is_some()
+        }
+        _ => true,
+    };
+    let mut fuse = fuse_options(repository, options);
+    // Access control lists are only right beside the recorded owners.
+    fuse.acl = fuse.default_permissions && attributes && options.owner == OwnerView::Original;
+    let build = || fs::SnapshotFs {
+        repository: repository.clone(),
+        view: view.clone(),
+        reader: Reader::new(repository.clone(), options.threads, options.cache_bytes),
+        owner: options.owner,
+        me: (crate::os::user_id(), rustix::process::getgid().as_raw()),
+        strict: options.allow_other,
+        attributes,
+        reloaded: Mutex::default(),
+        totals: Mutex::default(),
+    };
+    let report = |events: Sender<Event>| move |fault: &Fault| drop(events.try_send(Event::Fault(fault.clone())));
+    match firn_fuse::mount(build(), &options.mountpoint, &fuse, report(events.clone())) {
+        Err(MountError::NoAcl) => {
+            progress.note("This kernel cannot apply access control lists to a mount: only owner, group and mode count");
+            fuse.acl = false;
+            firn_fuse::mount(build(), &options.mountpoint, &fuse, report(events.clone())).map_err(mount_error)
+        }
+        other => other.map_err(mount_error),
+    }
+}
+
+fn serve(
+    mounted: Mounted,
+    point: &Path,
+    options: &MountOptions,
+    progress: &dyn Progress,
+    stop: &Stop,
+    events: &Receiver<Event>,
+) -> Result<()> {
+    let unmounter = mounted.unmounter();
+    let (mut tried, mut detached, mut said) = (None::<Instant>, false, false);
+    while !mounted.is_ended() {
+        match events.recv_timeout(TICK) {
+            Ok(event) => pass_on(event, point, progress),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TICK),
+        }
+        if options.detach.signal().is_some() && !detached {
+            detached = true;
+            unmounter.detach().map_err(|error| unmount_error(&error))?;
+            progress.note("The mount was detached; programs that still use it can go on");
+            // It would end with the last of these programs only; whoever asks twice does not want to wait for them.
+            return Ok(());
+        }
+        if stop.signal().is_some() && tried.is_none_or(|tried| tried.elapsed() >= RETRY) {
+            tried = Some(Instant::now());
+            match unmounter.unmount() {
+                Ok(()) => break,
+                Err(error @ (UnmountError::Busy { .. } | UnmountError::Covered { .. })) => {
+                    if !said {
+                        progress.note(&format!("{error}. It ends when they are done; ask again to detach it at once"));
+                    }
+                    said = true;
+                }
+                Err(error) => return Err(unmount_error(&error)),
+            }
+        }
+    }
+    let ended = mounted.wait();
+    for event in events.try_iter() {
+        pass_on(event, point, progress);
+    }
+    ended.map_err(|error| Error::io(format!("The mount on \"{}\" broke off", point.display()), error))
+}
+
+fn pass_on(event: Event, point: &Path, progress: &dyn Progress) {
+    match event {
+        Event::Note(text) => progress.note(&text),
+        Event::Fault(fault) => {
+            let kind = match fault.kind {
+                FaultKind::Damaged => ErrorKind::Damaged,
+                FaultKind::Missing => ErrorKind::NotFound,
+                FaultKind::Denied => ErrorKind::Denied,
+                FaultKind::Unsupported => ErrorKind::Unsupported,
+                _ => ErrorKind::Failed,
+            };
+            progress.issue(point, &Error::new(kind, fault.message));
+        }
+    }
+}
+
+fn start_refresh(
+    view: Arc<View>,
+    notifier: Notifier,
+    every: Duration,
+    events: Sender<Event>,
+    stopped: Receiver<()>,
+) -> Result<JoinHandle<()>> {
+    let run = move || {
+        let messenger = Messenger(events);
+        let mut failing = false;
+        // Nothing is ever sent: the other end is dropped to stop this.
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
+            match view.refresh(&messenger) {
+                Ok(changes) => {
+                    failing = false;
+                    for change in changes {
+                        // The mount may have ended meanwhile, which is not an error here.
+                        drop(notifier.directory_changed(change.ino));
+                        for name in &change.names {
+                            drop(notifier.entry_changed(change.ino, name.as_bytes()));
+                        }
+                    }
+                }
+                Err(error) if !failing => {
+                    failing = true;
+                    messenger.note(&format!("New snapshots cannot be looked for: {}", error.chain()));
+                }
+                Err(_) => {}
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("refresh".to_owned())
+        .spawn(run)
+        .map_err(|error| Error::io("No thread could be started to look for new snapshots", error))
+}
+
+fn mount_error(error: MountError) -> Error {
+    let kind = match &error {
+        MountError::NotFound(_) => ErrorKind::NotFound,
+        MountError::NotADirectory(_) | MountError::NotEmpty(_) => ErrorKind::Input,
+        MountError::AlreadyMounted { .. } => ErrorKind::InUse,
+        MountError::Denied { .. } | MountError::DeviceDenied | MountError::AllowOtherDenied => ErrorKind::Denied,
+        _ => ErrorKind::Failed,
+    };
+    let hint = error.hint();
+    let error = Error::new(kind, error.to_string());
+    if hint.is_empty() { error } else { error.with_hint(hint) }
+}
+
+fn unmount_error(error: &UnmountError) -> Error {
+    Error::new(ErrorKind::Failed, error.to_string()).with_hint("Try \"fusermount3 -u\" or, as root, \"umount\".")
+}
+
+#[cfg(test)]
+#[path = "mount/tests.rs"]
+mod tests;

@@ -1,4 +1,5 @@
 //! The one integration-test binary; each folder beside this file is a question that it answers.
 
+mod cli;
 mod support;
 mod tidy;

@@ -1,1 +1,140 @@
-//! cli
+//! Everything a person or a script sees: arguments, dispatch, messages, exit codes, progress, JSON. One file per command.
+//! Not for: doing the work (see `backup`, `restore`, `check`, `mount`, `repository`).
+
+mod backup;
+mod check;
+mod completions;
+mod context;
+mod global;
+mod init;
+mod key;
+mod message;
+mod mount;
+mod password;
+mod progress;
+mod repair;
+mod restore;
+mod signals;
+mod snapshots;
+mod stats;
+mod text;
+mod umount;
+
+mod dump;
+mod ls;
+mod man;
+
+use crate::error::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+use context::Context;
+use global::Global;
+use std::process::ExitCode;
+
+/// Keeps encrypted, deduplicated snapshots of files and shows them as folders
+#[derive(Debug, Parser)]
+#[command(name = "firn", version, propagate_version = false, arg_required_else_help = true)]
+#[command(subcommand_required = true, disable_help_subcommand = true, max_term_width = 100)]
+#[command(long_about = "Keeps encrypted, deduplicated snapshots of files and shows them as folders.\n\n\
+    A repository holds snapshots. Each is a complete picture of the folders that were backed up, but only what is new takes \
+    space. Everything is encrypted before it leaves this machine; without the password or key file nobody can read it.")]
+#[command(
+    after_help = "Snapshots are named \"latest\", \"latest~1\" (the one before) or by the first digits of their id; \
+    \":/path\" behind it names something inside, as in \"latest:/home/me\".\n\
+    See firn(1) for the environment and the exit status."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Args),
+    Backup(backup::Args),
+    Snapshots(snapshots::Args),
+    Ls(ls::Args),
+    Dump(dump::Args),
+    Restore(restore::Args),
+    Mount(mount::Args),
+    Umount(umount::Args),
+    Check(check::Args),
+    #[command(subcommand)]
+    Key(key::Command),
+    Stats(stats::Args),
+    #[command(subcommand)]
+    Repair(repair::Command),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// The definitions of all arguments, complete enough to make pages and completions from.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Reads the arguments, does what they say and returns the exit code.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to tell if this cannot be printed.
+            drop(error.print());
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    let context = Context { global: cli.global, ..Context::default() };
+    match dispatch(cli.command, &context) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let code = message::exit_code(&error, &context.stop);
+            if !message::is_broken_pipe(&error) {
+                message::fatal(&error, code, context.global.json);
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// The exit code of a command that ended; 0 unless it has more to say.
+fn dispatch(command: Command, context: &Context) -> Result<u8> {
+    match command {
+        Command::Init(args) => args.run(context),
+        Command::Backup(args) => args.run(context),
+        Command::Snapshots(args) => args.run(context),
+        Command::Ls(args) => args.run(context),
+        Command::Dump(args) => args.run(context),
+        Command::Restore(args) => args.run(context),
+        Command::Mount(args) => args.run(context),
+        Command::Umount(args) => args.run(context),
+        Command::Check(args) => args.run(context),
+        Command::Key(command) => command.run(context),
+        Command::Stats(args) => args.run(context),
+        Command::Repair(command) => command.run(context),
+        Command::Completions(args) => args.run(context),
+        Command::Man(args) => args.run(context),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn options_count_before_and_behind_the_command() {
+        for line in [&["firn", "-r", "/x", "--json", "snapshots"][..], &["firn", "snapshots", "-r", "/x", "--json"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.global.repo.as_deref(), Some(std::path::Path::new("/x")));
+            assert!(cli.global.json);
+        }
+        assert_eq!(Cli::try_parse_from(["firn", "nonsense"]).unwrap_err().exit_code(), 2);
+        assert_eq!(Cli::try_parse_from(["firn", "ls", "-q", "-v"]).unwrap_err().exit_code(), 2);
+    }
+}

@@ -57,6 +57,13 @@ pub struct Placed {
     pub extent: Extent,
 }
 
+impl Placed {
+    /// Offset behind it.
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(self.extent.len())
+    }
+}
+
 /// The extents that overlap `from..to`, in order, found through the list pages without reading those before it.
 /// At most `limit` of them.
 pub fn extents_in(repository: &Repository, content: &Content, from: u64, to: u64, limit: usize) -> Result<Vec<Placed>> {
@@ -66,20 +73,25 @@ pub fn extents_in(repository: &Repository, content: &Content, from: u64, to: u64
         Content::Extents(extents) => collect(extents, 0, from, to, limit, &mut found),
         Content::List(id) => {
             // Pages still to look at, the next one last, with the offset at which each begins.
-            let mut stack = vec![(*id, 0u64)];
-            while let Some((id, base)) = stack.pop() {
+            let mut stack = vec![(*id, 0u64, None)];
+            while let Some((id, base, expected)) = stack.pop() {
                 if found.len() >= limit {
                     break;
                 }
-                match repository.list_page(&id)? {
+                let page = repository.list_page(&id)?;
+                let (bytes, extents) = page.totals()?;
+                if expected.is_some_and(|expected| expected != (page.level(), bytes, extents)) {
+                    return Err(Error::damaged(format!("The list page \"{id}\" is not what the page above it says")));
+                }
+                match page {
                     ListPage::Extents(extents) => collect(&extents, base, from, to, limit, &mut found),
-                    ListPage::Interior { children, .. } => {
+                    ListPage::Interior { level, children } => {
                         let mut offset = base;
                         let mut below = Vec::new();
                         for child in children {
                             let end = offset.saturating_add(child.bytes);
                             if end > from && offset < to {
-                                below.push((child.page, offset));
+                                below.push((child.page, offset, Some((level - 1, child.bytes, child.extents))));
                             }
                             offset = end;
                         }

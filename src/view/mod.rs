@@ -1,5 +1,26 @@
 //! What snapshots look like as files: the one place that turns trees into paths, attributes, listings and byte ranges.
 //! Mount, restore, ls, dump use it. Not for: how trees are stored (`repository`), or the kernel's rules (`firn-fuse`).
+//!
+//! | file | question it answers |
+//! |---|---|
+//! | `path.rs` | which entry is at a path of a snapshot? |
+//! | `content.rs` | which bytes does a file have? |
+//! | `pages.rs` | which entry of a directory has this name, rank or position? |
+//! | `tree.rs` | which file of a snapshot has this number, and back? |
+//! | `names.rs` | what are snapshots called, and which numbers do they get? |
+//! | `folders.rs` | which folders are around the snapshots? |
+//! | `browse.rs` | all of this as one tree that follows the repository |
+//! | `read.rs` | a range of a file now, and what will be wanted next |
+//! | `prefetch.rs` | reading ahead, within bounds |
 
+pub mod browse;
 pub mod content;
+pub mod folders;
+pub mod names;
+pub mod pages;
 pub mod path;
+pub mod prefetch;
+pub mod read;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod tree;

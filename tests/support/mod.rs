@@ -5,4 +5,5 @@
 
 pub(crate) mod compare;
 pub(crate) mod nasty;
+pub(crate) mod run;
 mod selftest;

@@ -1,0 +1,123 @@
+//! What commands share while they run: the opened repository, the wish to stop, output. Not for: options of one command.
+
+use super::global::Global;
+use super::message::{self, output_failed};
+use super::password;
+use super::progress::Reporter;
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Stop;
+use crate::repository::snapshots::{Address, Named, Snapshots};
+use crate::repository::{DEFAULT_BLOCK_CACHE, OpenOptions, Repository};
+use crate::store::Store;
+use crate::store::local::LocalStore;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// A run of the program.
+#[derive(Debug, Default)]
+pub(crate) struct Context {
+    /// The options that every command takes.
+    pub(crate) global: Global,
+    /// Set by signals.
+    pub(crate) stop: Arc<Stop>,
+}
+
+impl Context {
+    /// The place that `--repo` names.
+    pub(crate) fn store(&self) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(LocalStore::open(&self.global.repository()?)?))
+    }
+
+    /// Finds the repository, then asks for what opens it. Starts no thread.
+    pub(crate) fn open(&self) -> Result<Arc<Repository>> {
+        let store = self.store()?;
+        crate::os::raise_open_files();
+        let options = OpenOptions { cache: self.global.cache()?, block_cache: DEFAULT_BLOCK_CACHE };
+        let credentials = password::existing(&self.global, false)?;
+        let mut opened = Repository::open(store.clone(), &credentials, &options);
+        if matches!(&opened, Err(error) if error.kind() == ErrorKind::WrongKey) && password::could_ask(&self.global) {
+            // The key file alone did not do; perhaps the key needs a password as well.
+            opened = Repository::open(store, &password::existing(&self.global, true)?, &options);
+        }
+        let repository = opened?;
+        for warning in &repository.warnings {
+            message::warning(warning, "open", self.global.json);
+        }
+        Ok(Arc::new(repository))
+    }
+
+    /// Lets Ctrl-C and requests to end stop the work at the next safe point; a second Ctrl-C ends the process at once.
+    /// Starts a thread.
+    pub(crate) fn watch_signals(&self) -> Result<()> {
+        super::signals::watch(self.stop.clone())
+    }
+
+    /// Reports the progress of `during`, as the options say.
+    pub(crate) fn progress(&self, during: &'static str) -> Reporter {
+        Reporter::new(during, &self.global)
+    }
+
+    /// Writes to standard output.
+    pub(crate) fn print(&self, text: &str) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(output_failed)
+    }
+
+    /// Writes what is not asked for but good to know: nothing with `--quiet`.
+    pub(crate) fn tell(&self, text: &str) -> Result<()> {
+        match self.global.quiet {
+            true => Ok(()),
+            false => self.print(text),
+        }
+    }
+
+    /// Writes an object for programs as one line.
+    pub(crate) fn print_json(&self, value: &serde_json::Value) -> Result<()> {
+        self.print(&format!("{value}\n"))
+    }
+
+    /// All snapshots; damaged ones are told about and left out.
+    pub(crate) fn snapshots(&self, repository: &Repository) -> Result<Snapshots> {
+        let snapshots = repository.snapshots()?;
+        for (name, error) in &snapshots.damaged {
+            let error = Error::new(error.kind(), error.chain()).with_hint("\"firn check\" tells more.");
+            let text = match self.global.json {
+                true => message::issue_json(&error, "snapshots", &name.to_string()),
+                false => message::describe("Warning", &error),
+            };
+            drop(std::io::stderr().lock().write_all(text.as_bytes()));
+        }
+        Ok(snapshots)
+    }
+
+    /// The snapshot and the path in it that a person wrote as `SNAPSHOT[:/PATH]`.
+    pub(crate) fn resolve(&self, repository: &Repository, text: &OsStr) -> Result<(Named, Vec<u8>)> {
+        let address = parse_address(text)?;
+        let snapshots = self.snapshots(repository)?;
+        Ok((snapshots.resolve(&address.snapshot)?.clone(), address.path))
+    }
+}
+
+/// `Address::parse`, with a better answer for a path alone.
+fn parse_address(text: &OsStr) -> Result<Address> {
+    if text.as_bytes().first() == Some(&b'/') {
+        let shown = text.to_string_lossy();
+        return Err(Error::new(ErrorKind::Input, format!("\"{shown}\" is a path, but a snapshot is needed before it"))
+            .with_hint(format!("For the newest snapshot write \"latest:{shown}\"")));
+    }
+    Address::parse(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_alone_gets_a_useful_answer() {
+        let error = parse_address(OsStr::new("/home/me")).unwrap_err();
+        assert_eq!(error.hint(), Some("For the newest snapshot write \"latest:/home/me\""));
+        assert_eq!(parse_address(OsStr::new("latest:/a/")).unwrap().path, b"/a");
+    }
+}

@@ -1,0 +1,144 @@
+//! `firn dump`: the bytes of one file. Not for: folders (see `restore` and `mount`).
+
+use super::context::Context;
+use super::message::output_failed;
+use super::text;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::tree::{Body, Content};
+use crate::progress::Stop;
+use crate::repository::Repository;
+use crate::view::content::copy;
+use crate::view::path::find;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Write the content of one file in a snapshot to standard output
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "cat")]
+pub(crate) struct Args {
+    /// The snapshot and the file in it
+    #[arg(value_name = "SNAPSHOT:/PATH")]
+    address: OsString,
+
+    /// Write to FILE, which appears only when it is complete
+    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    output: Option<PathBuf>,
+}
+
+/// Ends the copy when somebody asks for it.
+struct Stoppable<'a, W> {
+    out: W,
+    stop: &'a Stop,
+}
+
+impl<W: Write> Write for Stoppable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stop.check().map_err(std::io::Error::other)?;
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Args {
+    pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let repository = context.open()?;
+        let (named, path) = context.resolve(&repository, &self.address)?;
+        context.watch_signals()?;
+        let entry = find(&repository, &named.snapshot, &path)?;
+        let shown = text::escape(&path);
+        let Body::File { size, content } = &entry.body else {
+            return Err(refuse(&entry.body, &shown, &named.name.short()));
+        };
+        let told = if entry.meta.unreliable { "changed while it was read" } else { "" };
+        let stop = &*context.stop;
+        let copied = match &self.output {
+            None => to_stdout(&repository, *size, content, stop),
+            Some(target) => to_file(&repository, *size, content, target, stop),
+        };
+        if let Err(error) = copied {
+            stop.check()?;
+            return Err(error.context(format!("\"{shown}\" was not written completely")));
+        }
+        if !told.is_empty() {
+            let error =
+                Error::new(ErrorKind::Incomplete, format!("\"{shown}\" {told}: it may be a mixture of two states"));
+            super::message::warning(&error, "dump", context.global.json);
+        }
+        Ok(0)
+    }
+}
+
+fn refuse(body: &Body, shown: &str, snapshot: &str) -> Error {
+    match body {
+        Body::Directory { .. } => Error::new(ErrorKind::Input, format!("\"{shown}/\" is a folder")).with_hint(format!(
+            "\"firn restore {snapshot}:{shown}/ -t FOLDER\" copies it out, \"firn mount\" lets you look into it."
+        )),
+        Body::Symlink(target) => Error::new(ErrorKind::Input, format!("\"{shown}\" is a symbolic link"))
+            .with_hint(format!("It points to \"{}\"", text::escape(target))),
+        _ => Error::new(ErrorKind::Input, format!("\"{shown}\" is not a regular file and has no content")),
+    }
+}
+
+fn to_stdout(repository: &Repository, size: u64, content: &Content, stop: &Stop) -> Result<()> {
+    let mut out = Stoppable { out: std::io::stdout().lock(), stop };
+    copy(repository, size, content, &mut out)?;
+    out.flush().map_err(output_failed)
+}
+
+/// Through a temporary file beside it, unless `target` is something special like a pipe.
+fn to_file(repository: &Repository, size: u64, content: &Content, target: &Path, stop: &Stop) -> Result<()> {
+    let shown = target.display().to_string();
+    let failed = |error| Error::io(format!("\"{shown}\" cannot be written"), error);
+    let write = |path: &Path, options: &mut std::fs::OpenOptions| -> Result<()> {
+        let file = options.write(true).open(path).map_err(failed)?;
+        let mut out = Stoppable { out: file, stop };
+        copy(repository, size, content, &mut out)
+    };
+    match std::fs::metadata(target) {
+        Ok(there) if there.is_dir() => {
+            return Err(Error::new(ErrorKind::Input, format!("\"{shown}\" is a folder; name a file")));
+        }
+        Ok(there) if !there.is_file() => return write(target, &mut std::fs::OpenOptions::new()),
+        _ => {}
+    }
+    let name =
+        target.file_name().ok_or_else(|| Error::new(ErrorKind::Input, format!("\"{shown}\" is no file name")))?;
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}.part", std::process::id()));
+    let temporary = target.with_file_name(temporary);
+    let written = write(&temporary, std::fs::OpenOptions::new().create_new(true))
+        .and_then(|()| std::fs::rename(&temporary, target).map_err(failed));
+    if written.is_err() {
+        // The error that counts is the one before.
+        drop(std::fs::remove_file(&temporary));
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_gets_a_useful_answer() {
+        let page = crate::id::ChunkId([0; 32]);
+        let folder = Body::Directory { size: 0, page, totals: Default::default() };
+        assert!(refuse(&folder, "/d", "12").hint().unwrap().contains("firn restore 12:/d/ -t"));
+        assert!(refuse(&Body::Symlink(b"\x1b".to_vec()), "/l", "12").hint().unwrap().contains("\"\\x1b\""));
+        assert_eq!(refuse(&Body::Fifo, "/f", "12").kind(), ErrorKind::Input);
+    }
+
+    #[test]
+    fn a_copy_can_be_stopped() {
+        let stop = Stop::new();
+        let mut out = Stoppable { out: Vec::new(), stop: &stop };
+        out.write_all(b"a").unwrap();
+        stop.trigger(2);
+        assert!(out.write_all(b"b").is_err());
+    }
+}

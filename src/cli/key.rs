@@ -1,0 +1,204 @@
+//! `firn key`: the keys that open a repository. Not for: the first one (see `init`).
+
+use super::context::Context;
+use super::init::Kdf;
+use super::password::NewKey;
+use super::text;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::ObjectName;
+use crate::repository::Repository;
+use crate::repository::keys::SlotInfo;
+use serde_json::json;
+
+/// Add, list, remove keys, or change the password
+///
+/// Each key opens the whole repository. Removing one does not take back what its owner may have copied: the secrets inside
+/// stay the same.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Add(Add),
+    List(List),
+    Remove(Remove),
+    Passwd(Passwd),
+}
+
+/// Add a key, with a password or key file of its own
+#[derive(Debug, clap::Args)]
+pub(crate) struct Add {
+    /// A name for the key
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    label: String,
+
+    #[command(flatten)]
+    new: NewKey,
+
+    #[command(flatten)]
+    kdf: Kdf,
+}
+
+/// List the keys; "*" marks the one in use
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {}
+
+/// Remove a key
+#[derive(Debug, clap::Args)]
+pub(crate) struct Remove {
+    /// The first digits of the key's id
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+/// Change the password: adds a key and removes the one in use
+#[derive(Debug, clap::Args)]
+pub(crate) struct Passwd {
+    #[command(flatten)]
+    new: NewKey,
+
+    #[command(flatten)]
+    kdf: Kdf,
+}
+
+type Slots = Vec<(ObjectName, Result<SlotInfo>)>;
+
+impl Command {
+    pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let repository = context.open()?;
+        match self {
+            Command::Add(args) => {
+                let credentials = args.new.credentials()?;
+                let name = repository.add_key(&credentials, args.kdf.cost(), &args.label)?;
+                told(context, "added", &[("id", name)], &format!("Added the key {}\n", name.short()))
+            }
+            Command::List(_) => list(context, &repository),
+            Command::Remove(args) => remove(context, &repository, &args.id),
+            Command::Passwd(args) => passwd(context, &repository, &args),
+        }
+    }
+}
+
+fn told(context: &Context, what: &str, ids: &[(&str, ObjectName)], text: &str) -> Result<u8> {
+    if context.global.json {
+        let mut value = json!({ "message_type": "key", "action": what });
+        ids.iter().for_each(|(name, id)| value[*name] = json!(id));
+        context.print_json(&value)?;
+    } else {
+        context.tell(text)?;
+    }
+    Ok(0)
+}
+
+fn passwd(context: &Context, repository: &Repository, args: &Passwd) -> Result<u8> {
+    let slots = repository.key_slots()?;
+    let old = repository.slot();
+    let info = slots.iter().find(|(name, _)| *name == old).and_then(|(_, info)| info.as_ref().ok());
+    let mut credentials = args.new.credentials()?;
+    if !args.new.has_key_file() && info.is_some_and(|info| info.head.key_file) {
+        // A key that needed a file still does: only the password was to change.
+        credentials.key_file = super::password::existing(&context.global, false)?.key_file;
+    }
+    let label = info.and_then(|info| info.description.as_ref().ok()).map_or("", |found| found.label.as_str());
+    let new = repository.add_key(&credentials, args.kdf.cost(), label)?;
+    repository.remove_key(old).map_err(|error| {
+        error
+            .context(format!("The new key {} was added, but the old one is still there", new.short()))
+            .with_hint(format!("Remove it with \"firn key remove {}\"", old.short()))
+    })?;
+    let text = format!("The password is changed: the key {} replaces {}\n", new.short(), old.short());
+    told(context, "replaced", &[("id", new), ("old_id", old)], &text)
+}
+
+fn remove(context: &Context, repository: &Repository, text: &str) -> Result<u8> {
+    let slots = repository.key_slots()?;
+    let name = resolve(&slots, text)?;
+    if name == repository.slot() && slots.iter().any(|(other, info)| *other != name && info.is_ok()) {
+        let message = format!("The key \"{name}\" is the one that opened the repository just now");
+        return Err(Error::new(ErrorKind::Input, message).with_hint("Use another key to remove it."));
+    }
+    repository.remove_key(name)?;
+    let text = format!(
+        "Removed the key {}\nNote: whoever has used it may have kept the secrets inside, which stay the same.\n",
+        name.short()
+    );
+    told(context, "removed", &[("id", name)], &text)
+}
+
+/// The one key whose id begins with these digits.
+fn resolve(slots: &Slots, text: &str) -> Result<ObjectName> {
+    let digits = text.to_ascii_lowercase();
+    let found: Vec<ObjectName> =
+        slots.iter().map(|(name, _)| *name).filter(|name| name.to_string().starts_with(&digits)).collect();
+    let list = |names: &[ObjectName]| names.iter().map(ObjectName::short).collect::<Vec<_>>().join(", ");
+    match found[..] {
+        [one] if !digits.is_empty() => Ok(one),
+        [] => {
+            let all: Vec<ObjectName> = slots.iter().map(|(name, _)| *name).collect();
+            Err(Error::new(ErrorKind::NotFound, format!("There is no key \"{text}\""))
+                .with_hint(format!("The keys are {}", list(&all))))
+        }
+        _ => Err(Error::new(ErrorKind::Input, format!("\"{text}\" is ambiguous: {} keys begin with it", found.len()))
+            .with_hint(format!("Candidates: {}", list(&found)))),
+    }
+}
+
+fn list(context: &Context, repository: &Repository) -> Result<u8> {
+    let slots = repository.key_slots()?;
+    let mut code = 0;
+    let mut rows = vec![["", "ID", "Needs", "Made", "By", "Label"].map(String::from).to_vec()];
+    for (name, info) in &slots {
+        let current = *name == repository.slot();
+        let (info, description) = match info.as_ref().map(|info| (info, info.description.as_ref())) {
+            Ok((info, Ok(description))) => (info, description),
+            Ok((_, Err(error))) | Err(error) => {
+                let error = Error::new(error.kind(), format!("The key \"{name}\" cannot be read: {}", error.chain()));
+                super::message::warning(&error, "key list", context.global.json);
+                code = code.max(error.kind().exit_code());
+                continue;
+            }
+        };
+        let needs = match (info.head.password.is_some(), info.head.key_file) {
+            (true, true) => "password and key file",
+            (true, false) => "password",
+            (false, _) => "key file",
+        };
+        if context.global.json {
+            context.print_json(&json!({
+                "message_type": "key",
+                "current": current,
+                "id": name,
+                "userName": description.user,
+                "hostName": description.host,
+                "created": description.created.to_string(),
+                "label": description.label,
+                "needs_password": info.head.password.is_some(),
+                "needs_key_file": info.head.key_file,
+            }))?;
+        }
+        rows.push(vec![
+            if current { "*" } else { "" }.to_owned(),
+            name.short(),
+            needs.to_owned(),
+            text::local_time(description.created),
+            text::line(&format!("{}@{}", description.user, description.host)),
+            text::line(&description.label),
+        ]);
+    }
+    if !context.global.json {
+        context.print(&text::table(&rows, &[]))?;
+    }
+    Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_by_their_first_digits() {
+        let damaged = || Err(Error::damaged("x"));
+        let slots: Slots = vec![(ObjectName([0x12; 32]), damaged()), (ObjectName([0x13; 32]), damaged())];
+        assert_eq!(resolve(&slots, "12").unwrap(), ObjectName([0x12; 32]));
+        assert_eq!(resolve(&slots, "1").unwrap_err().kind(), ErrorKind::Input);
+        assert_eq!(resolve(&slots, "").unwrap_err().kind(), ErrorKind::Input);
+        assert_eq!(resolve(&slots, "zz").unwrap_err().hint(), Some("The keys are 12121212, 13131313"));
+    }
+}

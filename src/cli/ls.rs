@@ -1,0 +1,284 @@
+//! `firn ls`: what is in a snapshot. Not for: contents (see `dump`).
+
+use super::context::Context;
+use super::message::output_failed;
+use super::{snapshots, text};
+use crate::error::{ErrorKind, Result};
+use crate::format::tree::{Body, Entry};
+use crate::repository::Repository;
+use crate::repository::tree::Entries;
+use crate::view::path::find;
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::io::{BufWriter, IsTerminal, Write};
+
+/// List what is in a snapshot
+///
+/// Prints the names in a folder, or complete paths with --recursive. On a terminal, characters that could drive it are
+/// written as "\xNN"; elsewhere names come out exactly as they are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The snapshot, and what to list in it
+    #[arg(value_name = "SNAPSHOT[:/PATH]", default_value = "latest")]
+    address: OsString,
+
+    /// Also type, permissions, links, owner, group, size and time
+    #[arg(short, long)]
+    long: bool,
+
+    /// Also everything in the folders below
+    #[arg(short = 'R', long)]
+    recursive: bool,
+}
+
+struct Listing<'a, W: Write> {
+    args: &'a Args,
+    as_json: bool,
+    terminal: bool,
+    out: W,
+}
+
+impl Args {
+    pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let repository = context.open()?;
+        let (named, path) = context.resolve(&repository, &self.address)?;
+        context.watch_signals()?;
+        let entry = find(&repository, &named.snapshot, &path)?;
+        let stdout = std::io::stdout();
+        let terminal = stdout.is_terminal();
+        let out = BufWriter::with_capacity(1 << 16, stdout.lock());
+        let mut listing = Listing { args: &self, as_json: context.global.json, terminal, out };
+        if context.global.json {
+            let mut head = snapshots::json(&named);
+            head["message_type"] = "snapshot".into();
+            head["struct_type"] = "snapshot".into();
+            listing.line(head.to_string().as_bytes())?;
+        }
+        let damaged = listing.show(&repository, context, &entry, path)?;
+        listing.out.flush().map_err(output_failed)?;
+        // Damaged folders were told about; what could be listed was.
+        Ok(if damaged > 0 { ErrorKind::Damaged.exit_code() } else { 0 })
+    }
+}
+
+impl<W: Write> Listing<'_, W> {
+    /// Lists what is at `path`; how many folders could not be read to their end.
+    fn show(&mut self, repository: &Repository, context: &Context, entry: &Entry, path: Vec<u8>) -> Result<u64> {
+        let Body::Directory { page, .. } = &entry.body else {
+            self.entry(entry, &path)?;
+            return Ok(0);
+        };
+        let mut damaged = 0;
+        // The folders that are being listed, the innermost last.
+        let mut open: Vec<(Entries<'_>, Vec<u8>)> = vec![(repository.entries(*page), path)];
+        while let Some((entries, folder)) = open.last_mut() {
+            context.stop.check()?;
+            let entry = match entries.next() {
+                None => {
+                    open.pop();
+                    continue;
+                }
+                Some(Ok(entry)) => entry,
+                Some(Err(error)) => {
+                    self.out.flush().map_err(output_failed)?;
+                    let shown = text::escape(folder);
+                    let error = error.context(format!("The folder \"{shown}/\" cannot be listed completely"));
+                    super::message::warning(&error, "ls", self.as_json);
+                    damaged += 1;
+                    open.pop();
+                    continue;
+                }
+            };
+            let mut path = folder.clone();
+            path.push(b'/');
+            path.extend_from_slice(&entry.name);
+            self.entry(&entry, &path)?;
+            if let Body::Directory { page, .. } = &entry.body
+                && self.args.recursive
+            {
+                open.push((repository.entries(*page), path));
+            }
+        }
+        Ok(damaged)
+    }
+
+    fn entry(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {
+        if self.as_json {
+            return self.line(json(entry, path).to_string().as_bytes());
+        }
+        let name = if self.args.recursive { path } else { entry.name.as_slice() };
+        let mut line = Vec::new();
+        if self.args.long {
+            line.extend_from_slice(long(entry).as_bytes());
+        }
+        self.push_name(&mut line, name);
+        if let (true, Body::Symlink(target)) = (self.args.long, &entry.body) {
+            line.extend_from_slice(b" -> ");
+            self.push_name(&mut line, target);
+        }
+        self.line(&line)
+    }
+
+    fn push_name(&self, line: &mut Vec<u8>, name: &[u8]) {
+        match self.terminal {
+            true => line.extend_from_slice(text::escape(name).as_bytes()),
+            false => line.extend_from_slice(name),
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<()> {
+        let written = self.out.write_all(line).and_then(|()| self.out.write_all(b"\n"));
+        written.map_err(output_failed)
+    }
+}
+
+/// The part of a long line before the name.
+fn long(entry: &Entry) -> String {
+    let owner = &entry.meta.owner;
+    let name = |name: &[u8], id: u32| if name.is_empty() { id.to_string() } else { text::escape(name) };
+    let size = match &entry.body {
+        Body::File { size, .. } | Body::Directory { size, .. } => size.to_string(),
+        Body::Symlink(target) => target.len().to_string(),
+        Body::CharDevice { major, minor } | Body::BlockDevice { major, minor } => format!("{major}, {minor}"),
+        Body::Fifo | Body::Socket => "0".into(),
+    };
+    format!(
+        "{} {:>2} {:<8} {:<8} {:>12} {} ",
+        text::mode(entry),
+        entry.meta.link.map_or(1, |link| link.links),
+        name(&owner.user, owner.uid),
+        name(&owner.group, owner.gid),
+        size,
+        text::file_time(entry.meta.mtime),
+    )
+}
+
+/// An entry for programs, with restic's names. `mode` has Go's bits, as there; `permissions` are its letters.
+fn json(entry: &Entry, path: &[u8]) -> Value {
+    let (kind, bits) = match entry.body {
+        Body::File { .. } => ("file", 0),
+        Body::Directory { .. } => ("dir", 1 << 31),
+        Body::Symlink(_) => ("symlink", 1 << 27),
+        Body::Fifo => ("fifo", 1 << 25),
+        Body::Socket => ("socket", 1 << 24),
+        Body::CharDevice { .. } => ("chardev", 1 << 26 | 1 << 21),
+        Body::BlockDevice { .. } => ("dev", 1 << 26),
+    };
+    let path = if path.is_empty() { b"/" } else { path };
+    let owner = &entry.meta.owner;
+    let mode = go_mode(entry.meta.mode, bits);
+    let mut value = json!({
+        "name": String::from_utf8_lossy(&entry.name),
+        "type": kind,
+        "path": String::from_utf8_lossy(path),
+        "uid": owner.uid,
+        "gid": owner.gid,
+        "user": String::from_utf8_lossy(&owner.user),
+        "group": String::from_utf8_lossy(&owner.group),
+        "mode": mode,
+        "permissions": go_letters(mode),
+        "mtime": text::rfc3339(entry.meta.mtime),
+        "links": entry.meta.link.map_or(1, |link| link.links),
+        "message_type": "node",
+        "struct_type": "node",
+    });
+    match &entry.body {
+        Body::File { size, .. } => value["size"] = json!(size),
+        Body::Symlink(target) => {
+            value["linktarget"] = json!(String::from_utf8_lossy(target));
+            if std::str::from_utf8(target).is_err() {
+                value["linktarget_base64"] = json!(text::base64(target));
+            }
+        }
+        Body::CharDevice { major, minor } | Body::BlockDevice { major, minor } => {
+            value["major"] = json!(major);
+            value["minor"] = json!(minor);
+        }
+        _ => {}
+    }
+    if std::str::from_utf8(path).is_err() {
+        value["path_base64"] = json!(text::base64(path));
+    }
+    value
+}
+
+/// Permissions and type as Go's `os.FileMode` numbers them, which is what restic prints.
+fn go_mode(mode: u16, kind: u32) -> u32 {
+    let special = |bit: u16, go: u32| if mode & bit != 0 { go } else { 0 };
+    u32::from(mode & 0o777) | kind | special(0o4000, 1 << 23) | special(0o2000, 1 << 22) | special(0o1000, 1 << 20)
+}
+
+/// As Go writes an `os.FileMode`.
+fn go_letters(mode: u32) -> String {
+    let mut text: String = "dalTLDpSugct?"
+        .chars()
+        .enumerate()
+        .filter(|(at, _)| mode >> (31 - at) & 1 != 0)
+        .map(|(_, letter)| letter)
+        .collect();
+    if text.is_empty() {
+        text.push('-');
+    }
+    text.extend(
+        "rwxrwxrwx".chars().enumerate().map(|(at, letter)| if mode >> (8 - at) & 1 != 0 { letter } else { '-' }),
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::tree::{Content, Metadata, Owner, Timestamp};
+    use std::sync::Arc;
+
+    fn entry(name: &[u8], mode: u16, body: Body) -> Entry {
+        let owner = Owner { uid: 0, gid: 7, user: b"root".to_vec(), group: Vec::new() };
+        let meta = Metadata {
+            mode,
+            owner: Arc::new(owner),
+            mtime: Timestamp { seconds: 1, nanos: 500_000_000 },
+            btime: None,
+            attributes: None,
+            link: None,
+            blocks: None,
+            flags: 0,
+            waypoint: false,
+            unreliable: false,
+        };
+        Entry { name: name.to_vec(), meta, body }
+    }
+
+    #[test]
+    fn modes_as_go_writes_them() {
+        // Printed by Go: os.FileMode(m).String()
+        assert_eq!(go_letters(go_mode(0o644, 0)), "-rw-r--r--");
+        assert_eq!(go_letters(go_mode(0o755, 1 << 31)), "drwxr-xr-x");
+        assert_eq!(go_letters(go_mode(0o1777, 1 << 31)), "dtrwxrwxrwx");
+        assert_eq!(go_letters(go_mode(0o4755, 0)), "urwxr-xr-x");
+        assert_eq!(go_letters(go_mode(0o777, 1 << 27)), "Lrwxrwxrwx");
+        assert_eq!(go_letters(go_mode(0o600, 1 << 26 | 1 << 21)), "Dcrw-------");
+    }
+
+    #[test]
+    fn lines_for_people_and_programs() {
+        let file = entry(b"a\xff", 0o4755, Body::File { size: 3, content: Content::Inline(b"abc".to_vec()) });
+        assert!(long(&file).starts_with("-rwsr-xr-x  1 root     7                   3 1970-01-01 "), "{}", long(&file));
+        let value = json(&file, b"/d/a\xff");
+        assert_eq!(value["path_base64"], "L2QvYf8=");
+        assert_eq!(value["mtime"], "1970-01-01T00:00:01.5Z");
+        assert_eq!((&value["type"], &value["size"]), (&json!("file"), &json!(3)));
+        let device = entry(b"sda", 0o660, Body::BlockDevice { major: 8, minor: 1 });
+        assert!(long(&device).contains(" 8, 1 "));
+    }
+
+    #[test]
+    fn a_terminal_is_not_driven() {
+        let args = Args { address: "latest".into(), long: false, recursive: false };
+        let link = entry(b"\x1b[2J", 0o777, Body::Symlink(b"x".to_vec()));
+        for (terminal, text) in [(true, &b"\\x1b[2J\n"[..]), (false, b"\x1b[2J\n")] {
+            let mut listing = Listing { args: &args, as_json: false, terminal, out: Vec::new() };
+            listing.entry(&link, b"/\x1b[2J").unwrap();
+            assert_eq!(listing.out, text);
+        }
+    }
+}

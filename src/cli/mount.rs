@@ -1,0 +1,170 @@
+//! `firn mount`: snapshots as folders. Not for: how they are served (see `crate::mount`), or ending it (see `umount`).
+
+use super::context::Context;
+use super::progress::Reporter;
+use super::{message, text};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mount::{MountOptions, OwnerView, What};
+use crate::os::{Background, Forked, Outcome, Readiness};
+use crate::repository::Repository;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Mount the snapshots as folders, to look into and copy from
+///
+/// Below the folder appear "latest", "snapshots/TIME", "hosts/HOST/TIME" and "tags/TAG/TIME"; with a snapshot, just what is
+/// in it. New snapshots appear while it is mounted. Nothing can be changed through it. Ctrl-C, "firn umount" or
+/// "fusermount3 -u" end it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// An empty folder to mount on
+    #[arg(value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    mountpoint: PathBuf,
+
+    /// Show only this snapshot, or a folder in it
+    #[arg(value_name = "SNAPSHOT[:/PATH]")]
+    address: Option<OsString>,
+
+    /// Who owns the files
+    #[arg(long, value_name = "WHO", value_enum, default_value_t = Owner::Original)]
+    owner: Owner,
+
+    /// Let other users look at the mount as well, as far as the permissions of the files let them
+    #[arg(long)]
+    allow_other: bool,
+
+    /// Look for new snapshots every SECONDS; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    refresh: u32,
+
+    /// Return once it is mounted, and serve it in the background
+    #[arg(short, long)]
+    daemon: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Owner {
+    /// Whoever owned them when they were backed up
+    Original,
+    /// You
+    Me,
+    /// Root
+    Root,
+}
+
+impl Args {
+    pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        // All questions come before the process leaves the terminal, and no thread is started until then.
+        let repository = context.open()?;
+        let shown = text::line(&self.mountpoint.display().to_string());
+        let options = self.options(context, &repository)?;
+        // Obstacles are better told before a process goes into the background than by it.
+        crate::mount::prepare(&repository, &options, &Reporter::without_bar("mount", &context.global))?;
+        if !self.daemon {
+            let told = || drop(context.tell(&welcome(&shown, "Ctrl-C or ")));
+            return serve(context, repository, &options, told);
+        }
+        let failed = |error| Error::io("The mount cannot go into the background", error);
+        match crate::os::fork_into_background().map_err(failed)? {
+            Forked::Parent(background) => {
+                // What is open belongs to the other process now; above all it shall not lose a temporary cache.
+                std::mem::forget(repository);
+                wait(context, background, &shown)
+            }
+            Forked::Child(readiness) => Ok(in_background(context, repository, &options, readiness)),
+        }
+    }
+
+    fn options(&self, context: &Context, repository: &Repository) -> Result<MountOptions> {
+        let shown = self.mountpoint.display();
+        let mountpoint = std::path::absolute(&self.mountpoint)
+            .map_err(|error| Error::io(format!("The full path of \"{shown}\" cannot be found"), error))?;
+        let what = match &self.address {
+            None => What::All,
+            Some(address) => {
+                let (snapshot, path) = context.resolve(repository, address)?;
+                What::One { snapshot: Box::new(snapshot), path }
+            }
+        };
+        Ok(MountOptions {
+            what,
+            owner: match self.owner {
+                Owner::Original => OwnerView::Original,
+                Owner::Me => OwnerView::Me,
+                Owner::Root => OwnerView::Root,
+            },
+            allow_other: self.allow_other,
+            refresh: Duration::from_secs(self.refresh.into()),
+            threads: context.global.threads(),
+            ..MountOptions::new(mountpoint)
+        })
+    }
+}
+
+fn welcome(shown: &str, how: &str) -> String {
+    format!("Mounted on \"{shown}\"\nEnd it with {how}\"firn umount {shown}\"\n")
+}
+
+fn serve(
+    context: &Context,
+    repository: Arc<Repository>,
+    options: &MountOptions,
+    mut ready: impl FnMut(),
+) -> Result<u8> {
+    super::signals::watch_with(context.stop.clone(), Some(options.detach.clone()))?;
+    let progress = Reporter::without_bar("mount", &context.global);
+    crate::mount::run(repository, options, &progress, &context.stop, &mut ready)?;
+    Ok(0)
+}
+
+/// The work of the process in the background. Its errors reach the terminal through the process that waits, until it is
+/// ready; afterwards nobody is there to be told.
+fn in_background(context: &Context, repository: Arc<Repository>, options: &MountOptions, readiness: Readiness) -> u8 {
+    let mut readiness = Some(readiness);
+    let served = serve(context, repository, options, || {
+        if let Some(readiness) = readiness.take() {
+            // Without /dev/null the streams stay as they are, which does no harm.
+            drop(readiness.ready());
+        }
+    });
+    match served {
+        Ok(code) => code,
+        Err(error) => {
+            let code = message::exit_code(&error, &context.stop);
+            if let Some(readiness) = readiness {
+                drop(readiness.failed(code, &message::fatal_text(&error, code, context.global.json)));
+            }
+            code
+        }
+    }
+}
+
+/// The work of the process that was started: it passes on how it went.
+fn wait(context: &Context, background: Background, shown: &str) -> Result<u8> {
+    match background.wait().map_err(|error| Error::io("The process in the background gives no word", error))? {
+        Outcome::Ready => {
+            context.tell(&welcome(shown, ""))?;
+            Ok(0)
+        }
+        Outcome::Failed(code, text) => {
+            drop(std::io::stderr().lock().write_all(text.as_bytes()));
+            Ok(code)
+        }
+        Outcome::Died => Err(Error::new(ErrorKind::Failed, "The process in the background ended without a word")
+            .with_hint("Mount without --daemon to see what happens.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn word_from_the_background_is_passed_on() {
+        let text = welcome("/mnt/past", "Ctrl-C or ");
+        assert_eq!(text, "Mounted on \"/mnt/past\"\nEnd it with Ctrl-C or \"firn umount /mnt/past\"\n");
+    }
+}

@@ -1,0 +1,154 @@
+//! `firn restore`: files come back. Not for: how (see `crate::restore`).
+
+use super::context::Context;
+use super::message;
+use super::text;
+use crate::error::{Error, ErrorKind, Result};
+use crate::restore::{Overwrite, RestoreOptions, RestoreReport};
+use serde_json::json;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Restore a snapshot, or a part of it, into a folder
+///
+/// Everything is checked against the snapshot as it is written. Nothing outside the target is ever touched. What cannot be
+/// restored is told about, and the rest goes on (exit status 3, or 5 if stored data is damaged).
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The snapshot, and what to restore of it
+    #[arg(value_name = "SNAPSHOT[:/PATH]")]
+    address: OsString,
+
+    /// The folder to restore into; it is made if it does not exist
+    #[arg(short, long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    target: PathBuf,
+
+    /// What to do with files that exist
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::IfChanged)]
+    overwrite: When,
+
+    /// Restore only what matches PATTERN
+    #[arg(short, long, value_name = "PATTERN")]
+    include: Vec<String>,
+
+    /// Leave out what matches PATTERN
+    #[arg(short = 'x', long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+
+    /// Tell what would be restored, and write nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// Read everything again afterwards and compare it with the snapshot
+    #[arg(long)]
+    verify: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum When {
+    /// Replace them all
+    Always,
+    /// Replace those whose size or time differs
+    IfChanged,
+    /// Keep them all
+    Never,
+}
+
+impl Args {
+    pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let options = RestoreOptions {
+            target: self.target,
+            overwrite: match self.overwrite {
+                When::Always => Overwrite::Always,
+                When::IfChanged => Overwrite::IfChanged,
+                When::Never => Overwrite::Never,
+            },
+            include: self.include,
+            exclude: self.exclude,
+            dry_run: self.dry_run,
+            verify: self.verify,
+            threads: context.global.threads(),
+        };
+        let repository = context.open()?;
+        let (named, path) = context.resolve(&repository, &self.address)?;
+        context.watch_signals()?;
+        let progress = context.progress("restore");
+        let report = crate::restore::run(&repository, &named.snapshot, &path, &options, &progress, &context.stop);
+        progress.finish();
+        let report = report?;
+        if context.global.json {
+            context.print_json(&summary(&report, options.dry_run))?;
+        } else {
+            context.tell(&words(&report, &options))?;
+        }
+        if report.issues == 0 && report.damaged == 0 {
+            return Ok(0);
+        }
+        if !context.global.json {
+            let what = text::count(report.issues, "problem", "problems");
+            let error = Error::new(ErrorKind::Incomplete, format!("The restore is not complete: {what}, told above"));
+            message::warning(&error, "restore", false);
+        }
+        let kind = if report.damaged > 0 { ErrorKind::Damaged } else { ErrorKind::Incomplete };
+        Ok(kind.exit_code())
+    }
+}
+
+fn words(report: &RestoreReport, options: &RestoreOptions) -> String {
+    let done = if options.dry_run { "Would restore" } else { "Restored" };
+    let mut text = format!(
+        "{done} {}, {} and {} with {} to \"{}\" in {}\n",
+        text::count(report.files, "file", "files"),
+        text::count(report.directories, "folder", "folders"),
+        text::count(report.others, "other thing", "other things"),
+        text::size(report.bytes),
+        text::line(&options.target.display().to_string()),
+        text::duration(report.elapsed),
+    );
+    if report.skipped > 0 {
+        text.push_str(&format!("Left {} as they were\n", text::count(report.skipped, "thing", "things")));
+    }
+    if options.verify && !options.dry_run {
+        text.push_str(&format!("Read again and compared {}\n", text::count(report.verified, "file", "files")));
+    }
+    text
+}
+
+fn summary(report: &RestoreReport, dry_run: bool) -> serde_json::Value {
+    json!({
+        "message_type": "summary",
+        "dry_run": dry_run,
+        "files_restored": report.files,
+        "directories_restored": report.directories,
+        "others_restored": report.others,
+        "hard_links": report.hard_links,
+        "bytes_restored": report.bytes,
+        "files_skipped": report.skipped,
+        "files_verified": report.verified,
+        "error_count": report.issues,
+        "damaged": report.damaged,
+        "total_duration": report.elapsed.as_secs_f64(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_does_not_claim_to_have_done_anything() {
+        let options = RestoreOptions {
+            target: "/t\u{1b}".into(),
+            overwrite: Overwrite::Never,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            dry_run: true,
+            verify: true,
+            threads: 1,
+        };
+        let report = RestoreReport { files: 1, skipped: 2, ..RestoreReport::default() };
+        let text = words(&report, &options);
+        assert!(text.starts_with("Would restore 1 file, 0 folders") && text.contains("\"/t\\x1b\""), "{text}");
+        assert!(text.contains("Left 2 things as they were") && !text.contains("compared"), "{text}");
+    }
+}

@@ -1,0 +1,362 @@
+//! Everything that a mount shows as one tree of numbered nodes: all snapshots in their folders, or one directory of one snapshot.
+//! Not for: the kernel's types (see `mount`), or bytes of files (see `read`).
+
+use super::folders::{Change, Folders, Item, ItemBody, Target, find};
+use super::names;
+use super::pages::{Directory, EntryRef, Pages};
+use super::tree::{Locations, MOUNT_INO, Place, RANK_BITS, ROOT_RANK, SnapshotTree, Stored};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::tree::Entry;
+use crate::id::ObjectName;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::repository::snapshots::Named;
+use crate::store::ObjectKind;
+use jiff::tz::TimeZone;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// Bytes of decoded pages kept in memory unless told otherwise.
+pub const DEFAULT_PAGE_CACHE: u64 = 32 << 20;
+/// Places of entries kept in memory.
+const LOCATIONS: usize = 1 << 16;
+/// Slots of snapshots: 1 up to this.
+const SLOTS: u64 = (1 << 28) - 1;
+
+/// A directory, file or anything else in a mount. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// A folder, link or text outside of all snapshots.
+    Item(Arc<Item>),
+    /// The top directory of a snapshot or of the mount.
+    Top(Arc<SnapshotTree>),
+    /// Anything below it.
+    Stored(Stored),
+}
+
+/// All snapshots of a repository, or one directory.
+#[derive(Debug)]
+pub struct View {
+    pages: Arc<Pages>,
+    locations: Arc<Locations>,
+    shown: Shown,
+}
+
+#[derive(Debug)]
+enum Shown {
+    All(All),
+    One(Arc<SnapshotTree>),
+}
+
+#[derive(Debug)]
+struct All {
+    zone: TimeZone,
+    folders: RwLock<Arc<Folders>>,
+    known: Mutex<Known>,
+}
+
+/// Which snapshots were there when last looked.
+#[derive(Debug, Default)]
+struct Known {
+    names: BTreeSet<ObjectName>,
+    snapshots: HashMap<ObjectName, Arc<Named>>,
+    slots: HashMap<ObjectName, u64>,
+}
+
+impl View {
+    /// All snapshots, named by their times in this zone.
+    pub fn all(repository: Arc<Repository>, cache: u64, zone: TimeZone, progress: &dyn Progress) -> Result<View> {
+        let (pages, locations) = caches(repository, cache);
+        let folders = RwLock::new(Arc::new(Folders::new(Vec::new(), &zone, None)));
+        let shown = Shown::All(All { zone, folders, known: Mutex::default() });
+        let view = View { pages, locations, shown };
+        view.refresh(progress)?;
+        Ok(view)
+    }
+
+    /// One directory of one snapshot, given by its absolute path (empty: the root).
+    pub fn one(repository: Arc<Repository>, cache: u64, named: Named, path: &[u8]) -> Result<View> {
+        let (pages, locations) = caches(repository, cache);
+        let slot = 1 + slot_hash(&named.name) % SLOTS;
+        let tree = SnapshotTree::mounted(pages.clone(), locations.clone(), Arc::new(named), slot as u32, path)?;
+        Ok(View { pages, locations, shown: Shown::One(Arc::new(tree)) })
+    }
+
+    /// Looks for snapshots that came or went, by their names; only if there are any are they read and the index with them.
+    pub fn refresh(&self, progress: &dyn Progress) -> Result<Vec<Change>> {
+        let Shown::All(all) = &self.shown else { return Ok(Vec::new()) };
+        let repository = self.pages.repository();
+        let mut known = all.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = live_names(repository)?;
+        let first = known.names.is_empty() && known.slots.is_empty();
+        if !first && names == known.names {
+            return Ok(Vec::new());
+        }
+        let mut snapshots = HashMap::with_capacity(names.len());
+        let mut has_new = first;
+        for name in &names {
+            if let Some(named) = known.snapshots.get(name) {
+                snapshots.insert(*name, named.clone());
+                continue;
+            }
+            match repository.snapshot(*name) {
+                Ok(snapshot) => {
+                    has_new = true;
+                    snapshots.insert(*name, Arc::new(Named { name: *name, snapshot }));
+                }
+                // Deleted between listing and reading.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
+                    progress.note(&format!("A snapshot is not shown: {}", error.chain()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // After the snapshots were listed: then every snapshot that is shown is covered.
+        if has_new {
+            repository.reload_index(progress)?;
+        }
+        Ok(self.show(all, &mut known, names, snapshots))
+    }
+
+    fn show(
+        &self,
+        all: &All,
+        known: &mut Known,
+        names: BTreeSet<ObjectName>,
+        snapshots: HashMap<ObjectName, Arc<Named>>,
+    ) -> Vec<Change> {
+        let mut order: Vec<&Arc<Named>> = snapshots.values().collect();
+        order.sort_by_key(|named| (named.snapshot.time, named.name));
+        let keys = order.iter().map(|named| (named.name, slot_hash(&named.name)));
+        let slots = names::assign(&known.slots, keys, 1, SLOTS);
+        let before = all.folders.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let trees = order
+            .iter()
+            .map(|named| {
+                // A slot has 28 bits.
+                let slot = slots[&named.name] as u32;
+                before.tree(slot).filter(|tree| tree.name() == named.name).cloned().unwrap_or_else(|| {
+                    let (pages, locations) = (self.pages.clone(), self.locations.clone());
+                    Arc::new(SnapshotTree::new(pages, locations, Arc::clone(named), slot))
+                })
+            })
+            .collect();
+        let folders = Arc::new(Folders::new(trees, &all.zone, Some(&before)));
+        let changes = folders.changes_since(&before);
+        *all.folders.write().unwrap_or_else(PoisonError::into_inner) = folders;
+        *known = Known { names, snapshots, slots };
+        changes
+    }
+
+    /// Whether snapshots can come and go.
+    pub fn is_growing(&self) -> bool {
+        matches!(self.shown, Shown::All(_))
+    }
+
+    /// The snapshots that are shown now.
+    pub fn snapshots(&self) -> Vec<Arc<SnapshotTree>> {
+        match &self.shown {
+            Shown::One(tree) => vec![tree.clone()],
+            Shown::All(all) => folders(all).trees().cloned().collect(),
+        }
+    }
+
+    /// The mount's root.
+    pub fn root(&self) -> Node {
+        match &self.shown {
+            Shown::One(tree) => Node::Top(tree.clone()),
+            Shown::All(all) => {
+                let folders = folders(all);
+                Node::Item(folders.item(MOUNT_INO).expect("every layout has a root").clone())
+            }
+        }
+    }
+
+    /// The node with this inode number; `None` if there is none (any more).
+    pub fn node(&self, ino: u64) -> Result<Option<Node>> {
+        if ino == MOUNT_INO {
+            return Ok(Some(self.root()));
+        }
+        let (slot, rank) = ((ino >> RANK_BITS) as u32, ino & ((1 << RANK_BITS) - 1));
+        let tree = match &self.shown {
+            Shown::One(tree) if slot == tree.slot() => tree.clone(),
+            Shown::One(_) => return Ok(None),
+            Shown::All(all) if slot == 0 => return Ok(folders(all).item(ino).cloned().map(Node::Item)),
+            Shown::All(all) => match folders(all).tree(slot) {
+                Some(tree) if rank == ROOT_RANK => return Ok(Some(Node::Top(tree.clone()))),
+                Some(tree) => tree.clone(),
+                None => return Ok(None),
+            },
+        };
+        if ino >> 63 != 0 || rank == 0 {
+            return Ok(None);
+        }
+        Ok(tree.by_rank(rank)?.map(Node::Stored))
+    }
+
+    /// Whether a node, and its listing, can be had without waiting for storage.
+    pub fn is_resident(&self, ino: u64) -> bool {
+        let (slot, rank) = ((ino >> RANK_BITS) as u32, ino & ((1 << RANK_BITS) - 1));
+        match &self.shown {
+            Shown::All(_) if slot == 0 => true,
+            Shown::All(all) => folders(all).tree(slot).is_none_or(|tree| tree.is_resident(rank)),
+            Shown::One(tree) if ino == MOUNT_INO => {
+                tree.top().is_ok_and(|top| self.pages.is_listing_resident(&top.directory))
+            }
+            Shown::One(tree) => tree.is_resident(rank),
+        }
+    }
+
+    /// A node's inode number.
+    pub fn ino(&self, node: &Node) -> Result<u64> {
+        match node {
+            Node::Item(item) => Ok(item.ino),
+            Node::Top(tree) if tree.is_mounted() => Ok(MOUNT_INO),
+            Node::Top(tree) => tree.number(ROOT_RANK),
+            Node::Stored(stored) => stored.ino(),
+        }
+    }
+
+    /// The directory that holds a node; the root is its own.
+    pub fn parent(&self, node: &Node) -> Result<Node> {
+        match (node, &self.shown) {
+            (Node::Item(item), Shown::All(all)) => {
+                Ok(folders(all).item(item.parent).cloned().map_or_else(|| self.root(), Node::Item))
+            }
+            (Node::Top(_), Shown::All(all)) => {
+                let folders = folders(all);
+                Ok(folders.item(folders.snapshots()).cloned().map_or_else(|| self.root(), Node::Item))
+            }
+            (Node::Stored(stored), _) if stored.parent == stored.tree.top()?.rank => Ok(Node::Top(stored.tree.clone())),
+            (Node::Stored(stored), _) => match stored.tree.by_rank(stored.parent)? {
+                Some(parent) => Ok(Node::Stored(parent)),
+                None => Err(Error::damaged("a directory was found once and not again")),
+            },
+            _ => Ok(self.root()),
+        }
+    }
+
+    /// The node of this name in a directory.
+    pub fn lookup(&self, node: &Node, name: &[u8]) -> Result<Option<Node>> {
+        if let Node::Item(item) = node {
+            // A mutable directory's handle may be older than its newest names.
+            let item = self.newest(item);
+            let ItemBody::Folder(entries) = &item.body else { return Ok(None) };
+            let target = std::str::from_utf8(name).ok().and_then(|name| find(entries, name));
+            return Ok(target.and_then(|target| self.target(target)));
+        }
+        let Some((tree, place)) = place(node)? else { return Ok(None) };
+        Ok(tree.lookup(&place, name)?.map(Node::Stored))
+    }
+
+    /// Calls `each` with position, name and node of a directory's entries from a position on, until it returns `false`.
+    pub fn list(&self, node: &Node, from: u64, each: &mut dyn FnMut(u64, &[u8], &Node) -> Result<bool>) -> Result<()> {
+        if let Node::Item(item) = node {
+            let item = self.newest(item);
+            let ItemBody::Folder(entries) = &item.body else { return Ok(()) };
+            for (position, (name, target)) in (0u64..).zip(entries).skip(usize::try_from(from).unwrap_or(usize::MAX)) {
+                if let Some(node) = self.target(target)
+                    && !each(position, name.as_bytes(), &node)?
+                {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+        let Some((tree, place)) = place(node)? else { return Ok(()) };
+        tree.list(&place, from, &mut |position, stored| {
+            let entry = stored.entry.clone();
+            each(position, &entry.name, &Node::Stored(stored))
+        })
+    }
+
+    fn newest(&self, item: &Arc<Item>) -> Arc<Item> {
+        match &self.shown {
+            Shown::All(all) => folders(all).item(item.ino).unwrap_or(item).clone(),
+            Shown::One(_) => item.clone(),
+        }
+    }
+
+    fn target(&self, target: &Target) -> Option<Node> {
+        match (target, &self.shown) {
+            (Target::Snapshot(tree), _) => Some(Node::Top(tree.clone())),
+            (Target::Item(ino), Shown::All(all)) => folders(all).item(*ino).cloned().map(Node::Item),
+            (Target::Item(_), Shown::One(_)) => None,
+        }
+    }
+
+    /// The path of a node in the mount, for messages.
+    pub fn path(&self, node: &Node) -> String {
+        let (tree, path) = match node {
+            Node::Item(item) => return item.path.clone(),
+            Node::Top(tree) => (tree, Vec::new()),
+            Node::Stored(stored) => (&stored.tree, stored.tree.path_of(stored.rank)),
+        };
+        format!("{}:{}", tree.name().short(), String::from_utf8_lossy(&path))
+    }
+
+    /// The pages behind this.
+    pub fn pages(&self) -> &Pages {
+        &self.pages
+    }
+}
+
+impl Node {
+    /// The entry of something in a snapshot; of its top only if that is the mount's root.
+    pub fn entry(&self) -> Result<Option<&Entry>> {
+        match self {
+            Node::Item(_) => Ok(None),
+            Node::Top(tree) => tree.top().map(|top| Some(&top.entry)),
+            Node::Stored(stored) => Ok(Some(&stored.entry)),
+        }
+    }
+
+    /// The entry of something below a snapshot's top.
+    pub fn stored(&self) -> Option<&EntryRef> {
+        match self {
+            Node::Stored(stored) => Some(&stored.entry),
+            _ => None,
+        }
+    }
+}
+
+fn place(node: &Node) -> Result<Option<(&Arc<SnapshotTree>, Place)>> {
+    match node {
+        Node::Item(_) => Ok(None),
+        Node::Top(tree) => {
+            let top = tree.top()?;
+            Ok(Some((tree, Place { rank: top.rank, directory: top.directory })))
+        }
+        Node::Stored(stored) => Ok(stored.place().map(|place| (&stored.tree, place))),
+    }
+}
+
+/// The directory whose sums say what a mount can show, if it shows one snapshot.
+pub fn top_directory(tree: &SnapshotTree) -> Result<Directory> {
+    tree.top().map(|top| top.directory)
+}
+
+fn folders(all: &All) -> Arc<Folders> {
+    all.folders.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn caches(repository: Arc<Repository>, bytes: u64) -> (Arc<Pages>, Arc<Locations>) {
+    (Arc::new(Pages::new(repository, bytes)), Arc::new(Locations::new(LOCATIONS)))
+}
+
+fn slot_hash(name: &ObjectName) -> u64 {
+    // A name is a hash already.
+    u64::from_le_bytes(*name.0.first_chunk().expect("a name has 32 bytes"))
+}
+
+fn live_names(repository: &Repository) -> Result<BTreeSet<ObjectName>> {
+    let mut names = BTreeSet::new();
+    repository.store().list(ObjectKind::Snapshot, &mut |object| {
+        names.insert(ObjectName::parse(&object.name)?);
+        Ok(())
+    })?;
+    let tombs: HashSet<ObjectName> = repository.tombs()?;
+    names.retain(|name| !tombs.contains(name));
+    Ok(names)
+}

@@ -1,0 +1,384 @@
+//! Directories through a cache of decoded pages: by name, by rank, from any position. Not for: what ranks mean in a snapshot
+//! (see `tree`), or restoring whole trees, which reads each page once (`Repository::entries`).
+//!
+//! Memory: the cache's bound, and one page a level while a directory is walked. Every page is checked against what the page
+//! or the entry above says of it, since inode numbers are computed from these sums.
+
+use crate::error::{Error, Result};
+use crate::format::page::{Child, Page};
+use crate::format::tree::{Body, Content, Entry, Totals};
+use crate::id::ChunkId;
+use crate::repository::Repository;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A page and its running sums.
+#[derive(Debug)]
+pub struct Decoded {
+    id: ChunkId,
+    page: Page,
+    /// Entries (with all below them) before each item of the page.
+    ranks: Vec<u64>,
+    /// Entries of the directory itself before each child; empty for a leaf, where it is the position.
+    ordinals: Vec<u64>,
+    direct: u64,
+    totals: Totals,
+}
+
+impl Decoded {
+    fn new(id: ChunkId, page: Page) -> Result<Decoded> {
+        let totals = page.totals()?;
+        let mut ranks = Vec::new();
+        let mut ordinals = Vec::new();
+        let (mut rank, mut ordinal) = (0u64, 0u64);
+        // The sums cannot overflow: `totals` above is larger than any of them.
+        match &page {
+            Page::Leaf(entries) => {
+                ranks.reserve_exact(entries.len());
+                for entry in entries {
+                    ranks.push(rank);
+                    rank += 1 + below(entry);
+                }
+                ordinal = entries.len() as u64;
+            }
+            Page::Interior { children, .. } => {
+                for child in children {
+                    ranks.push(rank);
+                    ordinals.push(ordinal);
+                    rank += child.totals.entries;
+                    ordinal += child.direct;
+                }
+            }
+        }
+        Ok(Decoded { id, page, ranks, ordinals, direct: ordinal, totals })
+    }
+
+    /// Bytes in memory, about.
+    fn weight(&self) -> u64 {
+        let items: usize = match &self.page {
+            Page::Leaf(entries) => entries.iter().map(entry_weight).sum(),
+            Page::Interior { children, .. } => {
+                children.iter().map(|child| size_of::<Child>() + child.first_name.capacity()).sum()
+            }
+        };
+        (size_of::<Decoded>() + items + 8 * (self.ranks.len() + self.ordinals.len())) as u64
+    }
+
+    /// The entries of a leaf.
+    pub fn entries(&self) -> &[Entry] {
+        match &self.page {
+            Page::Leaf(entries) => entries,
+            Page::Interior { .. } => &[],
+        }
+    }
+
+    /// The page's id.
+    pub fn id(&self) -> ChunkId {
+        self.id
+    }
+}
+
+fn entry_weight(entry: &Entry) -> usize {
+    let body = match &entry.body {
+        Body::File { content: Content::Inline(bytes), .. } | Body::Symlink(bytes) => bytes.capacity(),
+        Body::File { content: Content::Extents(extents), .. } => extents.capacity() * 40,
+        _ => 0,
+    };
+    // Owners and attribute sets are shared by the entries of a page.
+    size_of::<Entry>() + entry.name.capacity() + body + 32
+}
+
+/// Entries below an entry.
+pub fn below(entry: &Entry) -> u64 {
+    match &entry.body {
+        Body::Directory { totals, .. } => totals.entries,
+        _ => 0,
+    }
+}
+
+/// An entry in a decoded page, which it keeps alive.
+#[derive(Clone, Debug)]
+pub struct EntryRef {
+    page: Arc<Decoded>,
+    at: u32,
+}
+
+impl EntryRef {
+    /// Its leaf page.
+    pub fn page(&self) -> &Arc<Decoded> {
+        &self.page
+    }
+
+    /// Its position in the leaf page.
+    pub fn at(&self) -> u32 {
+        self.at
+    }
+}
+
+impl Deref for EntryRef {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.page.entries()[self.at as usize]
+    }
+}
+
+/// An entry of a directory and its place in it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The entry.
+    pub entry: EntryRef,
+    /// Entries, with all below them, that stand before it in the directory.
+    pub rank: u64,
+}
+
+/// A directory: its top page and the sums that its entry states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Top page.
+    pub page: ChunkId,
+    /// Sums over everything below.
+    pub totals: Totals,
+}
+
+impl Directory {
+    /// What a directory's entry says; `None` for everything else.
+    pub fn of(entry: &Entry) -> Option<Directory> {
+        match &entry.body {
+            Body::Directory { page, totals, .. } => Some(Directory { page: *page, totals: *totals }),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<ChunkId, Arc<Decoded>> for Weight {
+    fn weight(&self, _: &ChunkId, page: &Arc<Decoded>) -> u64 {
+        page.weight() + 64
+    }
+}
+
+/// A repository's tree pages, decoded.
+#[derive(Debug)]
+pub struct Pages {
+    repository: Arc<Repository>,
+    cache: Cache<ChunkId, Arc<Decoded>, Weight>,
+}
+
+impl Pages {
+    /// With a cache of this many bytes.
+    pub fn new(repository: Arc<Repository>, bytes: u64) -> Pages {
+        let items = (bytes / (16 << 10)).max(64) as usize;
+        Pages { repository, cache: Cache::with_weighter(items, bytes, Weight) }
+    }
+
+    /// The repository that they are in.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// A page, checked in itself only.
+    pub fn get(&self, id: &ChunkId) -> Result<Arc<Decoded>> {
+        self.cache.get_or_insert_with(id, || self.read(id).map(Arc::new))
+    }
+
+    /// A page that does not go into the cache, for walks that look at each page once.
+    pub(super) fn read(&self, id: &ChunkId) -> Result<Decoded> {
+        Decoded::new(*id, self.repository.page(id)?)
+            .map_err(|error| error.context(format!("The tree page \"{id}\" is damaged")))
+    }
+
+    /// Whether a page is in memory.
+    pub fn is_resident(&self, id: &ChunkId) -> bool {
+        self.cache.contains_key(id)
+    }
+
+    /// Whether a directory's listing needs no waiting: its only page is in memory.
+    pub fn is_listing_resident(&self, directory: &Directory) -> bool {
+        self.cache.peek(&directory.page).is_some_and(|page| page.page.level() == 0)
+    }
+
+    fn top(&self, directory: &Directory) -> Result<Arc<Decoded>> {
+        let page = self.get(&directory.page)?;
+        if page.totals != directory.totals {
+            return Err(lies(&page.id));
+        }
+        Ok(page)
+    }
+
+    fn child(&self, level: u8, child: &Child) -> Result<Arc<Decoded>> {
+        let page = self.get(&child.page)?;
+        check(&page, level, child)?;
+        Ok(page)
+    }
+
+    /// The entry of this name.
+    pub fn by_name(&self, directory: &Directory, name: &[u8]) -> Result<Option<Found>> {
+        let mut page = self.top(directory)?;
+        let mut base = 0;
+        loop {
+            let next = match &page.page {
+                Page::Leaf(entries) => {
+                    let at = entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)).ok();
+                    return Ok(at.map(|at| found(&page, at, base)));
+                }
+                Page::Interior { level, children } => {
+                    let after = children.partition_point(|child| child.first_name.as_slice() <= name);
+                    let Some(at) = after.checked_sub(1) else { return Ok(None) };
+                    base += page.ranks[at];
+                    self.child(level - 1, &children[at])?
+                }
+            };
+            page = next;
+        }
+    }
+
+    /// The entry at or above this rank, counted from the directory's first entry; `None` behind the last.
+    pub fn by_rank(&self, directory: &Directory, rank: u64) -> Result<Option<Found>> {
+        if rank >= directory.totals.entries {
+            return Ok(None);
+        }
+        let mut page = self.top(directory)?;
+        let mut base = 0;
+        loop {
+            let at = page.ranks.partition_point(|start| *start <= rank - base);
+            let Some(at) = at.checked_sub(1) else { return Ok(None) };
+            let next = match &page.page {
+                Page::Leaf(_) => return Ok(Some(found(&page, at, base))),
+                Page::Interior { level, children } => {
+                    base += page.ranks[at];
+                    self.child(level - 1, &children[at])?
+                }
+            };
+            page = next;
+        }
+    }
+
+    /// Calls `each` with the entries from position `from` on, until it returns `false`. Positions count from 0.
+    pub fn scan(
+        &self,
+        directory: &Directory,
+        from: u64,
+        each: &mut dyn FnMut(u64, Found) -> Result<bool>,
+    ) -> Result<()> {
+        let top = self.top(directory)?;
+        if from < top.direct {
+            self.scan_page(&top, 0, 0, from, each)?;
+        }
+        Ok(())
+    }
+
+    /// `base` and `first`: rank and position of the page's first entry. The depth is bounded by the levels of pages.
+    fn scan_page(
+        &self,
+        page: &Arc<Decoded>,
+        base: u64,
+        first: u64,
+        from: u64,
+        each: &mut dyn FnMut(u64, Found) -> Result<bool>,
+    ) -> Result<bool> {
+        let skip = from.saturating_sub(first);
+        match &page.page {
+            Page::Leaf(entries) => {
+                for at in skip as usize..entries.len() {
+                    if !each(first + at as u64, found(page, at, base))? {
+                        return Ok(false);
+                    }
+                }
+            }
+            Page::Interior { level, children } => {
+                let start = page.ordinals.partition_point(|ordinal| *ordinal <= skip).saturating_sub(1);
+                for at in start..children.len() {
+                    let below = self.child(level - 1, &children[at])?;
+                    let (base, first) = (base + page.ranks[at], first + page.ordinals[at]);
+                    if !self.scan_page(&below, base, first, from, each)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Calls `each` with every entry below a directory that satisfies `wanted` (asked of sums, so that whole subtrees are
+    /// left out), and its rank counted from `base`, in no order. What is damaged is given to `damaged` and left out.
+    pub fn walk(
+        &self,
+        directory: &Directory,
+        base: u64,
+        wanted: &dyn Fn(&Totals) -> bool,
+        each: &mut dyn FnMut(u64, &Entry),
+        damaged: &mut dyn FnMut(Error) -> Result<()>,
+    ) -> Result<()> {
+        let mut stack = vec![(directory.page, base, None::<(u8, Child)>, Some(directory.totals))];
+        while let Some((id, base, child, totals)) = stack.pop() {
+            let checked = self.read(&id).and_then(|page| {
+                match (&child, &totals) {
+                    (Some((level, child)), _) => check(&page, *level, child)?,
+                    (None, Some(totals)) if page.totals != *totals => return Err(lies(&id)),
+                    _ => {}
+                }
+                Ok(page)
+            });
+            let page = match checked {
+                Ok(page) => page,
+                Err(error) => {
+                    damaged(error)?;
+                    continue;
+                }
+            };
+            match &page.page {
+                Page::Leaf(entries) => {
+                    for (entry, rank) in entries.iter().zip(&page.ranks) {
+                        if wanted(&entry.totals()?) {
+                            each(base + rank, entry);
+                            if let Some(directory) = Directory::of(entry).filter(|below| wanted(&below.totals)) {
+                                stack.push((directory.page, base + rank + 1, None, Some(directory.totals)));
+                            }
+                        }
+                    }
+                }
+                Page::Interior { level, children } => {
+                    for (child, rank) in children.iter().zip(&page.ranks) {
+                        if wanted(&child.totals) {
+                            stack.push((child.page, base + rank, Some((level - 1, child.clone())), None));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn found(page: &Arc<Decoded>, at: usize, base: u64) -> Found {
+    Found { entry: EntryRef { page: page.clone(), at: at as u32 }, rank: base + page.ranks[at] }
+}
+
+/// The entry at a position of a leaf page.
+pub fn entry_at(page: Arc<Decoded>, at: u32) -> Option<EntryRef> {
+    ((at as usize) < page.entries().len()).then_some(EntryRef { page, at })
+}
+
+fn check(page: &Decoded, level: u8, child: &Child) -> Result<()> {
+    let first = match &page.page {
+        Page::Leaf(entries) => entries.first().map(|entry| entry.name.as_slice()),
+        Page::Interior { children, .. } => children.first().map(|child| child.first_name.as_slice()),
+    };
+    if page.page.level() != level
+        || first != Some(child.first_name.as_slice())
+        || page.direct != child.direct
+        || page.totals != child.totals
+    {
+        return Err(lies(&page.id));
+    }
+    Ok(())
+}
+
+fn lies(id: &ChunkId) -> Error {
+    Error::damaged(format!("The tree page \"{id}\" is not what the page or entry above it says"))
+}

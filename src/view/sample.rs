@@ -1,0 +1,2 @@
+//! Repositories in memory for the tests of this folder. Not for: anything else.
+#![cfg(test)]

@@ -1,0 +1,134 @@
+//! Bad input: each with its message, its hint and its exit code.
+
+use crate::support::run::{World, patch};
+
+#[test]
+fn no_repository() {
+    let world = World::new();
+    world.run(["snapshots"]).fails(10, &["Error: There is no repository at \"", "Hint: Check the path"]);
+    world.run_with(["snapshots"], &[("FIRN_REPOSITORY", None)]).fails(1, &["No repository was named", "--repo"]);
+    world.run_with(["snapshots"], &[("FIRN_REPOSITORY", Some(""))]).fails(1, &["No repository was named"]);
+    world.write("repository/some.txt", "text");
+    world.run(["snapshots"]).fails(10, &["is not a firn repository", "Hint: "]);
+    world.run(["init"]).fails(1, &["Error: "]);
+    let file = world.text("repository/some.txt");
+    world.run(["-r", &file, "snapshots"]).fails(10, &["it is not a folder"]);
+    world.run(["init", "-r", &world.text("no/such")]).fails(1, &["The folder that shall hold"]);
+}
+
+#[test]
+fn a_repository_is_made_once() {
+    let world = World::new();
+    let said = world.run(["init"]).succeeds().stdout;
+    assert!(said.contains("Made the repository") && said.contains("your backups are lost"), "{said}");
+    let keys = world.objects("keys");
+    world.run(["init"]).fails(1, &["There is a repository already in \"", "nothing was changed"]);
+    assert_eq!(world.objects("keys"), keys);
+}
+
+#[test]
+fn wrong_and_missing_passwords() {
+    let world = World::with_repository();
+    let wrong = [("FIRN_PASSWORD", Some("wrong"))];
+    world.run_with(["snapshots"], &wrong).fails(12, &["Error: Wrong password", "Hint: "]);
+    let none = [("FIRN_PASSWORD", None)];
+    world.run_with(["snapshots"], &none).fails(1, &["no terminal to ask", "--password-file"]);
+    world.run_with(["snapshots"], &[("FIRN_PASSWORD", Some(""))]).fails(1, &["is empty"]);
+    let both = [("FIRN_PASSWORD_FILE", Some("/x"))];
+    world.run_with(["snapshots"], &both).fails(1, &["More than one of FIRN_PASSWORD"]);
+    world.run(["snapshots", "-p", &world.text("nothing")]).fails(1, &["The password file \""]);
+    world.run(["snapshots", "--password-command", "exit 3"]).fails(1, &["The password command failed"]);
+    // A flag counts more than the environment.
+    world.write("password", format!("{}\r\nmore\n", crate::support::run::PASSWORD));
+    world.run_with(["snapshots", "-p", &world.text("password")], &wrong).succeeds();
+    world.run_with(["snapshots", "--password-command", "cat password"], &wrong).succeeds();
+}
+
+#[test]
+fn newer_and_damaged_repositories() {
+    let world = World::with_repository();
+    for config in world.objects("config") {
+        patch(&config, 8, |version| version + 1);
+    }
+    world.run(["snapshots"]).fails(1, &["Error: ", "newer"]);
+    let world = World::with_repository();
+    patch(&world.objects("keys")[0], 8, |version| version + 1);
+    world.run(["snapshots"]).fails(1, &["newer"]);
+    let world = World::with_repository();
+    patch(&world.objects("keys")[0], 100, |byte| byte ^ 1);
+    let ran = world.run(["snapshots"]);
+    assert!(ran.code == 5 || ran.code == 12, "{ran:?}");
+    let world = World::with_repository();
+    patch(&world.objects("config")[1], 100, |byte| byte ^ 1);
+    world.run(["snapshots"]).fails(0, &["Warning: The config \""]);
+}
+
+#[test]
+fn usage() {
+    let world = World::new();
+    world.run(["nonsense"]).fails(2, &["unrecognized subcommand"]);
+    world.run(["snapshots", "--nonsense"]).fails(2, &["--nonsense"]);
+    world.run(["backup"]).fails(2, &["<PATH>"]);
+    world.run(["restore", "latest"]).fails(2, &["--target"]);
+    world.run(["init", "--kdf-memory", "1"]).fails(2, &["64..=4096"]);
+    world.run::<&str>([]).fails(2, &["Usage:"]);
+    assert!(world.run(["--version"]).succeeds().stdout.starts_with("firn "));
+}
+
+#[test]
+fn snapshots_and_paths_that_are_not_there() {
+    let world = World::with_repository();
+    world.run(["ls"]).fails(1, &["The repository holds no snapshot", "firn backup"]);
+    world.write("source/report.txt", "text");
+    world.run(["backup", "source", "--tag", "one"]).succeeds();
+    world.run(["ls", "zzz"]).fails(1, &["There is no snapshot \"zzz\"", "Near matches"]);
+    world.run(["ls", "latest~1"]).fails(1, &["goes back too far"]);
+    world.run(["ls", "/home"]).fails(1, &["is a path", "latest:/home"]);
+    world.run(["ls", "latest:home"]).fails(1, &["must begin with"]);
+    let near = format!("latest:{}", world.text("source/repart.txt"));
+    world.run(["dump", &near]).fails(1, &["There is no \"", "Near matches", "report.txt"]);
+    let folder = format!("latest:{}", world.text("source"));
+    world.run(["dump", &folder]).fails(1, &["is a folder", "firn restore"]);
+    // Seventeen snapshots: two of them share their first digit.
+    for _ in 0..16 {
+        world.run(["backup", "-q", "source"]).succeeds();
+    }
+    let all = world.run(["snapshots", "--json"]).succeeds().json();
+    let first = |at: usize| all[at]["id"].as_str().unwrap()[..1].to_owned();
+    let twice = (0..17).map(first).find(|digit| (0..17).filter(|at| first(*at) == *digit).count() > 1).unwrap();
+    world.run(["ls", &twice]).fails(1, &["is ambiguous", "Candidates"]);
+}
+
+#[test]
+fn sources_that_cannot_be_read() {
+    let world = World::with_repository();
+    world.run(["backup", "nothing"]).fails(1, &["nothing"]);
+    assert!(world.objects("snapshots").is_empty(), "without any source there must be no snapshot");
+    world.write("source/a", "a");
+    world.run(["backup", "-q", "nothing", "source"]).fails(3, &["nothing"]);
+    assert_eq!(world.objects("snapshots").len(), 1);
+    world.run(["backup", "source", "-x", "[a"]).fails(1, &["[a"]);
+    world.run(["backup", "source", "--exclude-file", "none"]).fails(1, &["The file with patterns \"none\""]);
+    world.run(["backup", "source", "--time", "soon"]).fails(2, &["--time"]);
+}
+
+#[test]
+fn mountpoints() {
+    let world = World::with_repository();
+    world.run(["mount", &world.text("nothing")]).fails(1, &["Error: "]);
+    world.write("full/a", "a");
+    world.run(["mount", &world.text("full")]).fails(1, &["Error: ", "empty"]);
+    let inside = world.text("repository/data/00");
+    world.run(["mount", &inside]).fails(1, &["Error: "]);
+    world.run(["umount", &world.text("full")]).fails(1, &["could not be unmounted"]);
+}
+
+#[test]
+fn errors_for_programs() {
+    let world = World::new();
+    let ran = world.run(["--json", "snapshots"]).fails(10, &[]);
+    let errors = ran.json_errors();
+    assert_eq!(errors.len(), 1);
+    assert_eq!((&errors[0]["message_type"], &errors[0]["code"]), (&"exit_error".into(), &10.into()));
+    assert!(errors[0]["hint"].is_string() && ran.stdout.is_empty());
+}

@@ -1,0 +1,81 @@
+//! Commands about the repository itself, and what they say about damage.
+
+use crate::support::run::{World, patch};
+
+fn world_with_snapshot() -> World {
+    let world = World::with_repository();
+    let bytes: Vec<u8> = (0..100_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    world.write("source/random", bytes);
+    world.run(["backup", "-q", "source"]).succeeds();
+    world
+}
+
+#[test]
+fn a_whole_repository_checks_clean() {
+    let world = world_with_snapshot();
+    assert!(world.run(["check"]).succeeds().stdout.contains("the data itself was not read"));
+    assert!(world.run(["check", "--read-data"]).succeeds().stdout.ends_with("Everything is there and undamaged\n"));
+    let quiet = world.run(["check", "-q"]).succeeds();
+    assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
+    let lines = world.run(["check", "--json"]).succeeds().json();
+    assert_eq!(lines.last().unwrap()["num_errors"], 0);
+}
+
+#[test]
+fn lost_data_is_named() {
+    let world = world_with_snapshot();
+    std::fs::remove_file(&world.objects("data")[0]).unwrap();
+    let ran = world.run(["check", "-q"]).fails(5, &[]);
+    assert!(ran.stdout.contains("Lost: ") && ran.stdout.contains("source/random"), "{ran:?}");
+    let lines = world.run(["check", "--json"]).fails(5, &[]).json();
+    let finding = lines.iter().find(|line| line["severity"] == "lost").unwrap();
+    assert_eq!(finding["affected"][0]["path"], world.text("source/random"));
+    world.run(["dump", &format!("latest:{}", world.text("source/random"))]).fails(5, &["was not written completely"]);
+    world.run(["restore", "latest", "-t", "out"]).fails(5, &["random", "The restore is not complete"]);
+}
+
+#[test]
+fn a_lost_index_is_written_again() {
+    let world = world_with_snapshot();
+    for segment in world.objects("index") {
+        patch(&segment, 100, |byte| byte ^ 1);
+    }
+    world.run(["check"]).fails(4, &[]);
+    let said = world.run(["repair", "index", "-n"]).succeeds().stdout;
+    assert!(said.contains("Would write"), "{said}");
+    world.run(["check"]).fails(4, &[]);
+    world.run(["repair", "index"]).succeeds();
+    world.run(["check", "--read-data"]).succeeds();
+}
+
+#[test]
+fn stats() {
+    let world = world_with_snapshot();
+    let table = world.run(["stats", "--deep"]).succeeds().stdout;
+    assert!(table.contains("Size of latest") && table.contains("391 KiB"), "{table}");
+    let stats = &world.run(["stats", "--json"]).succeeds().json()[0];
+    assert_eq!((&stats["snapshots_count"], &stats["total_restore_size"]), (&1.into(), &400_000.into()));
+}
+
+#[test]
+fn mounting_in_the_background() {
+    if std::env::var_os("FIRN_TEST_NO_FUSE").is_some_and(|value| value == "1") {
+        return;
+    }
+    let world = world_with_snapshot();
+    std::fs::create_dir(world.path("past")).unwrap();
+    let said = world.run(["mount", "--daemon", "past"]).succeeds().stdout;
+    assert!(said.starts_with("Mounted on \"past\""), "{said}");
+    let file = world.path("past").join("latest").join(world.path("source/random").strip_prefix("/").unwrap());
+    let same = std::fs::read(file).unwrap() == std::fs::read(world.path("source/random")).unwrap();
+    let again = world.run(["mount", "--daemon", "past"]);
+    world.run(["umount", "past"]).succeeds();
+    assert!(same && again.code == 11, "{again:?}");
+    world.run(["mount", "-d", "past", "latest~5"]).fails(1, &["goes back too far"]);
+    // Without a cache on disk, the waiting process must not take the temporary one away.
+    world.run(["mount", "--daemon", "--no-cache", "past", "latest", "-q"]).succeeds();
+    let below = world.path("past").join(world.path("source").strip_prefix("/").unwrap());
+    let listed = std::fs::read_dir(below).map(Iterator::count);
+    world.run(["umount", "past"]).succeeds();
+    assert_eq!(listed.unwrap(), 1);
+}

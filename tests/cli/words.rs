@@ -1,0 +1,130 @@
+//! When all is well: what the commands print, for people and for programs.
+
+use crate::support::run::World;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+
+fn world_with_snapshot() -> World {
+    let world = World::with_repository();
+    world.write("source/a.txt", "first\n");
+    world.write("source/deep/b.txt", "second\n");
+    let odd = world.path("source").join(OsStr::from_bytes(b"o\x1b[2Jd\xff"));
+    std::fs::write(odd, "odd").unwrap();
+    world.run(["backup", "source", "--tag", "one,two", "-H", "here"]).succeeds();
+    world
+}
+
+#[test]
+fn quiet_means_nothing_at_all() {
+    let world = World::new();
+    world.write("source/a", "a");
+    for arguments in [
+        &["-q", "init"][..],
+        &["backup", "-q", "source"],
+        &["restore", "latest", "-t", "out", "-q"],
+        &["key", "add", "-q", "--new-password-command", "echo other"],
+    ] {
+        let ran = world.run(arguments).succeeds();
+        assert!(ran.stdout.is_empty() && ran.stderr.is_empty(), "{arguments:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn the_main_job_for_people() {
+    let world = world_with_snapshot();
+    let said = world.run(["backup", "source", "-H", "here"]).succeeds();
+    assert!(said.stdout.contains("3 unmodified") && said.stdout.contains("Made the snapshot "), "{said:?}");
+    assert!(said.stderr.is_empty(), "{said:?}");
+    let table = world.run(["snapshots"]).succeeds().stdout;
+    assert!(table.starts_with("ID") && table.contains("one,two") && table.ends_with("2 snapshots\n"), "{table}");
+    let filtered = world.run(["list", "--tag", "one"]).succeeds().stdout;
+    assert!(filtered.ends_with("1 snapshot\n"), "{filtered}");
+    let top = world.run(["ls", &format!("latest~1:{}", world.text("source"))]).succeeds().stdout;
+    assert_eq!(top.lines().filter(|line| *line == "a.txt" || *line == "deep").count(), 2, "{top}");
+    let all = world.run(["ls", "-R", "-l"]).succeeds().stdout;
+    assert!(all.contains(&format!(" {}\n", world.text("source/deep/b.txt"))), "{all}");
+    let file = format!("latest:{}", world.text("source/a.txt"));
+    assert_eq!(world.run(["dump", &file]).succeeds().stdout, "first\n");
+    world.run(["cat", &file, "-o", "copy"]).succeeds();
+    assert_eq!(std::fs::read(world.path("copy")).unwrap(), b"first\n");
+    let said = world.run(["restore", &format!("latest:{}", world.text("source")), "-t", "out"]).succeeds().stdout;
+    assert!(said.starts_with("Restored 3 files"), "{said}");
+    assert_eq!(std::fs::read(world.path("out/deep/b.txt")).unwrap(), b"second\n");
+}
+
+#[test]
+fn the_main_job_for_programs() {
+    let world = world_with_snapshot();
+    let lines = world.run(["--json", "backup", "source", "-H", "here"]).succeeds().json();
+    let summary = lines.last().unwrap();
+    assert_eq!(summary["message_type"], "summary");
+    for name in ["files_new", "files_changed", "files_unmodified", "dirs_new", "data_added", "total_bytes_processed"] {
+        assert!(summary[name].is_u64(), "{name}: {summary}");
+    }
+    let id = summary["snapshot_id"].as_str().unwrap();
+    let snapshots = world.run(["snapshots", "--json"]).succeeds().json();
+    assert_eq!(snapshots[1]["id"], id);
+    assert_eq!(snapshots[1]["parent"], snapshots[0]["id"]);
+    assert_eq!((&snapshots[0]["hostname"], &snapshots[0]["tags"][1]), (&"here".into(), &"two".into()));
+    let nodes = world.run(["ls", "-R", "--json"]).succeeds().json();
+    assert_eq!(nodes[0]["message_type"], "snapshot");
+    let odd = nodes.iter().find(|node| node.get("path_base64").is_some()).unwrap();
+    assert!(odd["name"].as_str().unwrap().starts_with("o\u{1b}[2Jd\u{fffd}"), "{odd}");
+    let file = nodes.iter().find(|node| node["name"] == "a.txt").unwrap();
+    assert_eq!((&file["type"], &file["size"], &file["message_type"]), (&"file".into(), &6.into(), &"node".into()));
+    let lines = world.run(["restore", "--json", "latest", "-t", "out"]).succeeds().json();
+    assert_eq!(lines.last().unwrap()["files_restored"], 3);
+}
+
+#[test]
+fn keys_come_and_go() {
+    let world = World::with_repository();
+    world.write("new", "another\n");
+    world.run(["key", "add", "--label", "spare", "--new-password-file", "new"]).succeeds();
+    let other = [("FIRN_PASSWORD", Some("another"))];
+    let keys = world.run_with(["key", "list", "--json"], &other).succeeds().json();
+    let current = keys.iter().find(|key| key["current"] == true).unwrap();
+    assert_eq!((keys.len(), &current["label"]), (2, &"spare".into()));
+    let id = current["id"].as_str().unwrap();
+    world.run_with(["key", "remove", id], &other).fails(1, &["the one that opened the repository"]);
+    world.run(["key", "remove", "xyz"]).fails(1, &["There is no key \"xyz\""]);
+    world.run(["key", "remove", id]).succeeds();
+    world.run_with(["key", "list"], &other).fails(12, &["Wrong password"]);
+    world.run(["key", "passwd", "--new-password-file", "new"]).succeeds();
+    world.run(["key", "list"]).fails(12, &["Wrong password"]);
+    let table = world.run_with(["key", "list"], &other).succeeds().stdout;
+    assert!(table.lines().count() == 2 && table.contains("\n*"), "{table}");
+    let last = world.run_with(["key", "list", "--json"], &other).json()[0]["id"].as_str().unwrap().to_owned();
+    world.run_with(["key", "remove", &last], &other).fails(6, &["last key slot"]);
+}
+
+#[test]
+fn key_files() {
+    let world = World::new();
+    world.write("key", [7; 64]);
+    let none = [("FIRN_PASSWORD", None)];
+    world.run_with(["init", "--key-file", "nothing"], &none).fails(1, &["The key file \"nothing\"", "urandom"]);
+    world.run_with(["init", "--key-file", "key"], &none).succeeds();
+    world.run_with(["snapshots"], &[("FIRN_PASSWORD", None), ("FIRN_KEY_FILE", Some("key"))]).succeeds();
+    world.run(["snapshots"]).fails(12, &["Wrong password or key"]);
+}
+
+#[test]
+fn nobody_reads_the_output() {
+    let world = world_with_snapshot();
+    let mut child = world.command(["ls", "-R"], &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(141), ""));
+}
+
+#[test]
+fn completions_for_each_shell() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish", "elvish"] {
+        assert!(world.run(["completions", shell]).succeeds().stdout.contains("snapshots"), "{shell}");
+    }
+}

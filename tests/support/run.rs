@@ -1,0 +1,163 @@
+//! Runs the program as a person or a script would, with nothing of the surrounding environment. Not for: what it must say.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The password of every repository in these tests.
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// A temporary folder with a home, a cache and a place for a repository.
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+    variables: BTreeMap<String, String>,
+}
+
+/// What a run of the program left.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl World {
+    /// An empty world.
+    pub(crate) fn new() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let variables = [
+            ("HOME", path("home")),
+            ("FIRN_CACHE_DIR", path("cache")),
+            ("FIRN_REPOSITORY", path("repository")),
+            ("FIRN_PASSWORD", PASSWORD.to_owned()),
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+            ("TZ", "UTC".to_owned()),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value)).into();
+        std::fs::create_dir(folder.path().join("home")).unwrap();
+        World { folder, variables }
+    }
+
+    /// A world with a new repository.
+    pub(crate) fn with_repository() -> World {
+        let world = World::new();
+        world.run(["init"]).succeeds();
+        world
+    }
+
+    /// A path in this world.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A path in this world, as text.
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// Writes a file, and the folders above it.
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// The objects of a kind in the repository.
+    pub(crate) fn objects(&self, kind: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.path("repository").join(kind)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { found.push(path) }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Runs the program with these arguments. It has no terminal.
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
+        self.run_with(arguments, &[])
+    }
+
+    /// As `run`, with variables set, or removed where the value is `None`.
+    pub(crate) fn run_with<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        variables: &[(&str, Option<&str>)],
+    ) -> Ran {
+        let output = self.command(arguments, variables).output().unwrap();
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The program, ready to be started: in a session of its own, so that it finds no terminal to ask.
+    pub(crate) fn command<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        variables: &[(&str, Option<&str>)],
+    ) -> Command {
+        let mut command = Command::new("setsid");
+        command.arg("--wait").arg(env!("CARGO_BIN_EXE_firn")).args(arguments);
+        command.env_clear().envs(&self.variables).current_dir(self.folder.path()).stdin(Stdio::null());
+        for (name, value) in variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
+}
+
+impl Ran {
+    /// It ended with 0.
+    #[track_caller]
+    pub(crate) fn succeeds(self) -> Ran {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+
+    /// It ended with this code, without a panic, and said each of these on standard error.
+    #[track_caller]
+    pub(crate) fn fails(self, code: i32, said: &[&str]) -> Ran {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(!self.stderr.contains("panicked"), "{self:?}");
+        for text in said {
+            assert!(self.stderr.contains(text), "{text:?} is not in {self:?}");
+        }
+        self
+    }
+
+    /// Standard output as one JSON object a line.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Vec<serde_json::Value> {
+        lines(&self.stdout)
+    }
+
+    /// Standard error as one JSON object a line.
+    #[track_caller]
+    pub(crate) fn json_errors(&self) -> Vec<serde_json::Value> {
+        lines(&self.stderr)
+    }
+}
+
+#[track_caller]
+fn lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+/// Changes one byte of a file.
+pub(crate) fn patch(path: &Path, offset: usize, change: impl FnOnce(u8) -> u8) {
+    use std::os::unix::fs::PermissionsExt;
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[offset] = change(bytes[offset]);
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
