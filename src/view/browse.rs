@@ -189,7 +189,7 @@ impl View {
                 None => return Ok(None),
             },
         };
-        if ino >> 63 != 0 || rank == 0 {
+        if rank == 0 {
             return Ok(None);
         }
         Ok(tree.by_rank(rank)?.map(Node::Stored))
@@ -360,3 +360,7 @@ fn live_names(repository: &Repository) -> Result<BTreeSet<ObjectName>> {
     names.retain(|name| !tombs.contains(name));
     Ok(names)
 }
+
+#[cfg(test)]
+#[path = "browse_tests.rs"]
+mod tests;
