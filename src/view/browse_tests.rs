@@ -98,6 +98,7 @@ fn check_tree(sample: &Sample, root: &Thing, name: &str) {
         assert_eq!(fresh.ino(&node).unwrap(), base + rank);
         assert!(fresh.path(&node).ends_with(path), "{} {path}", fresh.path(&node));
         assert_eq!(fresh.ino(&fresh.parent(&node).unwrap()).unwrap(), base + parent, "{path}");
+        assert_eq!(fresh.peek(base + rank).as_deref(), node.entry().unwrap());
         let again = fresh.node(base + rank).unwrap().unwrap();
         assert_eq!(again.entry().unwrap(), node.entry().unwrap());
     }

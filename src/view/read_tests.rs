@@ -152,7 +152,9 @@ fn random_reads_load_nothing_ahead() {
     let file = file(&view, "f");
     sample.store.reset();
     for offset in [20u64 << 20, 1 << 20, 12 << 20, 7 << 20] {
+        assert!(!reader.is_resident(file.0, &file.1, offset, 4096));
         read(&reader, &file, offset, 4096);
+        assert!(reader.is_resident(file.0, &file.1, offset, 4096));
     }
     assert_eq!(reader.ahead(), 0);
     assert_eq!(block_reads(&sample.store).len(), 4);
