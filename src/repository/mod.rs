@@ -31,7 +31,7 @@ use keyring::{Keyring, Opened, object_name};
 use keys::{Credentials, Unlocked};
 use read::{BlockCache, BlockWeight, CACHED_HEADERS};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Bytes of decoded blocks kept in memory unless told otherwise.
 pub const DEFAULT_BLOCK_CACHE: u64 = 96 << 20;
@@ -65,6 +65,7 @@ pub struct Repository {
     config_error: Option<String>,
     cache: CacheFolder,
     index: RwLock<Option<Arc<Index>>>,
+    loading: Mutex<()>,
     blocks: BlockCache,
     headers: quick_cache::sync::Cache<ObjectName, Arc<Opened>>,
     /// Things that were wrong while opening and did not prevent it.
@@ -119,6 +120,7 @@ impl Repository {
             config_error,
             cache,
             index: RwLock::new(None),
+            loading: Mutex::default(),
             blocks: BlockCache::with_weighter(items, options.block_cache, BlockWeight),
             headers: quick_cache::sync::Cache::new(CACHED_HEADERS),
             warnings,
@@ -210,10 +212,10 @@ impl Repository {
 
     /// Brings the index up to date with the store.
     pub fn reload_index(&self, progress: &dyn Progress) -> Result<()> {
-        // One load at a time within this process: both would build the same tables.
-        let mut slot = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        // One load at a time within this process (both would build the same tables), while readers go on with the old index.
+        let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let index = Index::load(&self.keyring, self.store.as_ref(), &self.cache.index(), progress)?;
-        *slot = Some(Arc::new(index));
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(index));
         Ok(())
     }
 
