@@ -7,11 +7,15 @@ pub mod files;
 pub mod index;
 pub mod keyring;
 pub mod keys;
+#[cfg(test)]
+mod mutations;
 pub mod pack;
 pub mod read;
 pub mod snapshots;
 pub mod table;
 pub mod tree;
+#[cfg(test)]
+mod vectors;
 pub mod writer;
 
 use crate::chunk::Splitter;

@@ -106,15 +106,18 @@ impl PackBuilder {
     /// Adds contents, padding and trailer; then opens, decodes and re-hashes everything from the finished bytes, so that
     /// an error of memory, compressor or cipher is noticed while the source still exists.
     pub fn finish(self, keyring: &Keyring) -> Result<FinishedPack> {
-        let at = self.bytes.len();
-        let body = self.contents.encode()?;
-        let message = super::keyring::encode_message(&mut None, 1, None, &body)?;
-        self.finish_with(keyring, at, &message)
+        self.finish_encoded(keyring, |body| super::keyring::encode_message(&mut None, 1, None, body))
     }
 
-    /// The same with a contents message that is encoded already, for a contents frame at `at`.
-    fn finish_with(mut self, keyring: &Keyring, at: usize, message: &[u8]) -> Result<FinishedPack> {
-        keyring.seal_frame(&self.object, FrameTag::Contents, 0, message, &mut self.bytes)?;
+    /// The same with another way to make a message of the contents body.
+    pub(crate) fn finish_encoded(
+        mut self,
+        keyring: &Keyring,
+        encode: impl FnOnce(&[u8]) -> Result<Vec<u8>>,
+    ) -> Result<FinishedPack> {
+        let at = self.bytes.len();
+        let message = encode(&self.contents.encode()?)?;
+        keyring.seal_frame(&self.object, FrameTag::Contents, 0, &message, &mut self.bytes)?;
         let unpadded = self.bytes.len() + TRAILER_LEN;
         let padding_from = self.bytes.len();
         self.bytes.resize(padding_from + padme(unpadded as u64) as usize - unpadded, 0);
