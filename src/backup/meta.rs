@@ -333,6 +333,41 @@ mod tests {
     }
 
     #[test]
+    fn the_rule_for_blocks_is_that_of_the_format() {
+        use crate::format::tree::{Body, Content, Extent, default_blocks};
+        let mut seed = 1_u64;
+        let mut random = |bound: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % bound
+        };
+        for _ in 0..2000 {
+            let (mut rule, mut extents) = (BlockRule::default(), Vec::new());
+            for _ in 0..random(8) {
+                if random(3) == 0 && !matches!(extents.last(), Some(Extent::Hole(_))) {
+                    rule.hole();
+                    extents.push(Extent::Hole(1 + random(1 << 30)));
+                } else {
+                    let most = if random(2) == 0 { 9000 } else { 8 << 20 };
+                    let len = 1 + random(most);
+                    rule.data(len);
+                    extents.push(Extent::Chunk { id: crate::id::ChunkId([0; 32]), len: len as u32 });
+                }
+            }
+            let size = extents.iter().map(Extent::len).sum();
+            let body = Body::File { size, content: Content::Extents(extents.clone()) };
+            assert_eq!(default_blocks(&body, None), Some(rule.finish()), "{extents:?}");
+            let list = Body::File { size, content: Content::List(crate::id::ChunkId([0; 32])) };
+            assert_eq!(default_blocks(&list, Some(&extents)), Some(rule.finish()));
+        }
+        for len in 1..=128 {
+            let mut rule = BlockRule::default();
+            rule.data(len);
+            let body = Body::File { size: len, content: Content::Inline(vec![0; len as usize]) };
+            assert_eq!(default_blocks(&body, None), Some(rule.finish()));
+        }
+    }
+
+    #[test]
     fn lengths_and_blocks_follow_the_format() {
         let set = |sizes: &[usize]| AttributeSet(sizes.iter().map(|&len| (b"user.x".to_vec(), vec![0; len])).collect());
         assert_eq!(encoded_len(&set(&[0])), 1 + 1 + 6 + 1);

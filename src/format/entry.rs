@@ -100,6 +100,9 @@ pub(crate) fn check_entry(entry: &Entry) -> Check {
     if meta.link.is_some_and(|link| link.group == 0 || link.links == 0) {
         return Err("a group of hard links is none");
     }
+    if meta.link.is_some() && matches!(entry.body, Body::Directory { .. }) {
+        return Err("a directory has a hard link");
+    }
     if meta.waypoint && !matches!(entry.body, Body::Directory { .. }) {
         return Err("only directories are way-points");
     }

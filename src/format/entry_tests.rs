@@ -70,7 +70,8 @@ pub(crate) fn generate(rng: &mut Rng, name: Vec<u8>, owners: &[Owner], sets: &[A
         mtime: time(rng),
         btime: rng.chance(3).then(|| time(rng)),
         attributes: (rng.chance(3) && !sets.is_empty()).then(|| Arc::new(sets[rng.below(sets.len())].clone())),
-        link: rng.chance(5).then(|| HardLink { group: 1 + rng.number() / 2, links: 1 + rng.below(9) as u32 }),
+        link: (rng.chance(5) && !matches!(body, Body::Directory { .. }))
+            .then(|| HardLink { group: 1 + rng.number() / 2, links: 1 + rng.below(9) as u32 }),
         blocks: rng.chance(5).then(|| rng.number()),
         flags: if rng.chance(6) { rng.number() as u32 } else { 0 },
         waypoint: matches!(body, Body::Directory { .. }) && rng.chance(3),
@@ -151,6 +152,11 @@ fn metadata() {
         |entry| entry.body = Body::Symlink(vec![]),
         |entry| entry.body = Body::Symlink(vec![b'a'; 4096]),
     ];
+    let mut folder = file(0, Content::Extents(vec![]));
+    folder.body = Body::Directory { size: 0, page: ChunkId([0; 32]), totals: Totals::default() };
+    assert!(check_entry(&folder).is_ok());
+    folder.meta.link = Some(HardLink { group: 1, links: 2 });
+    assert!(check_entry(&folder).is_err(), "directories have one name");
     for change in wrong {
         let mut entry = file(0, Content::Extents(vec![]));
         change(&mut entry);

@@ -16,7 +16,7 @@ pub mod key_slot;
 pub mod list;
 pub mod message;
 #[cfg(test)]
-mod mutation;
+pub(crate) mod mutation;
 pub mod padding;
 pub mod page;
 pub mod page_builder;

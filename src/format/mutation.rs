@@ -42,12 +42,12 @@ impl Rng {
 }
 
 /// How many damaged inputs each decoder gets.
-fn rounds() -> usize {
+pub(crate) fn rounds() -> usize {
     std::env::var("FIRN_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(50_000)
 }
 
 /// One damaged input made of the `corpus`.
-fn mutate(corpus: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
+pub(crate) fn mutate(corpus: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     const INTERESTING: [u8; 12] = [0, 1, 2, 3, 4, 0x1f, 0x20, 0x7f, 0x80, 0x81, 0xfe, 0xff];
     let mut bytes = corpus[rng.below(corpus.len())].clone();
     for _ in 0..=rng.below(4) {

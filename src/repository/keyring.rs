@@ -107,9 +107,13 @@ impl Keyring {
 
     /// A fresh object of `kind` with a random salt.
     pub fn create(&self, kind: Kind) -> Result<Opened> {
+        self.create_with_salt(kind, *Secret::random()?.bytes())
+    }
+
+    /// An object with this salt. All objects but those of tests take `create`: no salt may come twice.
+    pub(crate) fn create_with_salt(&self, kind: Kind, salt: [u8; 32]) -> Result<Opened> {
         let epoch = if kind == Kind::DataPack { self.newest_epoch() } else { 0 };
-        let salt = Secret::random()?;
-        let mut header = Header { kind, epoch, salt: *salt.bytes(), commitment: [0; 32] };
+        let mut header = Header { kind, epoch, salt, commitment: [0; 32] };
         let (commitment, keys) = self.derive(&header)?;
         header.commitment = commitment;
         Ok(Opened { header: header.encode(), epoch, keys })
@@ -165,7 +169,7 @@ impl Keyring {
         }
         let length = u32::from_le_bytes(length);
         let check = object.keys.check(tag as u8, number, u64::from(length));
-        (check[..4] == masked[4..] && length as usize <= MAX_MESSAGE).then_some(length)
+        (check[..4] == masked[4..] && (MESSAGE_HEAD_LEN..=MAX_MESSAGE).contains(&(length as usize))).then_some(length)
     }
 
     /// Opens a whole frame in place and returns its message, still compressed.
@@ -203,10 +207,14 @@ impl Keyring {
                 format!("a record of {} bytes is larger than the format allows", body.len()),
             ));
         }
-        let object = self.create(kind)?;
         let message = RECORD_COMPRESSOR.with_borrow_mut(|slot| encode_message(slot, RECORD_LEVEL, None, body))?;
+        self.seal_record_message(&self.create(kind)?, &message)
+    }
+
+    /// A record object of a message that is encoded already.
+    pub(crate) fn seal_record_message(&self, object: &Opened, message: &[u8]) -> Result<Vec<u8>> {
         let mut out = object.header.to_vec();
-        self.seal_frame(&object, FrameTag::Record, 0, &message, &mut out)?;
+        self.seal_frame(object, FrameTag::Record, 0, message, &mut out)?;
         let padded = padme(out.len() as u64) as usize;
         let from = out.len();
         out.resize(padded, 0);

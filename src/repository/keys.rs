@@ -6,7 +6,7 @@ use crate::chunk::password::{Cost, argon2id};
 use crate::chunk::seal::{open_with, seal_with};
 use crate::chunk::secret::{Secret, hash, same};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::bounds::MAX_KEY_SLOT;
+use crate::format::bounds::{MAX_KEY_SLOT, MAX_KEY_SLOTS};
 use crate::format::key_slot::{Argon2Cost, Description, KeySlot, Secrets, SlotHead};
 use crate::id::ObjectName;
 use crate::store::{ObjectKey, ObjectKind, Store};
@@ -172,12 +172,16 @@ fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
     Ok(names)
 }
 
-/// Tries every slot. A damaged slot is a warning as long as another one opens.
+/// Tries the slots in the order of their names, at most `MAX_KEY_SLOTS` whole ones: whoever can write to the store must not be
+/// able to keep us computing forever. A damaged slot is a warning as long as another one opens.
 pub fn unlock(store: &dyn Store, credentials: &Credentials) -> Result<Unlocked> {
     let names = slot_names(store)?;
     let mut warnings: Vec<Error> = Vec::new();
     let mut tried = 0;
     for name in &names {
+        if tried == MAX_KEY_SLOTS {
+            break;
+        }
         match read_slot(store, *name).and_then(|slot| open_secrets(&slot, credentials)) {
             Ok(Some(secrets)) => return Ok(Unlocked { keyring: Keyring::new(secrets), slot: *name, warnings }),
             Ok(None) => tried += 1,
@@ -187,7 +191,13 @@ pub fn unlock(store: &dyn Store, credentials: &Credentials) -> Result<Unlocked> 
     if let Some(at) = warnings.iter().position(|error| error.kind() == ErrorKind::Unsupported) {
         return Err(warnings.swap_remove(at));
     }
+    let left_out = tried == MAX_KEY_SLOTS && names.len() > MAX_KEY_SLOTS;
     match warnings.into_iter().next() {
+        _ if left_out => Err(Error::new(
+            ErrorKind::WrongKey,
+            format!("Wrong password or key: none of the first {MAX_KEY_SLOTS} key slots opens with it"),
+        )
+        .with_hint("There are more slots than firn makes or tries: somebody added some. Remove those that are not yours from \"keys\".")),
         _ if names.is_empty() => Err(Error::damaged("The repository has no key slot: nothing in it can be opened")
             .with_hint("If you have a copy of its \"keys\" folder, put it back.")),
         Some(error) if tried == 0 => Err(error
@@ -227,7 +237,16 @@ impl Repository {
     }
 
     /// Adds a slot and returns its name.
+    ///
+    /// Refused if the repository has `MAX_KEY_SLOTS` already: one more might never be tried.
     pub fn add_key(&self, credentials: &Credentials, cost: Cost, label: &str) -> Result<ObjectName> {
+        if slot_names(self.store())?.len() >= MAX_KEY_SLOTS {
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!("The repository has {MAX_KEY_SLOTS} key slots, and no more are tried"),
+            )
+            .with_hint("Remove one that is no longer needed first."));
+        }
         let bytes = create_slot(self.keyring(), credentials, cost, label)?;
         let name = object_name(&bytes);
         self.store().put(&ObjectKey::new(ObjectKind::Key, name), &bytes)?;
@@ -249,5 +268,62 @@ impl Repository {
             .with_hint("Add another key first."));
         }
         self.store().delete(&ObjectKey::new(ObjectKind::Key, name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::{CacheChoice, OpenOptions};
+    use crate::store::MemoryStore;
+    use std::sync::Arc;
+
+    fn key_file(bytes: &[u8]) -> Credentials {
+        Credentials { password: None, key_file: Some(Zeroizing::new(bytes.to_vec())) }
+    }
+
+    const COST: Cost = Cost { memory: 64, passes: 1, lanes: 1 };
+
+    fn open(store: &MemoryStore, credentials: &Credentials) -> Result<Repository> {
+        Repository::open(
+            Arc::new(store.clone()),
+            credentials,
+            &OpenOptions { cache: CacheChoice::None, block_cache: 1 << 20 },
+        )
+    }
+
+    #[test]
+    fn there_are_no_more_slots_than_are_tried() {
+        let store = MemoryStore::new();
+        Repository::init(&store, &key_file(b"0"), COST, "").unwrap();
+        let repository = open(&store, &key_file(b"0")).unwrap();
+        for number in 1..MAX_KEY_SLOTS {
+            repository.add_key(&key_file(number.to_string().as_bytes()), COST, "").unwrap();
+        }
+        for number in 0..MAX_KEY_SLOTS {
+            assert!(unlock(&store, &key_file(number.to_string().as_bytes())).is_ok(), "{number}");
+        }
+        assert_eq!(repository.add_key(&key_file(b"64"), COST, "").unwrap_err().kind(), ErrorKind::Input);
+        // Whoever can write to the store can add more; they are tried in the order of their names, and then no more.
+        let bytes = create_slot(repository.keyring(), &key_file(b"64"), COST, "").unwrap();
+        store.raw_set(&ObjectKey::new(ObjectKind::Key, object_name(&bytes)), bytes);
+        let last = *slot_names(&store).unwrap().last().unwrap();
+        let opens = |number: usize| unlock(&store, &key_file(number.to_string().as_bytes()));
+        let lost: Vec<Error> = (0..=MAX_KEY_SLOTS).filter_map(|number| opens(number).err()).collect();
+        assert_eq!(lost.len(), 1);
+        assert_eq!(lost[0].kind(), ErrorKind::WrongKey);
+        assert!((0..=MAX_KEY_SLOTS).filter_map(|number| opens(number).ok()).all(|unlocked| unlocked.slot != last));
+        assert!(lost[0].hint().unwrap().contains("more slots"));
+    }
+
+    #[test]
+    fn damaged_slots_do_not_stand_in_the_way() {
+        let store = MemoryStore::new();
+        Repository::init(&store, &key_file(b"0"), COST, "").unwrap();
+        for number in 0..100_u8 {
+            store.raw_set(&ObjectKey::new(ObjectKind::Key, object_name(&[number])), vec![number; 700]);
+        }
+        assert_eq!(unlock(&store, &key_file(b"1")).err().unwrap().kind(), ErrorKind::WrongKey);
+        assert!(unlock(&store, &key_file(b"0")).is_ok());
     }
 }

@@ -7,6 +7,8 @@ pub mod files;
 pub mod index;
 pub mod keyring;
 pub mod keys;
+#[cfg(test)]
+mod mutations;
 pub mod pack;
 pub mod read;
 pub mod snapshots;
@@ -14,6 +16,8 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+#[cfg(test)]
+mod vectors;
 pub mod writer;
 
 use crate::chunk::Splitter;

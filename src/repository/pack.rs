@@ -68,10 +68,14 @@ pub fn pack_folder(kind: Kind) -> ObjectKind {
 impl PackBuilder {
     /// An empty pack of `kind` (data or tree).
     pub fn new(keyring: &Keyring, kind: Kind, target: usize) -> Result<Self> {
-        let object = keyring.create(kind)?;
+        Ok(Self::on(keyring.create(kind)?, kind, target))
+    }
+
+    /// An empty pack on a header that is made already.
+    pub(crate) fn on(object: Opened, kind: Kind, target: usize) -> Self {
         let mut bytes = Vec::with_capacity(target + target / 8);
         bytes.extend_from_slice(&object.header);
-        Ok(PackBuilder { object, kind, bytes, contents: Contents { blocks: Vec::new() }, contents_len: 0 })
+        PackBuilder { object, kind, bytes, contents: Contents { blocks: Vec::new() }, contents_len: 0 }
     }
 
     /// Whether it holds no block yet.
@@ -101,10 +105,18 @@ impl PackBuilder {
 
     /// Adds contents, padding and trailer; then opens, decodes and re-hashes everything from the finished bytes, so that
     /// an error of memory, compressor or cipher is noticed while the source still exists.
-    pub fn finish(mut self, keyring: &Keyring) -> Result<FinishedPack> {
+    pub fn finish(self, keyring: &Keyring) -> Result<FinishedPack> {
+        self.finish_encoded(keyring, |body| super::keyring::encode_message(&mut None, 1, None, body))
+    }
+
+    /// The same with another way to make a message of the contents body.
+    pub(crate) fn finish_encoded(
+        mut self,
+        keyring: &Keyring,
+        encode: impl FnOnce(&[u8]) -> Result<Vec<u8>>,
+    ) -> Result<FinishedPack> {
         let at = self.bytes.len();
-        let body = self.contents.encode()?;
-        let message = super::keyring::encode_message(&mut None, 1, None, &body)?;
+        let message = encode(&self.contents.encode()?)?;
         keyring.seal_frame(&self.object, FrameTag::Contents, 0, &message, &mut self.bytes)?;
         let unpadded = self.bytes.len() + TRAILER_LEN;
         let padding_from = self.bytes.len();

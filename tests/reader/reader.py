@@ -74,16 +74,20 @@ class Repository:
             raise Damage(name, 0, "the stored bytes do not have the hash that the name says")
 
     def unlock(self, password, key_file):
-        refused = []
+        refused, tried = [], 0
         for name in self.names(2):
+            if tried == 64:
+                break
             try:
                 self.verify_name(name)
-                self.secrets = Slot(name, bytes(self.read(name, 4096))).open(password, key_file)
+                slot = Slot(name, bytes(self.read(name, 4096)))
+                tried += 1
+                self.secrets = slot.open(password, key_file)
             except (Damage, Refused) as e:
                 refused.append(str(e))
             if self.secrets:
                 return
-        raise Refused("no key slot opens with this password and key file; %d tried. %s" % (len(self.names(2)), "; ".join(refused)))
+        raise Refused("no key slot opens with this password and key file; %d tried. %s" % (tried, "; ".join(refused)))
 
     def record(self, name, kind):
         if kind in HASHED:
@@ -237,7 +241,7 @@ class Repository:
         c.need(len(c.data) <= MAX_PAGE, "page too long")
         level, last, count, sums = c.u8(), b"", 0, NO_TOTALS
         c.need(level <= 16 and (expect is None or level == expect[0]), "level %d" % level)
-        for e in self.leaf(c, expect is None) if level == 0 else self.interior(c, level):
+        for e in self.leaf(c, expect is None) if level == 0 else self.interior(c, level, expect is None):
             c.need(e.name > last, "names do not ascend at \"%s\"" % show(e.name))
             c.need(count or expect is None or e.name == expect[1], "first name is not the one the page above says")
             last, count, sums = e.name, count + 1, tuple(a + b for a, b in zip(sums, e.totals()))
@@ -245,9 +249,9 @@ class Repository:
         c.need(expect is None or (count, sums) == expect[2:], "entries or totals are not those the page above says")
         self.last_totals = sums
 
-    def interior(self, c, level):
+    def interior(self, c, level, top):
         n, children = c.varint(), []
-        c.need(n >= 2, "an interior page with %d children" % n)
+        c.need(n >= (2 if top else 1), "an interior page with %d children" % n)
         for _ in range(c.count(n, 40)):
             first, cid, count, totals = c.name(), c.raw(32), c.varint(), c.totals()
             c.need(not children or first > children[-1][1], "first names do not ascend")
@@ -295,7 +299,7 @@ class Repository:
         c = Cursor("list page %s" % pid.hex(), self.chunk(pid, LIST))
         c.need(len(c.data) <= MAX_PAGE, "page too long")
         lv, n, size, count = c.u8(), c.varint(), 0, 0
-        c.need(lv <= 16 and (level is None or lv == level) and n >= (1 if lv == 0 else 2), "level or number of items")
+        c.need(lv <= 16 and (level is None or lv == level) and n >= (2 if lv and level is None else 1), "level or number of items")
         if lv == 0:
             items = iter(read_extents(c, n))
         else:

@@ -1,0 +1,12 @@
+//! Pages of long lists of extents. Not for: asking whether what is read is right.
+
+#![no_main]
+
+use firn::format::list::ListPage;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(value) = ListPage::decode(data) {
+        assert_eq!(value.encode().expect("what was read can be written"), data);
+    }
+});

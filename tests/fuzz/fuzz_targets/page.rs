@@ -1,0 +1,12 @@
+//! Pages of directories. Not for: asking whether what is read is right.
+
+#![no_main]
+
+use firn::format::page::Page;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(value) = Page::decode(data) {
+        assert_eq!(value.encode().expect("what was read can be written"), data);
+    }
+});
