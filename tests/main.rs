@@ -1,5 +1,7 @@
 //! The one integration-test binary; each folder beside this file is a question that it answers.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on must stop.
+
 mod cli;
 mod support;
 mod tidy;

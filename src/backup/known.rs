@@ -50,7 +50,7 @@ enum Parent<'a> {
     Unknown,
     Absent,
     Page(ChunkId),
-    Entries(ChunkId, Peekable<Entries<'a>>),
+    Entries(ChunkId, Box<Peekable<Entries<'a>>>),
 }
 
 impl Parent<'_> {
@@ -123,7 +123,7 @@ impl<'a> Memory<'a> {
         self.resolve(depth);
         let directory = &mut self.stack[depth];
         if let Parent::Page(page) = directory.parent {
-            directory.parent = Parent::Entries(page, self.repository.entries(page).peekable());
+            directory.parent = Parent::Entries(page, Box::new(self.repository.entries(page).peekable()));
         }
         match &mut directory.parent {
             Parent::Entries(_, entries) => recorded_file(entries, name),

@@ -187,7 +187,7 @@ impl Keyring {
         let (head, rest) = frame.split_at_mut(32);
         let (text, poly) = rest.split_at_mut(length as usize);
         let nonce: &[u8; 24] = head[8..].first_chunk().expect("a frame's head has 32 bytes");
-        let poly: &[u8; 16] = (&*poly).first_chunk().expect("what remains of a frame is its tag");
+        let poly: &[u8; 16] = poly.first_chunk().expect("what remains of a frame is its tag");
         object
             .keys
             .open(&associated, nonce, text, poly)

@@ -147,7 +147,7 @@ fn open_secrets(slot: &KeySlot, credentials: &Credentials) -> Result<Option<Secr
     let mut text = Zeroizing::new(slot.secrets.clone());
     let length = text.len() - 16;
     let (text, tag) = text.split_at_mut(length);
-    let tag: &[u8; 16] = (&*tag).first_chunk().expect("a sealed part ends with its tag");
+    let tag: &[u8; 16] = tag.first_chunk().expect("a sealed part ends with its tag");
     open_with(&key, &slot.secrets_nonce, &slot.head.encode()?, text, tag)?;
     Secrets::decode(text).map(Some)
 }
@@ -221,7 +221,7 @@ impl Repository {
         let mut text = slot.description.clone();
         let length = text.len() - 16;
         let (text, tag) = text.split_at_mut(length);
-        let tag: &[u8; 16] = (&*tag).first_chunk().expect("a sealed part ends with its tag");
+        let tag: &[u8; 16] = tag.first_chunk().expect("a sealed part ends with its tag");
         open_with(&description_key(self.keyring()), &slot.description_nonce, &slot.head.encode()?, text, tag)?;
         Description::decode(text)
     }

@@ -65,6 +65,9 @@ pub struct Origin {
     pub replaces: Vec<ObjectName>,
 }
 
+/// A page and its number.
+type CachedPage = (u64, Box<[u8; PAGE]>);
+
 /// An open table.
 #[derive(Debug)]
 pub struct Table {
@@ -73,7 +76,7 @@ pub struct Table {
     packs: Vec<u64>,
     origins: Vec<Origin>,
     filter: Filter,
-    pages: Vec<Mutex<Option<(u64, Box<[u8; PAGE]>)>>>,
+    pages: Vec<Mutex<Option<CachedPage>>>,
 }
 
 /// A blocked Bloom filter: one cache line a key, six bits in it, ten bits a key (about 1 % false hits).
@@ -286,7 +289,7 @@ impl Table {
         }
         let mut filter = vec![0; filter_len as usize];
         file.read_exact_at(&mut filter, filter_at).map_err(failed)?;
-        if checksum(&filter) != filter_sum || filter.len() < 64 || filter.len() % 64 != 0 {
+        if checksum(&filter) != filter_sum || filter.len() < 64 || !filter.len().is_multiple_of(64) {
             return Err(stale("has a damaged filter"));
         }
         let pages = (0..CACHED_PAGES.min(pages as usize)).map(|_| Mutex::new(None)).collect();
@@ -380,7 +383,7 @@ impl Table {
         let rows = (self.rows - first).min(PER_PAGE as u64) as usize;
         let slot = &self.pages[number as usize % self.pages.len()];
         let mut slot = slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !slot.as_ref().is_some_and(|(cached, _)| *cached == number) {
+        if slot.as_ref().is_none_or(|(cached, _)| *cached != number) {
             let mut page = Box::new([0; PAGE]);
             let read = self.file.read_exact_at(&mut page[..], number * PAGE as u64);
             read.map_err(|error| Error::io("The local index cannot be read", error))?;
@@ -490,7 +493,7 @@ mod tests {
                         true
                     })
                     .unwrap();
-                assert_eq!(found.contains(&((n % 3) as u32, n as u32)), true, "{n} of {count}");
+                assert!(found.contains(&((n % 3) as u32, n as u32)), "{n} of {count}");
                 assert_eq!(found.len(), if n == 5 { 401 } else { 1 });
             }
             for n in 1_000_000..1_001_000 {

@@ -205,7 +205,7 @@ impl PageCut {
     }
 
     fn starts(&self, level: u8, name: &[u8]) -> bool {
-        crate::chunk::secret::keyed_hash(&self.0, &[&[level], name])[0] % 128 == 0
+        crate::chunk::secret::keyed_hash(&self.0, &[&[level], name])[0].is_multiple_of(128)
     }
 }
 
@@ -357,7 +357,7 @@ impl ContentBuilder {
 }
 
 fn ends_list_page(id: &ChunkId) -> bool {
-    u16::from_le_bytes([id.0[0], id.0[1]]) % 512 == 0
+    u16::from_le_bytes([id.0[0], id.0[1]]).is_multiple_of(512)
 }
 
 fn store_page(page: BuiltPage, out: &mut Assembler<'_>) -> Result<Child> {
