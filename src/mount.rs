@@ -247,11 +247,9 @@ fn serve(
         if options.detach.signal().is_some() && !detached {
             detached = true;
             unmounter.detach().map_err(|error| unmount_error(&error))?;
-            progress.note("The mount was detached; programs that still use it can go on");
-            // It would end with the last of these programs only; whoever asks twice does not want to wait for them.
-            return Ok(());
+            progress.note("The mount is out of sight; it is served until the last program that uses it is done");
         }
-        if stop.signal().is_some() && tried.is_none_or(|tried| tried.elapsed() >= RETRY) {
+        if stop.signal().is_some() && !detached && tried.is_none_or(|tried| tried.elapsed() >= RETRY) {
             tried = Some(Instant::now());
             match unmounter.unmount() {
                 Ok(()) => break,

@@ -297,17 +297,11 @@ impl ReadOnlyFs for SnapshotFs {
     fn may_wait(&self, work: Work) -> bool {
         match work {
             Work::Metadata { ino } => !self.view.is_resident(ino),
-            Work::Read { ino, offset, len } => {
-                let inline = || match self.view.node(ino) {
-                    Ok(Some(Node::Item(_))) => true,
-                    Ok(Some(node)) => node.stored().is_some_and(|entry| {
-                        use crate::format::tree::Content::Inline;
-                        matches!(&entry.body, Body::File { content: Inline(_), .. })
-                    }),
-                    _ => false,
-                };
-                !((self.view.is_resident(ino) && inline()) || self.reader.is_resident(ino, offset, len))
-            }
+            Work::Read { ino, offset, len } => match self.view.peek(ino) {
+                Some(entry) => !self.reader.is_resident(ino, &entry, offset, len),
+                // The text at the root is not stored anywhere.
+                None => !self.view.is_resident(ino),
+            },
         }
     }
 }

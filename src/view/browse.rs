@@ -34,6 +34,9 @@ pub enum Node {
     Stored(Stored),
 }
 
+/// Takes position, name and node of an entry; says whether to go on.
+pub type Each<'a> = dyn FnMut(u64, &[u8], &Node) -> Result<bool> + 'a;
+
 /// All snapshots of a repository, or one directory.
 #[derive(Debug)]
 pub struct View {
@@ -189,23 +192,37 @@ impl View {
                 None => return Ok(None),
             },
         };
-        if ino >> 63 != 0 || rank == 0 {
+        if rank == 0 {
             return Ok(None);
         }
         Ok(tree.by_rank(rank)?.map(Node::Stored))
     }
 
-    /// Whether a node, and its listing, can be had without waiting for storage.
-    pub fn is_resident(&self, ino: u64) -> bool {
+    /// The entry of something below a snapshot's top, if it can be had without waiting for storage.
+    pub fn peek(&self, ino: u64) -> Option<EntryRef> {
         let (slot, rank) = ((ino >> RANK_BITS) as u32, ino & ((1 << RANK_BITS) - 1));
         match &self.shown {
-            Shown::All(_) if slot == 0 => true,
-            Shown::All(all) => folders(all).tree(slot).is_none_or(|tree| tree.is_resident(rank)),
-            Shown::One(tree) if ino == MOUNT_INO => {
-                tree.top().is_ok_and(|top| self.pages.is_listing_resident(&top.directory))
-            }
-            Shown::One(tree) => tree.is_resident(rank),
+            Shown::All(all) => folders(all).tree(slot)?.peek(rank),
+            Shown::One(tree) => tree.peek(rank),
         }
+    }
+
+    /// Whether a node, and its listing, can be had without waiting for storage.
+    pub fn is_resident(&self, ino: u64) -> bool {
+        let listed = |directory: &Directory| self.pages.is_listing_resident(directory);
+        let is_top = match &self.shown {
+            Shown::All(_) if ino >> RANK_BITS == 0 => return true,
+            Shown::All(_) => ino & ((1 << RANK_BITS) - 1) == ROOT_RANK,
+            Shown::One(_) => ino == MOUNT_INO,
+        };
+        if is_top {
+            let tree = match &self.shown {
+                Shown::All(all) => folders(all).tree((ino >> RANK_BITS) as u32).cloned(),
+                Shown::One(tree) => Some(tree.clone()),
+            };
+            return tree.is_none_or(|tree| tree.known_top().is_some_and(|top| listed(&top.directory)));
+        }
+        self.peek(ino).is_some_and(|entry| Directory::of(&entry).is_none_or(|directory| listed(&directory)))
     }
 
     /// A node's inode number.
@@ -251,7 +268,7 @@ impl View {
     }
 
     /// Calls `each` with position, name and node of a directory's entries from a position on, until it returns `false`.
-    pub fn list(&self, node: &Node, from: u64, each: &mut dyn FnMut(u64, &[u8], &Node) -> Result<bool>) -> Result<()> {
+    pub fn list(&self, node: &Node, from: u64, each: &mut Each<'_>) -> Result<()> {
         if let Node::Item(item) = node {
             let item = self.newest(item);
             let ItemBody::Folder(entries) = &item.body else { return Ok(()) };
@@ -360,3 +377,7 @@ fn live_names(repository: &Repository) -> Result<BTreeSet<ObjectName>> {
     names.retain(|name| !tombs.contains(name));
     Ok(names)
 }
+
+#[cfg(test)]
+#[path = "browse_tests.rs"]
+mod tests;

@@ -192,14 +192,29 @@ impl Pages {
             .map_err(|error| error.context(format!("The tree page \"{id}\" is damaged")))
     }
 
-    /// Whether a page is in memory.
-    pub fn is_resident(&self, id: &ChunkId) -> bool {
-        self.cache.contains_key(id)
+    /// As `by_rank`, but from memory only and without comparing pages with what is said of them: a guess.
+    pub fn peek_rank(&self, directory: &Directory, rank: u64) -> Option<Found> {
+        if rank >= directory.totals.entries {
+            return None;
+        }
+        let mut page = self.cache.get(&directory.page)?;
+        let mut base = 0;
+        loop {
+            let at = page.ranks.partition_point(|start| *start <= rank - base).checked_sub(1)?;
+            let next = match &page.page {
+                Page::Leaf(_) => return Some(found(&page, at, base)),
+                Page::Interior { children, .. } => {
+                    base += page.ranks[at];
+                    self.cache.get(&children[at].page)?
+                }
+            };
+            page = next;
+        }
     }
 
     /// Whether a directory's listing needs no waiting: its only page is in memory.
     pub fn is_listing_resident(&self, directory: &Directory) -> bool {
-        self.cache.peek(&directory.page).is_some_and(|page| page.page.level() == 0)
+        self.cache.get(&directory.page).is_some_and(|page| page.page.level() == 0)
     }
 
     fn top(&self, directory: &Directory) -> Result<Arc<Decoded>> {
@@ -292,8 +307,8 @@ impl Pages {
             }
             Page::Interior { level, children } => {
                 let start = page.ordinals.partition_point(|ordinal| *ordinal <= skip).saturating_sub(1);
-                for at in start..children.len() {
-                    let below = self.child(level - 1, &children[at])?;
+                for (at, child) in children.iter().enumerate().skip(start) {
+                    let below = self.child(level - 1, child)?;
                     let (base, first) = (base + page.ranks[at], first + page.ordinals[at]);
                     if !self.scan_page(&below, base, first, from, each)? {
                         return Ok(false);

@@ -279,20 +279,26 @@ impl Reader {
         folders.push_front(folder);
     }
 
-    /// Whether a range can be read without waiting for storage, as far as that is known cheaply.
-    pub fn is_resident(&self, ino: u64, offset: u64, len: u32) -> bool {
-        let end = offset.saturating_add(u64::from(len));
-        let Some(window) = self.take(ino, offset, end) else { return false };
-        let first = window.partition_point(|placed| placed.end() <= offset);
-        let Some(placed) = window.get(first).filter(|placed| placed.offset <= offset) else { return false };
-        let last = window.last().map_or(0, |last| last.end());
-        if placed.end() < end.min(last) {
-            return false;
-        }
-        match placed.extent {
-            Extent::Hole(_) => true,
-            Extent::Chunk { id, .. } => {
-                place(&self.repository, &id).is_some_and(|(pack, block)| self.repository.is_cached(&pack, block))
+    /// Whether a range can be read without waiting for storage, as far as that is known cheaply: it lies in one chunk whose
+    /// block is in memory.
+    pub fn is_resident(&self, ino: u64, entry: &EntryRef, offset: u64, len: u32) -> bool {
+        let Body::File { size, content } = &entry.body else { return true };
+        let end = offset.saturating_add(u64::from(len)).min(*size);
+        let placed = match content {
+            Content::Inline(_) => return true,
+            Content::Extents(_) => extents_in(&self.repository, content, offset, end, 1).unwrap_or_default(),
+            Content::List(_) => {
+                let Some(window) = self.take(ino, offset, end) else { return false };
+                let first = window.partition_point(|placed| placed.end() <= offset);
+                window.get(first).copied().into_iter().collect()
+            }
+        };
+        match placed.first() {
+            None => offset >= end,
+            Some(placed) if placed.offset > offset || placed.end() < end => false,
+            Some(Placed { extent: Extent::Hole(_), .. }) => true,
+            Some(Placed { extent: Extent::Chunk { id, .. }, .. }) => {
+                place(&self.repository, id).is_some_and(|(pack, block)| self.repository.is_cached(&pack, block))
             }
         }
     }

@@ -1,2 +1,226 @@
-//! Repositories in memory for the tests of this folder. Not for: anything else.
-#![cfg(test)]
+//! Repositories in memory for tests of views and mounts. Not for: anything else.
+
+use crate::chunk::password::Cost;
+use crate::format::json::PathText;
+use crate::format::message::ChunkKind;
+use crate::format::snapshot::Snapshot;
+use crate::format::tree::{
+    AttributeSet, Attributes, Body, Content, Entry, Extent, HardLink, Metadata, Owner, Timestamp, Totals,
+};
+use crate::id::ChunkId;
+use crate::progress::Silent;
+use crate::repository::assemble::{Assembler, Group};
+use crate::repository::keys::Credentials;
+use crate::repository::snapshots::Named;
+use crate::repository::tree::{ContentBuilder, DirectoryBuilder, PageCut};
+use crate::repository::writer::{Writer, WriterOptions};
+use crate::repository::{CacheChoice, OpenOptions, Repository};
+use crate::store::memory::MemoryStore;
+use crate::store::recording::RecordingStore;
+use crate::store::{ObjectKey, ObjectKind};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A repository and the store that counts what is asked of it.
+pub(crate) struct Sample {
+    pub(crate) store: Arc<RecordingStore<MemoryStore>>,
+    pub(crate) repository: Arc<Repository>,
+}
+
+/// Something to be put into a snapshot.
+#[derive(Clone, Debug)]
+pub(crate) enum Thing {
+    Dir(BTreeMap<Vec<u8>, Thing>),
+    File(Vec<Piece>),
+    Inline(Vec<u8>),
+    Linked(u64, u32, Vec<u8>),
+    Symlink(Vec<u8>),
+    Fifo,
+    WithAttributes(Vec<(Vec<u8>, Vec<u8>)>),
+}
+
+/// A run of a file's bytes: one chunk, or a hole.
+#[derive(Clone, Debug)]
+pub(crate) enum Piece {
+    Data(Vec<u8>),
+    Hole(u64),
+}
+
+pub(crate) fn dir<N: Into<Vec<u8>>>(entries: impl IntoIterator<Item = (N, Thing)>) -> Thing {
+    Thing::Dir(entries.into_iter().map(|(name, thing)| (name.into(), thing)).collect())
+}
+
+/// Bytes that do not compress and differ from seed to seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+pub(crate) fn metadata() -> Metadata {
+    Metadata {
+        mode: 0o640,
+        owner: Arc::new(Owner { uid: 1000, gid: 1001, user: b"u".to_vec(), group: b"g".to_vec() }),
+        mtime: Timestamp { seconds: -5, nanos: 123_456_789 },
+        btime: None,
+        attributes: None,
+        link: None,
+        blocks: None,
+        flags: 0,
+        waypoint: false,
+        unreliable: false,
+    }
+}
+
+impl Sample {
+    pub(crate) fn new() -> Sample {
+        Sample::with_cache(32 << 20)
+    }
+
+    pub(crate) fn with_cache(block_cache: u64) -> Sample {
+        let store = Arc::new(RecordingStore::with_log(MemoryStore::new()));
+        Sample::init(&store);
+        Sample { repository: Sample::open(&store, block_cache), store }
+    }
+
+    fn credentials() -> Credentials {
+        Credentials { password: Some(b"x".to_vec().into()), key_file: None }
+    }
+
+    fn init(store: &Arc<RecordingStore<MemoryStore>>) {
+        let cost = Cost { memory: 8, passes: 1, lanes: 1 };
+        Repository::init(store.as_ref(), &Sample::credentials(), cost, "").unwrap();
+    }
+
+    /// The repository opened once more, with nothing in its caches.
+    pub(crate) fn open(store: &Arc<RecordingStore<MemoryStore>>, block_cache: u64) -> Arc<Repository> {
+        let options = OpenOptions { cache: CacheChoice::None, block_cache };
+        Arc::new(Repository::open(store.clone(), &Sample::credentials(), &options).unwrap())
+    }
+
+    /// Stores a snapshot of this.
+    pub(crate) fn snapshot(&self, time: &str, host: &str, tags: &[&str], root: &Thing) -> Named {
+        let options = WriterOptions { level: 1, threads: 1, dry_run: false };
+        let writer = Writer::begin(&self.repository, options, &Silent).unwrap();
+        let cut = PageCut::new(self.repository.keyring());
+        let mut out = Assembler::new(&writer);
+        let Thing::Dir(_) = root else { panic!("a snapshot is of a directory") };
+        let entry = put(b"root", root, &cut, &mut out);
+        let mut top = DirectoryBuilder::default();
+        top.push(&entry, &cut, &mut out).unwrap();
+        let (tree, _) = top.finish(&cut, &mut out).unwrap();
+        out.flush().unwrap();
+        drop(out);
+        let Body::Directory { totals, .. } = entry.body else { unreachable!() };
+        let session = writer.session();
+        let build = |_| self.record(time, host, tags, tree, totals, session);
+        let (name, snapshot, _) = writer.commit(build).unwrap();
+        Named { name, snapshot }
+    }
+
+    fn record(
+        &self,
+        time: &str,
+        host: &str,
+        tags: &[&str],
+        tree: ChunkId,
+        totals: Totals,
+        session: crate::id::SessionId,
+    ) -> Snapshot {
+        let time: jiff::Timestamp = time.parse().unwrap();
+        Snapshot {
+            version: 1,
+            program: "test".into(),
+            writer: self.repository.writer_id(),
+            session,
+            sequence: 1,
+            previous: None,
+            parent: None,
+            heads: BTreeMap::new(),
+            time,
+            started: time,
+            finished: time,
+            host: host.into(),
+            user: "u".into(),
+            uid: 1000,
+            gid: 1000,
+            paths: vec![PathText(b"/".to_vec())],
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            label: None,
+            description: None,
+            tree,
+            totals,
+            excludes: Vec::new(),
+            summary: BTreeMap::new(),
+            issues: Vec::new(),
+            issues_total: 0,
+            chunker: 1,
+            signature: None,
+        }
+    }
+
+    /// Removes a snapshot as a forget would, without asking.
+    pub(crate) fn remove(&self, named: &Named) {
+        let key = ObjectKey::new(ObjectKind::Snapshot, named.name);
+        crate::store::Store::delete(self.store.as_ref(), &key).unwrap();
+    }
+}
+
+fn put(name: &[u8], thing: &Thing, cut: &PageCut, out: &mut Assembler<'_>) -> Entry {
+    let mut meta = metadata();
+    let body = match thing {
+        Thing::Dir(entries) => {
+            let mut builder = DirectoryBuilder::default();
+            for (name, thing) in entries {
+                let entry = put(name, thing, cut, out);
+                builder.push(&entry, cut, out).unwrap();
+            }
+            let (page, totals) = builder.finish(cut, out).unwrap();
+            Body::Directory { size: 4096, page, totals }
+        }
+        Thing::File(pieces) => {
+            let mut builder = ContentBuilder::default();
+            let mut size = 0;
+            for piece in pieces {
+                let extent = match piece {
+                    Piece::Hole(len) => Extent::Hole(*len),
+                    Piece::Data(bytes) => {
+                        let (id, _) = out.add(ChunkKind::Content, Group::Owner(0), bytes).unwrap();
+                        Extent::Chunk { id, len: bytes.len() as u32 }
+                    }
+                };
+                size += extent.len();
+                builder.push(extent, out).unwrap();
+            }
+            Body::File { size, content: builder.finish(out).unwrap() }
+        }
+        Thing::Inline(bytes) => inline(bytes),
+        Thing::Linked(group, links, bytes) => {
+            meta.link = Some(HardLink { group: *group, links: *links });
+            inline(bytes)
+        }
+        Thing::WithAttributes(set) => {
+            meta.attributes = Some(Arc::new(Attributes::Inline(AttributeSet(set.clone()))));
+            inline(b"x")
+        }
+        Thing::Symlink(target) => Body::Symlink(target.clone()),
+        Thing::Fifo => Body::Fifo,
+    };
+    Entry { name: name.to_vec(), meta, body }
+}
+
+fn inline(bytes: &[u8]) -> Body {
+    Body::File { size: bytes.len() as u64, content: Content::Inline(bytes.to_vec()) }
+}
+
+/// The bytes of a file.
+pub(crate) fn bytes_of(pieces: &[Piece]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Data(data) => bytes.extend_from_slice(data),
+            Piece::Hole(len) => bytes.resize(bytes.len() + *len as usize, 0),
+        }
+    }
+    bytes
+}

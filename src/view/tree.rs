@@ -156,6 +156,11 @@ impl SnapshotTree {
         Ok(self.top.get_or_init(|| top))
     }
 
+    /// The directory that is shown, if it was looked at before.
+    pub fn known_top(&self) -> Option<&Top> {
+        self.top.get()
+    }
+
     fn find_top(&self) -> Result<Top> {
         let entry = super::path::root(self.pages.repository(), &self.named.snapshot)?;
         let mut top = Top { directory: self.directory(&entry)?, entry, rank: ROOT_RANK };
@@ -296,23 +301,20 @@ impl SnapshotTree {
         Ok(None)
     }
 
-    /// Whether the entry of a rank, and if it is a directory its listing, can be had without waiting.
-    pub fn is_resident(&self, rank: u64) -> bool {
-        let Ok(number) = self.number_if_known(rank) else { return false };
-        let Some(location) = self.locations.get(&number) else { return false };
-        if !self.pages.is_resident(&location.page) {
-            return false;
+    /// The entry of a rank if it can be had without waiting.
+    pub fn peek(&self, rank: u64) -> Option<EntryRef> {
+        let top = self.top.get()?;
+        let mut place = Place { rank: top.rank, directory: top.directory };
+        while rank > place.rank {
+            let found = self.pages.peek_rank(&place.directory, rank - place.rank - 1)?;
+            let reached = place.rank + 1 + found.rank;
+            if reached == rank {
+                let numbered = found.entry.meta.link.is_none() || self.links.get().is_some();
+                return numbered.then_some(found.entry);
+            }
+            place = Place { rank: reached, directory: Directory::of(&found.entry)? };
         }
-        let Ok(page) = self.pages.get(&location.page) else { return false };
-        let Some(entry) = entry_at(page, location.at) else { return false };
-        if entry.meta.link.is_some() && self.links.get().is_none() {
-            return false;
-        }
-        Directory::of(&entry).is_none_or(|directory| self.pages.is_listing_resident(&directory))
-    }
-
-    fn number_if_known(&self, rank: u64) -> std::result::Result<u64, ()> {
-        if self.top.get().is_none() { Err(()) } else { self.number(rank).map_err(|_| ()) }
+        None
     }
 
     /// The path of an entry from the snapshot's root, for messages; as much of it as can be found.
