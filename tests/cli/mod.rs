@@ -1,5 +1,8 @@
 //! Does the program say what it should, and end with the right code? Not for: whether data survives (other folders).
 
+// Clippy takes only what carries #[test] for a test.
+#![allow(clippy::unwrap_used)]
+
 mod man;
 mod refusals;
 mod upkeep;
