@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 pub const DEFAULT_PAGE_CACHE: u64 = 32 << 20;
 /// Places of entries kept in memory.
 const LOCATIONS: usize = 1 << 16;
-/// Slots of snapshots: 1 up to this.
-const SLOTS: u64 = (1 << 28) - 1;
+/// Slots of snapshots: 1 up to this. 27 bits, so that inode numbers stay below 2^63: some programs take them as signed.
+const SLOTS: u64 = (1 << 27) - 1;
 
 /// A directory, file or anything else in a mount. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -137,7 +137,7 @@ impl View {
         let trees = order
             .iter()
             .map(|named| {
-                // A slot has 28 bits.
+                // A slot has 27 bits.
                 let slot = slots[&named.name] as u32;
                 before.tree(slot).filter(|tree| tree.name() == named.name).cloned().unwrap_or_else(|| {
                     let (pages, locations) = (self.pages.clone(), self.locations.clone());
