@@ -1,3 +1,5 @@
+//! Tests of the served tree, with real mounts where FUSE is to be had. Not for: the view below it.
+
 use super::*;
 use crate::store::{ObjectKey, ObjectKind, Store};
 use crate::view::sample::{Piece, Sample, Thing, bytes_of, dir, noise};

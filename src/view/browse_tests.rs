@@ -1,3 +1,5 @@
+//! Tests of numbers, names, listings and folders that grow. Not for: content.
+
 use super::*;
 use crate::progress::Silent;
 use crate::view::folders::Change;

@@ -1,3 +1,5 @@
+//! Tests of reading, seeking and read-ahead against plain bytes. Not for: the kernel's side.
+
 use super::*;
 use crate::progress::Silent;
 use crate::store::recording::RecordingStore;
