@@ -6,7 +6,10 @@ run on the same data in the same run, the page cache warm, encryption on, zstd l
 The limit beside each question is the plain command that does the least possible work. Ratios are what counts; the machine is noisy,
 so the smallest of the runs is shown. Not for: timing functions inside firn.
 
-  benches/peers.py [--small] [--keep] [--only QUESTION] [--out FILE.md]
+Everything lies in memory (/dev/shm) if there is room: a disk's own moods (ext4 takes ten times as long to create files for half a
+minute after many were deleted) would drown what is measured.
+
+  benches/peers.py [--small] [--keep] [--only QUESTION] [--out FILE.md] [--place FOLDER]
 """
 import argparse, os, random, shutil, signal, stat, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -107,6 +110,9 @@ class Firn:
     def mount(self, point):
         return Mount([FIRN, "mount", point], self.env, point / "latest", point)
 
+    def mount_one(self, point, tree):
+        return Mount([FIRN, "mount", point, f"latest:{tree}"], self.env, point, point)
+
 
 class Restic:
     name = "restic"
@@ -160,7 +166,7 @@ class Mount:
         self.point.mkdir(exist_ok=True)
         begin = time.monotonic()
         self.child = subprocess.Popen(self.command, env=dict(os.environ, **self.env), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not self.tree.exists():
+        while not (os.path.ismount(self.point) and self.tree.exists()):
             if self.child.poll() is not None or time.monotonic() - begin > 120:
                 raise RuntimeError(f"{self.command} did not mount")
             time.sleep(0.005)
@@ -235,6 +241,9 @@ def mounts(place, label, tree, runs):
                 note(f"{label}: cp -a from mount", program.name, copy(at, place / "copy"))
             results.append((f"{label}: mount memory MiB", program.name, mounted.rss, 0, 0, ""))
             print(f"  {label}: mount memory {program.name} {mounted.rss:.0f} MiB")
+            if program.name == "firn":
+                with program.mount_one(place / "mnt", tree):
+                    note(f"{label}: cp -a from mount of one snapshot", program.name, copy(place / "mnt", place / "copy"))
         except RuntimeError as error:
             failures.append(f"{program.name}: {error}")
 
@@ -278,8 +287,8 @@ def floors(small):
                 failures.append(f"{question}: {firn:.2f} against {theirs:.2f} of {other}")
             if firn and theirs and other == "restic" and ("unchanged" in question or question.endswith("find -ls")) and firn > theirs and not small:
                 failures.append(f"{question}: {firn:.2f} against {theirs:.2f} of restic")
-        if question.endswith("cp -a from mount") and not small:
-            restore = figure(question.replace("cp -a from mount", "restore"), "firn")
+        if "cp -a from mount" in question and not small:
+            restore = figure(question.split(":")[0] + ": restore", "firn")
             if firn and restore and firn > 2 * restore:
                 failures.append(f"{question}: {firn:.2f} against {restore:.2f} of firn's restore, more than twice")
 
@@ -290,11 +299,14 @@ def main():
     parser.add_argument("--keep", action="store_true", help="leave the data where it is")
     parser.add_argument("--only", help="noise, source or files")
     parser.add_argument("--out", help="also write the table here")
+    parser.add_argument("--place", help="put everything below this folder")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     runs = 1 if arguments.small else arguments.runs
     subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], cwd=HERE, check=True)
-    place = Path(tempfile.mkdtemp(prefix="firn-bench."))
+    memory = Path("/dev/shm")
+    room = memory.is_dir() and shutil.disk_usage(memory).free > (1 if arguments.small else 12) << 30
+    place = Path(tempfile.mkdtemp(prefix="firn-bench.", dir=arguments.place or (memory if room else None)))
     versions = [subprocess.run([name, "version" if name == "restic" else "--version"], capture_output=True, text=True).stdout.split("\n")[0]
                 for name in ("restic", "borg") if shutil.which(name)]
     print(f"against {', '.join(versions) or 'nobody'}; {os.cpu_count()} processors")
