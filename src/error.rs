@@ -125,6 +125,15 @@ impl Error {
         self
     }
 
+    /// The same error for somebody else: kind and hint are kept, the chain becomes one sentence.
+    pub fn copy(&self) -> Error {
+        let copy = Error::new(self.kind(), self.chain());
+        match self.hint() {
+            Some(hint) => copy.with_hint(hint),
+            None => copy,
+        }
+    }
+
     /// What the caller may do about it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -21,7 +21,7 @@ use crate::id::{ObjectName, SessionId};
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::index::{StoredPacks, read_segment};
-use crate::repository::pack::{Salvaged, pack_folder, salvage};
+use crate::repository::pack::{Salvaged, pack_folder, salvage, salvage_verified};
 use crate::repository::read::pack_kind;
 use crate::store::{ObjectKey, ObjectKind};
 use segments::{SegmentWriter, pack_record};
@@ -250,6 +250,7 @@ impl Repair<'_> {
         let (results, received) = crossbeam_channel::bounded(threads);
         let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (repository, stop) = (self.repository, self.stop);
+        let read = if self.options.read_all { salvage_verified } else { salvage };
         let mut done = HashSet::new();
         let outcome = std::thread::scope(|scope| {
             for _ in 0..threads {
@@ -260,7 +261,7 @@ impl Repair<'_> {
                         if ended.load(Ordering::Relaxed) || stop.signal().is_some() {
                             break;
                         }
-                        let read = salvage(repository.keyring(), repository.store(), pack_kind(*is_tree), *name);
+                        let read = read(repository.keyring(), repository.store(), pack_kind(*is_tree), *name);
                         if results.send((*is_tree, *name, read)).is_err() {
                             break;
                         }

@@ -219,13 +219,15 @@ impl Pass<'_> {
         }
         if is_whole && !verdict.other.is_empty() {
             let message = format!("The index names other chunks than its {} hold", blocks(verdict.other.iter()));
-            self.add(Severity::Repairable, &key, message).hint("Run \"firn repair index --read-all\".");
+            self.add(Severity::Repairable, &key, message).hint("Run \"firn repair index --read-all-packs\".");
             let finding = self.report.findings.len() - 1;
             packs.problems.insert(info.name, Problem { finding, missing: false, bad: HashSet::new() });
         }
         if is_whole {
             return;
         }
+        // The next backup stores again what the source still has.
+        self.repository.note_damaged(info.name);
         let mut message = String::from("The pack is damaged");
         if verdict.size != info.size {
             message = format!("The pack has {} bytes and should have {}", verdict.size, info.size);

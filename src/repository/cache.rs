@@ -42,12 +42,13 @@ impl CacheFolder {
         Ok(CacheFolder { path, writer, temporary: false })
     }
 
-    /// A folder that is removed with this value, for runs without a cache.
-    pub fn temporary() -> Result<CacheFolder> {
+    /// A folder that is removed with this value, for runs without a cache. `writer` is the same for all of them on one machine, else
+    /// each would add a writer to the heads of all later snapshots.
+    pub fn temporary(writer: WriterId) -> Result<CacheFolder> {
         let name = format!("firn-{}", crate::id::SessionId::random()?);
         let path = std::env::temp_dir().join(name);
         make(&path)?;
-        Ok(CacheFolder { path, writer: WriterId::random()?, temporary: true })
+        Ok(CacheFolder { path, writer, temporary: true })
     }
 
     /// The id of the writer that this folder stands for; a lost folder means a new writer, which is harmless.
@@ -63,6 +64,11 @@ impl CacheFolder {
     /// Where the files cache is; none for a temporary folder, where it would never be read again.
     pub fn files(&self) -> Option<PathBuf> {
         (!self.temporary).then(|| self.path.join("files"))
+    }
+
+    /// Where known damage is noted: names of packs, a line each.
+    pub fn damaged(&self) -> PathBuf {
+        self.path.join("damaged")
     }
 
     /// The folder itself.
@@ -105,9 +111,8 @@ fn clear(path: &Path) -> Result<()> {
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |error| Error::io(format!("\"{}\" cannot be written", path.display()), error);
-    let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file =
-        fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(failed)?;
+    let temporary = path.with_extension(format!("{}.new", crate::id::SessionId::random()?));
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     fs::rename(&temporary, path).map_err(failed)
 }

@@ -19,6 +19,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// How often the segments are listed again when one of them goes away meanwhile.
+const LOAD_ATTEMPTS: u32 = 4;
 /// More tables than this are merged; each look-up asks them all.
 const MAX_TABLES: usize = 8;
 /// Pack records kept in memory; a record has about 300 bytes.
@@ -63,6 +65,19 @@ impl Index {
     pub fn load(keyring: &Keyring, store: &dyn Store, folder: &Path, progress: &dyn Progress) -> Result<Index> {
         fs::create_dir_all(folder)
             .map_err(|error| Error::io(format!("The cache folder \"{}\" cannot be made", folder.display()), error))?;
+        for _ in 1..LOAD_ATTEMPTS {
+            match Index::load_once(keyring, store, folder, progress) {
+                // A segment that is listed and gone a moment later was replaced by another; the next listing shows that one.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                loaded => return loaded,
+            }
+        }
+        Index::load_once(keyring, store, folder, progress).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound { error.with_kind(ErrorKind::Damaged) } else { error }
+        })
+    }
+
+    fn load_once(keyring: &Keyring, store: &dyn Store, folder: &Path, progress: &dyn Progress) -> Result<Index> {
         let mut listed = HashSet::new();
         store.list(ObjectKind::Index, &mut |object| {
             listed.insert(ObjectName::parse(&object.name)?);
@@ -271,9 +286,7 @@ impl Loader<'_> {
                     let table = self.build(name, segment)?;
                     built.insert(name, table);
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-                    self.damaged.push((name, error))
-                }
+                Err(error) if error.kind() == ErrorKind::Damaged => self.damaged.push((name, error)),
                 Err(error) => return Err(error),
             }
         }
@@ -289,9 +302,14 @@ impl Loader<'_> {
             drop(fs::remove_file(&path));
         }
         for name in again {
-            let segment = read_segment(self.keyring, self.store, name)?;
-            let table = self.build(name, segment)?;
-            self.tables.push(table);
+            match read_segment(self.keyring, self.store, name) {
+                Ok(segment) => {
+                    let table = self.build(name, segment)?;
+                    self.tables.push(table);
+                }
+                Err(error) if error.kind() == ErrorKind::Damaged => self.damaged.push((name, error)),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -330,9 +348,9 @@ impl Loader<'_> {
         }
         let name = hasher.finalize().to_hex();
         let path = self.folder.join(format!("{name}.table"));
-        let temporary = self.folder.join(format!(".{name}.{}.new", std::process::id()));
+        let temporary = self.folder.join(format!(".{name}.{}.new", crate::id::SessionId::random()?));
         let failed = |error| Error::io(format!("The local index \"{}\" cannot be written", path.display()), error);
-        let file = File::options().write(true).create(true).truncate(true).open(&temporary).map_err(failed)?;
+        let file = File::options().write(true).create_new(true).open(&temporary).map_err(failed)?;
         let mut writer = TableWriter::new(file, rows);
         let written = fill(&mut writer).and_then(|()| writer.finish(&self.repository, packs, origins));
         let opened = written.and_then(|()| Table::open(&temporary, &self.repository));

@@ -34,6 +34,7 @@ use index::Index;
 use keyring::{Keyring, Opened, object_name};
 use keys::{Credentials, Unlocked};
 use read::{BlockCache, BlockWeight, CACHED_HEADERS};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -112,7 +113,7 @@ impl Repository {
         };
         let cache = match &options.cache {
             CacheChoice::Root(root) => CacheFolder::open(root, &id)?,
-            CacheChoice::None => CacheFolder::temporary()?,
+            CacheChoice::None => CacheFolder::temporary(homeless_writer(&keyring))?,
         };
         let items = (options.block_cache / (256 << 10)).max(64) as usize;
         Ok(Repository {
@@ -223,6 +224,22 @@ impl Repository {
         Ok(())
     }
 
+    /// Remembers that a pack is damaged: the next backup treats it like one that a prune has condemned, and stores again what the
+    /// source still has. A false alarm only costs that. Errors are of no consequence: the damage is found again.
+    pub fn note_damaged(&self, pack: ObjectName) {
+        use std::io::Write;
+        if !self.damaged_packs().contains(&pack) {
+            let file = std::fs::File::options().append(true).create(true).open(self.cache.damaged());
+            drop(file.and_then(|mut file| file.write_all(format!("{pack}\n").as_bytes())));
+        }
+    }
+
+    /// The packs that were found damaged on this machine.
+    pub fn damaged_packs(&self) -> HashSet<ObjectName> {
+        let text = std::fs::read_to_string(self.cache.damaged()).unwrap_or_default();
+        text.lines().filter_map(|line| ObjectName::parse(line).ok()).collect()
+    }
+
     /// Seals a JSON record and stores it.
     pub(crate) fn put_json<T: Record>(&self, kind: Kind, key: &ObjectKey, value: &T) -> Result<()> {
         let body = json::encode(value)?;
@@ -240,6 +257,14 @@ impl Repository {
     pub fn new_session(&self) -> Result<SessionId> {
         SessionId::random()
     }
+}
+
+/// The writer that stands for all runs of this user on this machine that keep no local state.
+fn homeless_writer(keyring: &Keyring) -> WriterId {
+    let key = keyring.local_secret("firn v1 writer without state");
+    let name = [crate::os::hostname(), crate::os::username()].join("\0");
+    let hash = crate::chunk::secret::keyed_hash(&key, &[name.as_bytes()]);
+    WriterId(*hash.first_chunk().expect("a hash has 32 bytes"))
 }
 
 /// The settings of a new repository.

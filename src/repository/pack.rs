@@ -168,6 +168,24 @@ fn verify(keyring: &Keyring, pack: &FinishedPack) -> Result<()> {
         }
         at = range.end;
     }
+    verify_contents(keyring, &object, pack, at).map_err(fail)
+}
+
+fn verify_contents(keyring: &Keyring, object: &Opened, pack: &FinishedPack, at: usize) -> Result<()> {
+    if pack.bytes.last_chunk::<TRAILER_LEN>() != Some(&trailer(object, at as u64)) {
+        return Err(Error::damaged("the trailer does not point at the contents"));
+    }
+    let masked = pack.bytes[at..].first_chunk().ok_or_else(|| Error::damaged("the contents are missing"))?;
+    let length = keyring
+        .frame_length(object, FrameTag::Contents, 0, masked)
+        .ok_or_else(|| Error::damaged("no contents follow the blocks"))?;
+    let mut frame = pack.bytes[at..at + length as usize + FRAME_OVERHEAD].to_vec();
+    let message = keyring.open_frame(object, FrameTag::Contents, 0, &mut frame)?;
+    let mut body = Vec::new();
+    decode_message(message, FrameTag::Contents, &mut body)?;
+    if Contents::decode(&body)? != pack.contents {
+        return Err(Error::damaged("the contents decode to something else"));
+    }
     Ok(())
 }
 
@@ -262,6 +280,33 @@ fn read_frame(
     let mut frame = vec![0; whole as usize];
     store.get_range(key, at, &mut frame)?;
     Ok(frame)
+}
+
+/// As `salvage`, and every block is decoded: one that does not hold what the contents say keeps its place, without chunks.
+pub fn salvage_verified(keyring: &Keyring, store: &dyn Store, kind: Kind, name: ObjectName) -> Result<Salvaged> {
+    let mut salvaged = salvage(keyring, store, kind, name)?;
+    if salvaged.damage.is_some() {
+        return Ok(salvaged);
+    }
+    let key = ObjectKey::new(pack_folder(kind), name);
+    let mut head = [0; HEADER_LEN];
+    store.get_range(&key, 0, &mut head)?;
+    let object = keyring.open(kind, &head)?;
+    let mut at = HEADER_LEN as u64;
+    for (number, listed) in salvaged.contents.blocks.iter_mut().enumerate() {
+        let mut frame = vec![0; listed.frame_len as usize];
+        store.get_range(&key, at, &mut frame)?;
+        at += u64::from(listed.frame_len);
+        let opened = open_block(keyring, &object, number as u32, &mut frame);
+        let is_right = opened
+            .as_ref()
+            .is_ok_and(|block| block.chunks.iter().map(|(id, _)| id).eq(listed.chunks.iter().map(|(id, _)| id)));
+        if !is_right {
+            listed.chunks.clear();
+            salvaged.damage = Some(Error::damaged(format!("Block {number} of \"{key}\" is damaged")));
+        }
+    }
+    Ok(salvaged)
 }
 
 /// Finds out what a pack holds, by its contents frame or, when that is damaged, by walking and decoding its block frames.

@@ -133,6 +133,7 @@ impl Repository {
     pub fn decode_block(&self, pack: &PackInfo, block: u32, frame: &mut [u8]) -> Result<ReadBlock> {
         let opened = self.opened(pack)?;
         let block = open_block(self.keyring(), &opened, block, frame)
+            .inspect_err(|_| self.note_damaged(pack.name))
             .map_err(|error| error.context(format!("Block {block} of the pack \"{}\" is damaged", pack_key(pack))))?;
         Ok(ReadBlock::new(block))
     }
@@ -146,6 +147,7 @@ impl Repository {
             self.keyring()
                 .open(pack_kind(pack.is_tree), &header)
                 .map(Arc::new)
+                .inspect_err(|_| self.note_damaged(pack.name))
                 .map_err(|error| error.context(format!("The header of the pack \"{key}\" is damaged")))
         })
     }

@@ -83,7 +83,11 @@ impl Repository {
         for name in names {
             match self.snapshot(name) {
                 Ok(snapshot) if tombs.contains(&name) => snapshots.forgotten.push(Named { name, snapshot }),
-                Ok(snapshot) => snapshots.live.push(Named { name, snapshot }),
+                Ok(mut snapshot) => {
+                    // A listing must not grow with what went wrong in each run; `snapshot(name)` has it all.
+                    snapshot.issues.clear();
+                    snapshots.live.push(Named { name, snapshot });
+                }
                 // Deleted between listing and reading.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
@@ -114,7 +118,9 @@ impl Repository {
                 Ok(tomb) if tomb.snapshot == name => drop(tombs.insert(name)),
                 Ok(_) => {}
                 // Taken back meanwhile, or not one of ours.
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => {}
+                // The version byte is not authenticated either.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Unsupported) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -215,14 +221,18 @@ impl Snapshots {
         error.with_hint(format!("Near matches:\n{}", list.join("\n")))
     }
 
-    /// The newest snapshot of each writer, by sequence number; forgotten ones count.
+    /// The newest snapshot of each writer, by sequence number; forgotten ones count, and those that others have seen: what the store
+    /// hides must not be forgotten with the last snapshot that still tells of it.
     pub fn heads(&self) -> BTreeMap<WriterId, Head> {
         let mut heads: BTreeMap<WriterId, Head> = BTreeMap::new();
         for named in self.live.iter().chain(&self.forgotten) {
-            let head = Head { sequence: named.snapshot.sequence, snapshot: named.name };
-            let newest = heads.entry(named.snapshot.writer).or_insert(head);
-            if newest.sequence < head.sequence {
-                *newest = head;
+            let own = Head { sequence: named.snapshot.sequence, snapshot: named.name };
+            let seen = named.snapshot.heads.iter().map(|(writer, head)| (*writer, *head));
+            for (writer, head) in seen.chain([(named.snapshot.writer, own)]) {
+                let newest = heads.entry(writer).or_insert(head);
+                if newest.sequence <= head.sequence {
+                    *newest = head;
+                }
             }
         }
         heads

@@ -427,3 +427,83 @@ fn contents_equal(writer: &Writer, content: Content, expected: Vec<Extent>, stor
     }
     assert!(writer.written().stored < u64::MAX);
 }
+
+#[test]
+fn many_tiny_chunks_never_make_a_segment_too_long() {
+    let store = new_store();
+    let repository = open(&store);
+    let writer = Writer::begin(&repository, WriterOptions { level: 1, threads: 8, dry_run: false }, &Silent).unwrap();
+    let mut out = Assembler::new(&writer);
+    for seed in 0..1_000_000_u64 {
+        out.add(ChunkKind::Content, Group::Owner(0), &seed.to_le_bytes()).unwrap();
+    }
+    out.flush().unwrap();
+    drop(out);
+    let session = writer.session();
+    writer.commit(|_| snapshot(&repository, session, ChunkId([0; 32]), Totals::default())).unwrap();
+}
+
+#[test]
+fn pages_that_overlap_are_refused() {
+    use crate::format::page::Child;
+    use crate::format::page_builder::{InteriorBuilder, LeafBuilder};
+    let store = new_store();
+    let repository = open(&store);
+    let writer = begin(&repository).unwrap();
+    let mut out = Assembler::new(&writer);
+    let mut top = InteriorBuilder::new(1).unwrap();
+    for names in [["a", "z"], ["b", "z"]] {
+        let mut leaf = LeafBuilder::default();
+        for name in names {
+            leaf.push(&file(name, Content::Inline(b"x".to_vec()), 1)).unwrap();
+        }
+        let page = leaf.finish();
+        let (id, _) = out.add(ChunkKind::Tree, Group::Metadata, &page.bytes).unwrap();
+        let (first_name, direct, totals) = (page.first_name, page.direct, page.totals);
+        top.push(&Child { first_name, page: id, direct, totals }).unwrap();
+    }
+    let (id, _) = out.add(ChunkKind::Tree, Group::Metadata, &top.finish().bytes).unwrap();
+    out.flush().unwrap();
+    drop(out);
+    writer.abandon().unwrap();
+    repository.reload_index(&Silent).unwrap();
+    let names: Result<Vec<_>> = repository.entries(id).map(|entry| entry.map(|entry| entry.name)).collect();
+    assert!(names.is_err(), "{names:?}");
+}
+
+#[test]
+fn known_damage_is_stored_again_by_the_next_backup() {
+    let store = new_store();
+    backup(&open(&store), 0..20).unwrap();
+    for key in store.raw_keys().into_iter().filter(|key| key.kind == ObjectKind::Data) {
+        let mut bytes = store.raw_get(&key).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        store.raw_set(&key, bytes);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let options = OpenOptions { cache: CacheChoice::Root(folder.path().into()), block_cache: 8 << 20 };
+    let open_cached = || Arc::new(Repository::open(Arc::new(store.clone()), &credentials("p"), &options).unwrap());
+    let repository = open_cached();
+    let check = crate::check::CheckOptions { read_data: true, threads: 1 };
+    let report = crate::check::run(&repository, &check, &Silent, &crate::progress::Stop::new()).unwrap();
+    assert_eq!(report.worst(), Some(crate::check::Severity::Lost));
+    drop(repository);
+    let (name, written) = backup(&open_cached(), 0..20).unwrap();
+    assert_eq!(written.chunks, 20, "all chunks of the damaged packs");
+    verify(&open(&store), name, 0..20);
+}
+
+#[test]
+fn heads_remember_what_the_store_hides() {
+    let store = new_store();
+    let repository = open(&store);
+    let (name, _) = backup(&repository, 0..2).unwrap();
+    let mut second = repository.snapshot(name).unwrap();
+    let (hidden, writer) = (ObjectName([7; 32]), crate::id::WriterId([8; 16]));
+    second.heads.insert(writer, crate::format::snapshot::Head { sequence: 5, snapshot: hidden });
+    repository.put_snapshot(&second).unwrap();
+    let heads = repository.snapshots().unwrap().heads();
+    assert_eq!(heads[&writer].snapshot, hidden);
+    assert_eq!(heads[&repository.writer_id()].sequence, 1);
+}

@@ -38,7 +38,7 @@ impl Repository {
 
     /// All entries of a directory in order, a page at a time: an error ends the directory.
     pub fn entries(&self, page: ChunkId) -> Entries<'_> {
-        Entries { repository: self, stack: vec![Step::Page(page, None)] }
+        Entries { repository: self, stack: vec![Step::Page(page, None)], last: Vec::new() }
     }
 
     /// All extents of a file's content in order. Inline content yields none.
@@ -70,6 +70,7 @@ struct Expected {
 pub struct Entries<'a> {
     repository: &'a Repository,
     stack: Vec<Step>,
+    last: Vec<u8>,
 }
 
 /// Checks a page against what its parent said about it; a page that lies would break inode numbers and totals.
@@ -89,7 +90,14 @@ impl Entries<'_> {
         while let Some(step) = self.stack.last_mut() {
             match step {
                 Step::Leaf(entries) => match entries.next() {
-                    Some(entry) => return Ok(Some(entry)),
+                    Some(entry) => {
+                        // Within a page the decoder sees to it; pages that overlap would show a name twice.
+                        if entry.name <= self.last {
+                            return Err(Error::damaged("the pages of a directory overlap"));
+                        }
+                        self.last.clone_from(&entry.name);
+                        return Ok(Some(entry));
+                    }
                     None => drop(self.stack.pop()),
                 },
                 Step::Interior(level, children) => match children.next() {

@@ -9,7 +9,7 @@ use super::Repository;
 use super::assemble::RawBlock;
 use super::index::{Index, StoredPacks, Usable};
 use super::keyring::{encode_message, object_name, raw_message};
-use super::pack::{FinishedPack, PackBuilder, ReadyBlock, Salvaged, read_contents};
+use super::pack::{FinishedPack, PackBuilder, ReadyBlock, Salvaged, pack_folder, read_contents};
 use super::read::pack_kind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::contents::Contents;
@@ -34,6 +34,9 @@ const QUEUED_BLOCKS: usize = 8;
 const SEGMENT_CHUNKS: usize = 100_000;
 /// … or this long after the one before, so that an interrupted backup finds what it stored.
 const SEGMENT_AGE: Duration = Duration::from_secs(60);
+/// A segment never weighs more than this many chunks (of 40 bytes), so that it stays within 16 MiB; the chunks of a single pack are
+/// bounded by its contents list.
+const MAX_SEGMENT_WEIGHT: usize = 300_000;
 /// Data packs open at the same time; blocks are assigned at random, so that the store cannot follow the order of files.
 const OPEN_DATA_PACKS: usize = 2;
 const CLAIM_SHARDS: usize = 64;
@@ -147,7 +150,8 @@ impl Writer {
         pin: ObjectKey,
         progress: &dyn Progress,
     ) -> Result<Writer> {
-        let marked = read_marks(repository)?;
+        let mut marked = read_marks(repository)?;
+        marked.extend(repository.damaged_packs());
         repository.reload_index(progress)?;
         let index = repository.index()?;
         let stored = StoredPacks::list(repository.store())?;
@@ -223,7 +227,7 @@ impl Writer {
         }
         let queue = self.blocks.as_ref().expect("the queue is closed only when the writer ends");
         if self.shared.failed.load(Ordering::Acquire) || queue.send(block).is_err() {
-            return Err(self.shared.take_failure());
+            return Err(self.shared.failure());
         }
         Ok(())
     }
@@ -248,7 +252,7 @@ impl Writer {
             }
         });
         if self.shared.failed.load(Ordering::Acquire) {
-            return Err(self.shared.take_failure());
+            return Err(self.shared.failure());
         }
         self.shared.flush_segment()
     }
@@ -353,10 +357,16 @@ impl Shared {
         }
     }
 
-    fn take_failure(&self) -> Error {
-        lock(&self.failure)
-            .take()
-            .unwrap_or_else(|| Error::new(ErrorKind::Failed, "Writing to the repository had failed before"))
+    fn failure(&self) -> Error {
+        let mut slot = lock(&self.failure);
+        match slot.take() {
+            Some(error) => {
+                // Whoever asks next must hear the same: it is chance which thread's error is told in the end.
+                *slot = Some(error.copy());
+                error
+            }
+            None => Error::new(ErrorKind::Failed, "Writing to the repository had failed before"),
+        }
     }
 
     /// Runs a thread's work; an error or a panic stops the session.
@@ -458,17 +468,27 @@ impl Shared {
         if packs.is_empty() {
             return Ok(());
         }
-        let segment = build_segment(packs, Vec::new());
-        let bytes = self.repository.keyring().seal_record(Kind::IndexSegment, &segment.encode()?)?;
-        let key = ObjectKey::new(ObjectKind::Index, object_name(&bytes));
-        self.repository.store().put(&key, &bytes)?;
-        self.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        drop(bytes);
+        let mut stored = Vec::new();
+        let mut rest = packs.into_iter().peekable();
+        while rest.peek().is_some() {
+            // While one segment was written, packs with far more chunks than one may hold can have come together.
+            let (mut part, mut weight) = (Vec::new(), 0);
+            while let Some(pack) = rest.next_if(|pack| weight == 0 || weight + weigh(pack) <= MAX_SEGMENT_WEIGHT) {
+                weight += weigh(&pack);
+                part.push(pack);
+            }
+            let segment = build_segment(part, Vec::new());
+            let bytes = self.repository.keyring().seal_record(Kind::IndexSegment, &segment.encode()?)?;
+            let key = ObjectKey::new(ObjectKind::Index, object_name(&bytes));
+            self.repository.store().put(&key, &bytes)?;
+            self.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            stored.extend(segment.chunks.into_iter().map(|(id, _, _)| id));
+        }
         self.repository.reload_index(&crate::progress::Silent)?;
         let index = self.repository.index()?;
         let usable = index.usable(&StoredPacks::list(self.repository.store())?, &self.marked)?;
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { index, usable };
-        for (id, _, _) in &segment.chunks {
+        for id in &stored {
             // Only what the new index really answers for leaves the set of claims.
             if self.is_stored(id)? {
                 lock(self.claim_shard(id)).remove(id);
@@ -493,6 +513,11 @@ impl Shared {
         let mut orphans: Vec<_> = orphans.into_iter().collect();
         orphans.sort();
         for (name, is_tree) in orphans {
+            let key = ObjectKey::new(pack_folder(pack_kind(is_tree)), name);
+            if let Err(error) = self.repository.store().settle(&key) {
+                progress.note(&format!("A stored pack that no index names was left alone: {}", error.chain()));
+                continue;
+            }
             match read_contents(self.repository.keyring(), self.repository.store(), pack_kind(is_tree), name) {
                 Ok(Salvaged { contents, epoch, size, .. }) => self.note_pack(name, is_tree, epoch, size, contents)?,
                 Err(error) => {
@@ -502,6 +527,11 @@ impl Shared {
         }
         self.flush_segment()
     }
+}
+
+/// What a pack weighs in a segment, in chunks of 40 bytes: its chunks, its blocks (4 bytes each) and itself.
+fn weigh((_, contents): &(PackRecord, Contents)) -> usize {
+    2 + contents.blocks.iter().map(|block| block.chunks.len() + 1).sum::<usize>()
 }
 
 /// A segment that names these packs.

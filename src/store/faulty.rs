@@ -347,6 +347,10 @@ impl<S: Store> Store for FaultyStore<S> {
         fails
     }
 
+    fn settle(&self, key: &ObjectKey) -> Result<()> {
+        self.inner.settle(key)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         let fate = self.decide(Operation::Delete);
         if let Fate::FailsBefore = fate {

@@ -325,6 +325,17 @@ impl Store for LocalStore {
             let _ = rustix::fs::unlinkat(&folder, &temp, AtFlags::empty());
             return Err(error);
         }
+        let synced = self.sync_folder(&folder, &folder_of(key));
+        if synced.is_err() {
+            // The name may not last: nobody must rely on the object, so it goes. If even that fails, `settle` finds out.
+            let _ = rustix::fs::unlinkat(&folder, &key.name, AtFlags::empty());
+        }
+        synced
+    }
+
+    fn settle(&self, key: &ObjectKey) -> Result<()> {
+        check_key(key)?;
+        let folder = self.folder_for(key)?;
         self.sync_folder(&folder, &folder_of(key))
     }
 

@@ -183,6 +183,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Calls `visit` for each object of `kind`; an error of `visit` ends the listing and is returned.
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()>;
 
+    /// Makes sure that an object which is listed would also survive a power cut: its writer may have been stopped, or be just now,
+    /// between giving it its name and making the name durable. Nothing to do where listed means durable.
+    fn settle(&self, _key: &ObjectKey) -> Result<()> {
+        Ok(())
+    }
+
     /// Removes an object durably.
     fn delete(&self, key: &ObjectKey) -> Result<()>;
 
@@ -252,6 +258,9 @@ macro_rules! store_behind {
             }
             fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
                 (**self).list(kind, visit)
+            }
+            fn settle(&self, key: &ObjectKey) -> Result<()> {
+                (**self).settle(key)
             }
             fn delete(&self, key: &ObjectKey) -> Result<()> {
                 (**self).delete(key)

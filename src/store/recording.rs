@@ -170,6 +170,10 @@ impl<S: Store> Store for RecordingStore<S> {
         result
     }
 
+    fn settle(&self, key: &ObjectKey) -> Result<()> {
+        self.inner.settle(key)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         let result = self.inner.delete(key);
         self.record_one(Operation::Delete, key, 0, &result);
