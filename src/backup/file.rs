@@ -22,7 +22,7 @@ use crate::repository::tree::ContentBuilder;
 use crate::repository::writer::Writer;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A file that changes while it is read is read this often before it is recorded as unreliable.
 const ATTEMPTS: u32 = 3;
@@ -190,14 +190,22 @@ impl Filer<'_> {
         item: &mut SourceItem,
         last: bool,
     ) -> std::result::Result<Option<(Entry, Option<CachedFile>)>, FileError> {
-        let begun = SystemTime::now();
         let mut source = SourceFile::open(item).map_err(FileError::from_source)?;
         item.stat = *source.stat();
+        let path = item.path.clone();
+        let look = |source: &SourceFile| {
+            let failed = |error| FileError::Source(Error::io(format!("\"{}\" cannot be read", path.display()), error));
+            stat_fd(source.file()).map_err(failed)
+        };
+        let mut calm = true;
+        if let Some(wait) = time_to_settle(&item.stat, SystemTime::now()) {
+            std::thread::sleep(wait);
+            calm = !changed(&item.stat, &look(&source)?);
+        }
+        let begun = SystemTime::now();
         let (size, content, rule) = self.read_content(item, &mut source)?;
-        let after = stat_fd(source.file()).map_err(|error| {
-            FileError::Source(Error::io(format!("\"{}\" cannot be read", item.path.display()), error))
-        })?;
-        let unreliable = changed(&item.stat, &after) || size != after.size;
+        let after = look(&source)?;
+        let unreliable = !calm || changed(&item.stat, &after) || size != after.size;
         if unreliable && !last {
             return Ok(None);
         }
@@ -335,15 +343,25 @@ fn is_same(cached: &CachedFile, stat: &Stat) -> bool {
         && cached.inode == stat.ino
 }
 
+fn tick(stat: &Stat) -> i128 {
+    let coarse = stat.ctime.nanos == 0 && stat.mtime.nanos == 0;
+    if coarse { COARSE_TICK_NANOS } else { TICK_NANOS }
+}
+
 fn is_racy(stat: &Stat, begun: SystemTime) -> bool {
     let nanos = |seconds: i64, nanos: u32| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     let begun = match begun.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => since.as_nanos() as i128,
         Err(_) => return true,
     };
-    let coarse = stat.ctime.nanos == 0 && stat.mtime.nanos == 0;
-    let tick = if coarse { COARSE_TICK_NANOS } else { TICK_NANOS };
-    nanos(stat.ctime.seconds, stat.ctime.nanos) + tick > begun
+    nanos(stat.ctime.seconds, stat.ctime.nanos) + tick(stat) > begun
+}
+
+/// How long to wait before a file is read that was changed just now. A call that writes sets the times when it begins, so
+/// that bytes may still change behind times that stay: a state that never was would be kept without a word. If the times
+/// are the same after a tick, such a call is over. An empty file has nothing to be torn.
+fn time_to_settle(stat: &Stat, now: SystemTime) -> Option<Duration> {
+    (stat.size > 0 && is_racy(stat, now)).then(|| Duration::from_nanos(tick(stat) as u64))
 }
 
 fn group_of(item: &SourceItem) -> Group {
