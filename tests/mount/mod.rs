@@ -5,7 +5,12 @@
 // Clippy takes only what carries #[test] for a test.
 #![allow(clippy::unwrap_used)]
 
+mod closed;
+mod exact;
+mod life;
+
 use crate::support::run::World;
+use rustix::process::Pid;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -48,6 +53,14 @@ impl Mount {
     /// A path in the mount.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.point.join(name)
+    }
+
+    /// The program's process: the one that `setsid` became, or its child.
+    fn program(&self) -> Pid {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let child = children.split_whitespace().next().and_then(|text| text.parse().ok());
+        Pid::from_raw(child.unwrap_or(id as i32)).unwrap()
     }
 
     /// Waits for the end; with everything that was said on standard error.
