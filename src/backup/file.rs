@@ -371,3 +371,29 @@ fn group_of(item: &SourceItem) -> Group {
         || item.path.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|part| PRIVATE_FOLDERS.contains(&part));
     if owner_only && (item.stat.size < PRIVATE_SIZE || folder()) { Group::Private } else { Group::Owner(item.stat.uid) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn a_file_that_was_just_changed_is_given_a_tick() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "text").unwrap();
+        let mut stat = stat_fd(std::fs::File::open(path).unwrap()).unwrap();
+        let time = |seconds: i64, nanos: u32| crate::os::FileTime { seconds, nanos };
+        let now = UNIX_EPOCH + Duration::from_millis(1_000_000_500);
+        let tick = Some(Duration::from_millis(50));
+        // Changed 30 ms ago, 60 ms ago, and by a clock that is ahead.
+        for (millis, wait) in [(470, tick), (440, None), (900, tick)] {
+            stat.ctime = time(1_000_000, millis * 1_000_000);
+            assert_eq!(time_to_settle(&stat, now), wait, "{millis}");
+        }
+        (stat.ctime, stat.mtime) = (time(999_999, 0), time(999_999, 0));
+        assert_eq!(time_to_settle(&stat, now), Some(Duration::from_secs(2)), "whole seconds");
+        stat.size = 0;
+        assert_eq!(time_to_settle(&stat, now), None, "empty");
+    }
+}

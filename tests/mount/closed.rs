@@ -89,7 +89,8 @@ fn damage_hits_only_the_file_it_is_in() {
     world.backup(0, ["source"]);
     let new: Vec<_> = world.objects("data").into_iter().filter(|path| !healthy.contains(path)).collect();
     // In the middle of what one file of two put there.
-    patch(&new[0], 600_000, |byte| byte ^ 1);
+    let largest = new.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    patch(largest, 600_000, |byte| byte ^ 1);
     let address = format!("latest:{}", world.text("source"));
     let mount = Mount::of(&world, &[&address]);
     let read = |name: &str| fs::read(mount.path(name));

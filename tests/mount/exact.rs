@@ -26,7 +26,6 @@ fn nasty_world() -> World {
     let world = World::with_repository();
     fs::create_dir(world.path("source")).unwrap();
     nasty::build(&world.path("source"));
-    rustix::fs::sync();
     world.backup(0, ["source"]);
     world
 }

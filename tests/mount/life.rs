@@ -122,6 +122,21 @@ fn signals_end_it() {
 }
 
 #[test]
+fn what_a_killed_program_leaves_is_no_obstacle() {
+    if without_fuse() {
+        return;
+    }
+    let world = world();
+    let mount = Mount::of(&world, &[]);
+    let point = mount.point.clone();
+    kill_process(mount.program(), Signal::KILL).unwrap();
+    mount.forget();
+    // Some kernels leave a dead mount, as does a helper that was killed too.
+    let mount = Mount::on(&world, &point, &[]);
+    assert_eq!(listed(&mount.path("hosts")), ["alpha", "beta"]);
+}
+
+#[test]
 fn in_the_background() {
     if without_fuse() {
         return;

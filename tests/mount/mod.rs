@@ -63,6 +63,12 @@ impl Mount {
         Pid::from_raw(child.unwrap_or(id as i32)).unwrap()
     }
 
+    /// Waits for the process to end and leaves what is on the folder as it is.
+    fn forget(mut self) {
+        self.child.wait().unwrap();
+        self.point = PathBuf::new();
+    }
+
     /// Waits for the end; with everything that was said on standard error.
     #[track_caller]
     fn ended(mut self) -> (ExitStatus, String) {

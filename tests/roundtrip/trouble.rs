@@ -13,7 +13,7 @@ fn what_cannot_be_read_is_told_and_the_rest_is_kept() {
         world.write(&format!("source/{name}"), name);
     }
     for name in ["source/locked", "source/closed"] {
-        fs::set_permissions(world.path(name), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(world.path(name), Permissions::from_mode(0o000)).unwrap();
     }
     let ran = world.run_as_nobody(&["backup", "--json", "source"]).fails(3, &["source/locked", "source/closed"]);
     assert_eq!(ran.json().last().unwrap()["error_count"], 2, "{ran:?}");
@@ -22,6 +22,7 @@ fn what_cannot_be_read_is_told_and_the_rest_is_kept() {
     let noted = world.run(["snapshots", "--json"]).succeeds().json();
     assert_eq!(noted[0]["issues_total"], 2);
     world.run(["restore", &format!("latest:{}", world.text("source")), "-t", "out"]).succeeds();
+    fs::set_permissions(world.path("out/closed"), Permissions::from_mode(0o700)).unwrap();
     assert_eq!(names(&world.path("out")), ["a", "closed", "sub", "sub/b"]);
     let said = world.run_as_nobody(&["backup", "source"]).fails(3, &["Warning: ", "The snapshot is not complete"]);
     assert!(said.stdout.contains("Made the snapshot"), "{said:?}");
