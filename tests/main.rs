@@ -3,5 +3,7 @@
 
 mod cli;
 mod format;
+mod mount;
+mod roundtrip;
 mod support;
 mod tidy;

@@ -22,7 +22,7 @@ use crate::repository::tree::ContentBuilder;
 use crate::repository::writer::Writer;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A file that changes while it is read is read this often before it is recorded as unreliable.
 const ATTEMPTS: u32 = 3;
@@ -190,14 +190,22 @@ impl Filer<'_> {
         item: &mut SourceItem,
         last: bool,
     ) -> std::result::Result<Option<(Entry, Option<CachedFile>)>, FileError> {
-        let begun = SystemTime::now();
         let mut source = SourceFile::open(item).map_err(FileError::from_source)?;
         item.stat = *source.stat();
+        let path = item.path.clone();
+        let look = |source: &SourceFile| {
+            let failed = |error| FileError::Source(Error::io(format!("\"{}\" cannot be read", path.display()), error));
+            stat_fd(source.file()).map_err(failed)
+        };
+        let mut calm = true;
+        if let Some(wait) = time_to_settle(&item.stat, SystemTime::now()) {
+            std::thread::sleep(wait);
+            calm = !changed(&item.stat, &look(&source)?);
+        }
+        let begun = SystemTime::now();
         let (size, content, rule) = self.read_content(item, &mut source)?;
-        let after = stat_fd(source.file()).map_err(|error| {
-            FileError::Source(Error::io(format!("\"{}\" cannot be read", item.path.display()), error))
-        })?;
-        let unreliable = changed(&item.stat, &after) || size != after.size;
+        let after = look(&source)?;
+        let unreliable = !calm || changed(&item.stat, &after) || size != after.size;
         if unreliable && !last {
             return Ok(None);
         }
@@ -335,15 +343,25 @@ fn is_same(cached: &CachedFile, stat: &Stat) -> bool {
         && cached.inode == stat.ino
 }
 
+fn tick(stat: &Stat) -> i128 {
+    let coarse = stat.ctime.nanos == 0 && stat.mtime.nanos == 0;
+    if coarse { COARSE_TICK_NANOS } else { TICK_NANOS }
+}
+
 fn is_racy(stat: &Stat, begun: SystemTime) -> bool {
     let nanos = |seconds: i64, nanos: u32| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     let begun = match begun.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => since.as_nanos() as i128,
         Err(_) => return true,
     };
-    let coarse = stat.ctime.nanos == 0 && stat.mtime.nanos == 0;
-    let tick = if coarse { COARSE_TICK_NANOS } else { TICK_NANOS };
-    nanos(stat.ctime.seconds, stat.ctime.nanos) + tick > begun
+    nanos(stat.ctime.seconds, stat.ctime.nanos) + tick(stat) > begun
+}
+
+/// How long to wait before a file is read that was changed just now. A call that writes sets the times when it begins, so
+/// that bytes may still change behind times that stay: a state that never was would be kept without a word. If the times
+/// are the same after a tick, such a call is over. An empty file has nothing to be torn.
+fn time_to_settle(stat: &Stat, now: SystemTime) -> Option<Duration> {
+    (stat.size > 0 && is_racy(stat, now)).then(|| Duration::from_nanos(tick(stat) as u64))
 }
 
 fn group_of(item: &SourceItem) -> Group {
@@ -352,4 +370,30 @@ fn group_of(item: &SourceItem) -> Group {
     let folder =
         || item.path.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|part| PRIVATE_FOLDERS.contains(&part));
     if owner_only && (item.stat.size < PRIVATE_SIZE || folder()) { Group::Private } else { Group::Owner(item.stat.uid) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn a_file_that_was_just_changed_is_given_a_tick() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "text").unwrap();
+        let mut stat = stat_fd(std::fs::File::open(path).unwrap()).unwrap();
+        let time = |seconds: i64, nanos: u32| crate::os::FileTime { seconds, nanos };
+        let now = UNIX_EPOCH + Duration::from_millis(1_000_000_500);
+        let tick = Some(Duration::from_millis(50));
+        // Changed 30 ms ago, 60 ms ago, and by a clock that is ahead.
+        for (millis, wait) in [(470, tick), (440, None), (900, tick)] {
+            stat.ctime = time(1_000_000, millis * 1_000_000);
+            assert_eq!(time_to_settle(&stat, now), wait, "{millis}");
+        }
+        (stat.ctime, stat.mtime) = (time(999_999, 0), time(999_999, 0));
+        assert_eq!(time_to_settle(&stat, now), Some(Duration::from_secs(2)), "whole seconds");
+        stat.size = 0;
+        assert_eq!(time_to_settle(&stat, now), None, "empty");
+    }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod man;
+mod readme;
 mod refusals;
 mod upkeep;
 mod words;

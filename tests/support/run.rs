@@ -1,9 +1,10 @@
 //! Runs the program as a person or a script would, with nothing of the surrounding environment. Not for: what it must say.
 
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// The password of every repository in these tests.
 pub(crate) const PASSWORD: &str = "correct horse";
@@ -43,7 +44,8 @@ impl World {
     /// A world with a new repository.
     pub(crate) fn with_repository() -> World {
         let world = World::new();
-        world.run(["init"]).succeeds();
+        // The least that is allowed: every run of the program derives the key anew.
+        world.run(["init", "--kdf-memory", "64"]).succeeds();
         world
     }
 
@@ -89,12 +91,34 @@ impl World {
         arguments: impl IntoIterator<Item = S>,
         variables: &[(&str, Option<&str>)],
     ) -> Ran {
-        let output = self.command(arguments, variables).output().unwrap();
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        Ran::of(self.command(arguments, variables).output().unwrap())
+    }
+
+    /// Backs up with these arguments, which must end with this code; what the program says of it at the end.
+    #[track_caller]
+    pub(crate) fn backup<S: AsRef<OsStr>>(&self, code: i32, arguments: impl IntoIterator<Item = S>) -> Value {
+        let mut all = vec![OsStr::new("backup").to_owned(), OsStr::new("--json").to_owned()];
+        all.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        let ran = self.run(all).fails(code, &[]);
+        let summary = ran.json().pop().unwrap_or_default();
+        assert_eq!(summary["message_type"], "summary", "{ran:?}");
+        summary
+    }
+
+    /// As `run`, but as a user who may read only what all may: the whole world is given to them first.
+    pub(crate) fn run_as_nobody(&self, arguments: &[&str]) -> Ran {
+        if !rustix::process::geteuid().is_root() {
+            return self.run(arguments);
         }
+        // The program's own place may be in a folder that is closed to others.
+        let program = self.path("firn");
+        std::fs::copy(env!("CARGO_BIN_EXE_firn"), &program).unwrap();
+        let given = Command::new("chown").args(["-R", "65534:65534"]).arg(self.folder.path()).status().unwrap();
+        assert!(given.success());
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(program).args(arguments);
+        command.env_clear().envs(&self.variables).current_dir(self.folder.path()).stdin(Stdio::null());
+        Ran::of(command.output().unwrap())
     }
 
     /// The program, ready to be started: in a session of its own, so that it finds no terminal to ask.
@@ -117,6 +141,14 @@ impl World {
 }
 
 impl Ran {
+    fn of(output: Output) -> Ran {
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// It ended with 0.
     #[track_caller]
     pub(crate) fn succeeds(self) -> Ran {

@@ -1,0 +1,183 @@
+//! Layout, new snapshots, owners, beginning and end of a mount. Not for: contents.
+
+use super::{Mount, is_mounted, without_fuse};
+use crate::support::run::World;
+use rustix::process::{Signal, kill_process};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+fn listed(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn world() -> World {
+    let world = World::with_repository();
+    world.write("source/file", "text");
+    let first = ["source", "--host", "alpha", "--tag", "daily,odd/one", "--time", "2024-05-06T07:08:09Z"];
+    world.backup(0, first);
+    world.backup(0, ["source", "--host", "beta", "--time", "2025-01-02T03:04:05Z"]);
+    world
+}
+
+#[test]
+fn layout() {
+    if without_fuse() {
+        return;
+    }
+    let world = world();
+    let mount = Mount::of(&world, &[]);
+    assert_eq!(listed(&mount.path("")), ["README.txt", "hosts", "ids", "latest", "snapshots", "tags"]);
+    let times = listed(&mount.path("snapshots"));
+    assert!(times.len() == 2 && times[0].starts_with("2024-05-06") && times[1].starts_with("2025-01-02"), "{times:?}");
+    assert_eq!(fs::read_link(mount.path("latest")).unwrap(), Path::new("snapshots").join(&times[1]));
+    assert_eq!(listed(&mount.path("hosts")), ["alpha", "beta"]);
+    assert_eq!(listed(&mount.path("hosts/alpha")), [times[0].clone(), "latest".into()]);
+    assert_eq!(listed(&mount.path("ids")).len(), 2);
+    let tags = listed(&mount.path("tags"));
+    assert!(tags.len() == 2 && tags.contains(&"daily".to_owned()), "a tag with a slash is one folder: {tags:?}");
+    let file = world.path("source/file");
+    let file = file.strip_prefix("/").unwrap();
+    let places =
+        ["hosts/alpha/latest".to_owned(), format!("tags/daily/{}", times[0]), format!("snapshots/{}", times[0])];
+    let ids = listed(&mount.path("ids")).into_iter().map(|id| format!("ids/{id}"));
+    for place in places.into_iter().chain(ids) {
+        assert_eq!(fs::read(mount.path(&place).join(file)).unwrap(), b"text", "{place}");
+    }
+    assert!(fs::read_to_string(mount.path("README.txt")).unwrap().contains("read-only"));
+}
+
+#[test]
+fn new_snapshots_appear() {
+    if without_fuse() {
+        return;
+    }
+    let world = world();
+    let mount = Mount::of(&world, &["--refresh", "1"]);
+    assert_eq!(listed(&mount.path("snapshots")).len(), 2);
+    let old = fs::read_link(mount.path("latest")).unwrap();
+    world.write("source/newer", "newer");
+    world.backup(0, ["source", "--host", "gamma"]);
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while listed(&mount.path("snapshots")).len() < 3 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(listed(&mount.path("hosts")), ["alpha", "beta", "gamma"]);
+    assert_ne!(fs::read_link(mount.path("latest")).unwrap(), old);
+    let newer = world.path("source/newer");
+    assert_eq!(fs::read(mount.path("latest").join(newer.strip_prefix("/").unwrap())).unwrap(), b"newer");
+}
+
+#[test]
+fn owners() {
+    if without_fuse() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let world = World::with_repository();
+    world.write("source/file", "text");
+    std::os::unix::fs::lchown(world.path("source/file"), Some(1234), Some(4321)).unwrap();
+    world.backup(0, ["source"]);
+    let address = format!("latest:{}", world.text("source"));
+    let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    for (who, owner) in [("original", (1234, 4321)), ("root", (0, 0)), ("me", me)] {
+        let mount = Mount::of(&world, &[&address, "--owner", who]);
+        let meta = mount.path("file").metadata().unwrap();
+        assert_eq!((meta.uid(), meta.gid()), owner, "{who}");
+    }
+}
+
+#[test]
+fn signals_end_it() {
+    if without_fuse() {
+        return;
+    }
+    let world = world();
+    for (signal, code) in [(Signal::INT, 0), (Signal::TERM, 0)] {
+        let mount = Mount::of(&world, &[]);
+        let point = mount.point.clone();
+        assert!(is_mounted(&point));
+        kill_process(mount.program(), signal).unwrap();
+        let (status, said) = mount.ended();
+        assert_eq!((status.code(), said.as_str()), (Some(code), ""), "{signal:?}");
+        assert!(!is_mounted(&point));
+        assert!(listed(&point).is_empty());
+    }
+    // One that is in use goes on, says so, and leaves when asked again.
+    let mount = Mount::of(&world, &[]);
+    let held = fs::File::open(mount.path("README.txt")).unwrap();
+    kill_process(mount.program(), Signal::TERM).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(listed(&mount.path("hosts")), ["alpha", "beta"]);
+    kill_process(mount.program(), Signal::TERM).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(std::io::read_to_string(&held).unwrap().contains("read-only"), "what is open can be read on");
+    drop(held);
+    let (status, said) = mount.ended();
+    assert!(status.success() && said.contains("ask again"), "{status} {said}");
+}
+
+#[test]
+fn what_a_killed_program_leaves_is_no_obstacle() {
+    if without_fuse() {
+        return;
+    }
+    let world = world();
+    let mount = Mount::of(&world, &[]);
+    let point = mount.point.clone();
+    kill_process(mount.program(), Signal::KILL).unwrap();
+    mount.forget();
+    // Some kernels leave a dead mount, as does a helper that was killed too.
+    let mount = Mount::on(&world, &point, &[]);
+    assert_eq!(listed(&mount.path("hosts")), ["alpha", "beta"]);
+}
+
+#[test]
+fn in_the_background() {
+    if without_fuse() {
+        return;
+    }
+    let world = world();
+    fs::create_dir(world.path("past")).unwrap();
+    // Relative, and from a program that waits for its output to be closed.
+    let address = format!("latest:{}", world.text("source"));
+    let said = world.run(["mount", "--daemon", "past", &address]).succeeds().stdout;
+    assert!(said.contains("firn umount past"), "{said}");
+    assert_eq!(fs::read(world.path("past/file")).unwrap(), b"text");
+    world.run(["umount", "past"]).succeeds();
+    assert!(listed(&world.path("past")).is_empty());
+    world.run(["mount", "-d", "past", "-q"]).succeeds();
+    let ended = Command::new("fusermount3").arg("-u").arg(world.path("past")).status().unwrap();
+    assert!(ended.success());
+}
+
+#[test]
+fn refusals() {
+    if without_fuse() {
+        return;
+    }
+    let world = world();
+    world.write("full/file", "text");
+    fs::create_dir(world.path("empty")).unwrap();
+    fs::create_dir(world.path("repository/inside")).unwrap();
+    let refused = |code: i32, arguments: &[&str], said: &[&str]| {
+        drop(world.run(["mount"].iter().chain(arguments)).fails(code, said));
+    };
+    refused(1, &["missing"], &["Error: The mountpoint ", "does not exist", "Hint: Create it: mkdir -p"]);
+    refused(1, &["full"], &["is not empty", "Hint: Choose or create an empty directory"]);
+    refused(1, &["full/file"], &["is not a directory", "Hint: "]);
+    refused(1, &["repository/inside"], &["it overlaps the repository", "Hint: "]);
+    refused(1, &["empty", "latest~7"], &["goes back too far"]);
+    refused(1, &["empty", "latest:/no/such"], &["There is no \"", "Hint: "]);
+    refused(1, &["empty", &format!("latest:{}", world.text("source/file"))], &["file"]);
+    refused(2, &["empty", "--owner", "you"], &["--owner"]);
+    let mount = Mount::of(&world, &[]);
+    let point = mount.point.to_str().unwrap().to_owned();
+    refused(11, &[&point], &["is already mounted on", "Hint: Use that one, or unmount it first"]);
+    refused(1, &[mount.path("snapshots").to_str().unwrap()], &["Error: "]);
+    assert!(listed(&world.path("empty")).is_empty());
+}

@@ -1,0 +1,102 @@
+//! Is a mount exact, read-only, and well-behaved from start to end? Not for: the kernel's protocol (`fuse/` has tests).
+//!
+//! Needs /dev/fuse. Where there is none, `FIRN_TEST_NO_FUSE=1` skips these tests; without it they fail.
+
+// Clippy takes only what carries #[test] for a test.
+#![allow(clippy::unwrap_used)]
+
+mod closed;
+mod exact;
+mod life;
+
+use crate::support::run::World;
+use rustix::process::Pid;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Whether tests with a mount are to be left out.
+pub(crate) fn without_fuse() -> bool {
+    std::env::var_os("FIRN_TEST_NO_FUSE").is_some_and(|value| value == "1")
+}
+
+/// A mount by the program in the foreground, ended with it.
+pub(crate) struct Mount {
+    child: Child,
+    point: PathBuf,
+}
+
+impl Mount {
+    /// Mounts on a new folder of the world, with more arguments behind the folder.
+    #[track_caller]
+    pub(crate) fn of(world: &World, arguments: &[&str]) -> Mount {
+        let point = (0..).map(|number| world.path(&format!("mount-{number}"))).find(|path| !path.exists()).unwrap();
+        std::fs::create_dir(&point).unwrap();
+        Mount::on(world, &point, arguments)
+    }
+
+    /// Mounts on this folder.
+    #[track_caller]
+    pub(crate) fn on(world: &World, point: &Path, arguments: &[&str]) -> Mount {
+        let mut command = world.command(["mount", point.to_str().unwrap()].iter().chain(arguments), &[]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        if !line.starts_with("Mounted on ") {
+            let output = child.wait_with_output().unwrap();
+            panic!("{line}{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Mount { child, point: point.to_path_buf() }
+    }
+
+    /// A path in the mount.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.point.join(name)
+    }
+
+    /// The program's process: the one that `setsid` became, or its child.
+    fn program(&self) -> Pid {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let child = children.split_whitespace().next().and_then(|text| text.parse().ok());
+        Pid::from_raw(child.unwrap_or(id as i32)).unwrap()
+    }
+
+    /// Waits for the process to end and leaves what is on the folder as it is.
+    fn forget(mut self) {
+        self.child.wait().unwrap();
+        self.point = PathBuf::new();
+    }
+
+    /// Waits for the end; with everything that was said on standard error.
+    #[track_caller]
+    fn ended(mut self) -> (ExitStatus, String) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > deadline => panic!("the mount does not end"),
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let mut said = String::new();
+        std::io::Read::read_to_string(self.child.stderr.as_mut().unwrap(), &mut said).unwrap();
+        (status, said)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if is_mounted(&self.point) {
+            drop(Command::new("fusermount3").args(["-u", "-z"]).arg(&self.point).status());
+        }
+        drop(self.child.wait());
+    }
+}
+
+/// Whether something is mounted there.
+fn is_mounted(point: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    table.lines().any(|line| line.split(' ').nth(1) == point.to_str())
+}

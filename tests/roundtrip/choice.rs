@@ -1,0 +1,113 @@
+//! What a backup takes and leaves, and what it notes of itself. Not for: what goes wrong.
+
+use super::names;
+use crate::support::run::World;
+use std::fs;
+use std::process::Command;
+
+/// Names below "source" in the newest snapshot, which were backed up with these options.
+fn taken(world: &World, options: &[&str]) -> Vec<String> {
+    world.backup(0, ["source"].iter().chain(options));
+    let out = world.path("out");
+    drop(fs::remove_dir_all(&out));
+    world.run(["restore", &format!("latest:{}", world.text("source")), "-t", "out"]).succeeds();
+    names(&out)
+}
+
+#[test]
+fn patterns() {
+    let world = World::with_repository();
+    for name in ["a.o", "a.c", "keep.o", "sub/b.o", "sub/b.c", "sub/tmp/x", "tmp"] {
+        world.write(&format!("source/{name}"), name);
+    }
+    assert_eq!(taken(&world, &["-x", "*.o"]), ["a.c", "sub", "sub/b.c", "sub/tmp", "sub/tmp/x", "tmp"]);
+    assert_eq!(
+        taken(&world, &["-x", "*.o", "--exclude", "!keep.o", "-x", "tmp/"]),
+        ["a.c", "keep.o", "sub", "sub/b.c", "tmp"]
+    );
+    world.write("patterns", "# no objects\n*.o\n\ntmp\n");
+    assert_eq!(taken(&world, &["--exclude-file", "patterns"]), ["a.c", "sub", "sub/b.c"]);
+    assert_eq!(taken(&world, &["--exclude-file", "patterns", "-x", "!keep.o"]), ["a.c", "keep.o", "sub", "sub/b.c"]);
+    let absolute = world.text("source/sub");
+    assert_eq!(taken(&world, &["-x", &absolute]), ["a.c", "a.o", "keep.o", "tmp"]);
+    let noted = world.run(["snapshots", "--json"]).succeeds().json();
+    assert_eq!(noted.last().unwrap()["excludes"][0], absolute);
+    // What a pattern leaves out is not forgotten once the pattern is gone.
+    assert_eq!(taken(&world, &[]).len(), 9);
+}
+
+#[test]
+fn caches_are_left_out_on_demand() {
+    let world = World::with_repository();
+    world.write("source/cache/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n# more");
+    world.write("source/cache/big", "x");
+    world.write("source/false/CACHEDIR.TAG", "something else");
+    world.write("source/false/big", "x");
+    assert_eq!(taken(&world, &[]).len(), 6);
+    let left = taken(&world, &["--exclude-caches"]);
+    assert!(!left.contains(&"cache/big".to_owned()) && left.contains(&"false/big".to_owned()), "{left:?}");
+    assert!(left.contains(&"cache/CACHEDIR.TAG".to_owned()), "the tag tells why the folder is empty: {left:?}");
+}
+
+#[test]
+fn other_file_systems() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    struct Unmount(std::path::PathBuf);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            drop(Command::new("umount").arg("-l").arg(&self.0).status());
+        }
+    }
+    let world = World::with_repository();
+    world.write("source/a", "a");
+    let other = world.path("source/other");
+    fs::create_dir(&other).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&other).status().unwrap();
+    assert!(mounted.success(), "the administrator can mount a tmpfs");
+    let _unmount = Unmount(other);
+    world.write("source/other/b", "b");
+    assert_eq!(taken(&world, &[]), ["a", "other", "other/b"]);
+    // The folder stays, as that to mount on again.
+    assert_eq!(taken(&world, &["--one-file-system"]), ["a", "other"]);
+    world.backup(0, ["source", "source/other", "--one-file-system"]);
+    let listed = world.run(["ls", "-R", &format!("latest:{}", world.text("source"))]).succeeds().stdout;
+    assert!(listed.contains("other/b"), "a root of its own: {listed}");
+}
+
+#[test]
+fn notes_of_the_snapshot() {
+    let world = World::with_repository();
+    world.write("source/a", "a");
+    let options = ["source", "--tag", "one,two", "--tag", "three", "--host", "alpha", "--time", "2020-02-29T12:34:56Z"];
+    let more = ["--label", "first", "--description", "before the move"];
+    let made = world.backup(0, options.iter().chain(&more));
+    let noted = &world.run(["snapshots", "--json"]).succeeds().json()[0];
+    assert_eq!(noted["id"], made["snapshot_id"]);
+    assert_eq!(noted["tags"], serde_json::json!(["one", "two", "three"]));
+    assert_eq!((&noted["hostname"], &noted["time"]), (&"alpha".into(), &"2020-02-29T12:34:56Z".into()));
+    assert_eq!((&noted["label"], &noted["description"]), (&"first".into(), &"before the move".into()));
+    // Another machine's snapshot is nobody's parent.
+    assert!(world.backup(0, ["source", "--host", "beta"])["parent"].is_null());
+    assert_eq!(world.backup(0, ["source", "--host", "alpha"])["parent"], made["snapshot_id"]);
+}
+
+#[test]
+fn a_dry_run_stores_nothing() {
+    let world = World::with_repository();
+    world.write("source/a", vec![7; 300_000]);
+    let all = || names(&world.path("repository"));
+    let before = all();
+    let told = world.backup(0, ["source", "--dry-run"]);
+    assert!(told["snapshot_id"].is_null() && told["files_new"] == 1 && told["data_added"].as_u64() > Some(0), "{told}");
+    assert_eq!(all(), before);
+    world.backup(0, ["source"]);
+    world.write("source/b", vec![8; 300_000]);
+    let before = all();
+    let said = world.run(["backup", "-n", "source"]).succeeds().stdout;
+    assert!(said.contains("Would add") && said.contains("1 new,") && said.contains("Made no snapshot"), "{said}");
+    assert_eq!(all(), before);
+    let made = world.backup(0, ["source"]);
+    assert_eq!(made["files_new"], 1, "a dry run must not count as having seen the file: {made}");
+}

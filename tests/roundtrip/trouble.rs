@@ -1,0 +1,107 @@
+//! Sources that cannot be read, change, or are not there: told, never hidden. Not for: a damaged repository.
+
+use super::names;
+use crate::support::run::World;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+#[test]
+fn what_cannot_be_read_is_told_and_the_rest_is_kept() {
+    let world = World::with_repository();
+    for name in ["a", "locked", "sub/b", "closed/c"] {
+        world.write(&format!("source/{name}"), name);
+    }
+    for name in ["source/locked", "source/closed"] {
+        fs::set_permissions(world.path(name), Permissions::from_mode(0o000)).unwrap();
+    }
+    let ran = world.run_as_nobody(&["backup", "--json", "source"]).fails(3, &["source/locked", "source/closed"]);
+    assert_eq!(ran.json().last().unwrap()["error_count"], 2, "{ran:?}");
+    let items: Vec<_> = ran.json_errors().iter().map(|line| line["item"].as_str().unwrap().to_owned()).collect();
+    assert!(items.contains(&world.text("source/locked")), "{items:?}");
+    let noted = world.run(["snapshots", "--json"]).succeeds().json();
+    assert_eq!(noted[0]["issues_total"], 2);
+    world.run(["restore", &format!("latest:{}", world.text("source")), "-t", "out"]).succeeds();
+    fs::set_permissions(world.path("out/closed"), Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(names(&world.path("out")), ["a", "closed", "sub", "sub/b"]);
+    let said = world.run_as_nobody(&["backup", "source"]).fails(3, &["Warning: ", "The snapshot is not complete"]);
+    assert!(said.stdout.contains("Made the snapshot"), "{said:?}");
+}
+
+#[test]
+fn missing_roots() {
+    let world = World::with_repository();
+    world.write("source/a", "a");
+    let ran = world.run(["backup", "nothing", "nor/this"]).fails(1, &["nothing", "nor/this"]);
+    assert!(!ran.stdout.contains("Made the snapshot"), "{ran:?}");
+    assert!(world.objects("snapshots").is_empty());
+    let half = world.backup(3, ["source", "nothing"]);
+    assert_eq!((&half["error_count"], &half["files_new"]), (&1.into(), &1.into()));
+    let noted = world.run(["snapshots", "--json"]).succeeds().json();
+    assert_eq!((noted.len(), &noted[0]["issues_total"]), (1, &1.into()));
+}
+
+/// Runs `work` while another thread writes to a file, again and again.
+fn while_written(file: &File, write: impl Fn(&File, u64) + Sync, work: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| (1..).take_while(|_| !stop.load(Relaxed)).for_each(|round| write(file, round)));
+        work();
+        stop.store(true, Relaxed);
+    });
+}
+
+#[test]
+fn a_file_that_grows_is_a_beginning_of_itself() {
+    let world = World::with_repository();
+    let text =
+        |from: u64, len: usize| -> Vec<u8> { (from..).flat_map(|n| (n as u32).to_le_bytes()).take(len).collect() };
+    world.write("source/log", text(0, 4 << 20));
+    world.write("source/calm", "calm");
+    let log = File::options().write(true).open(world.path("source/log")).unwrap();
+    let grow = |file: &File, round: u64| {
+        let from = (1 << 20) + (round - 1) * 256;
+        if round < 20_000 {
+            file.write_all_at(&text(from, 1024), from * 4).unwrap();
+        }
+    };
+    while_written(&log, grow, || {
+        let ran = world.run(["backup", "source"]);
+        assert!(ran.code == 0 || ran.code == 3 && ran.stderr.contains("changed while it was read"), "{ran:?}");
+    });
+    world.run(["restore", &format!("latest:{}", world.text("source")), "-t", "out"]).succeeds();
+    let kept = fs::read(world.path("out/log")).unwrap();
+    assert!(kept.len() >= 4 << 20 && kept == text(0, kept.len()), "{} bytes", kept.len());
+    assert_eq!(fs::read(world.path("out/calm")).unwrap(), b"calm");
+}
+
+#[test]
+fn a_file_is_never_torn_in_silence() {
+    const LEN: usize = 1 << 20;
+    let world = World::with_repository();
+    world.write("source/torn", vec![0; LEN]);
+    let file = File::options().write(true).open(world.path("source/torn")).unwrap();
+    // In two halves, so that a reader between them sees a state that never was.
+    let rewrite = |file: &File, round: u64| {
+        let half = vec![round as u8; LEN / 2];
+        file.write_all_at(&half, 0).unwrap();
+        file.write_all_at(&half, LEN as u64 / 2).unwrap();
+    };
+    let mut codes = Vec::new();
+    while_written(&file, rewrite, || codes.extend((0..4).map(|_| world.run(["backup", "source"]).code)));
+    let noted = world.run(["snapshots", "--json"]).succeeds().json();
+    for (at, code) in codes.iter().enumerate() {
+        let told = noted[at]["issues_total"] == 1;
+        assert!(*code == 3 && told || *code == 0 && !told, "{codes:?} {noted:?}");
+        let address = format!("{}:{}", noted[at]["id"].as_str().unwrap(), world.text("source"));
+        let out = format!("out-{at}");
+        world.run(["restore", &address, "-t", &out]).succeeds();
+        let kept = fs::read(world.path(&out).join("torn")).unwrap();
+        let torn = kept.len() != LEN || kept.iter().any(|byte| *byte != kept[0]);
+        assert!(!torn || told, "run {at} kept a torn file and said nothing");
+    }
+    // Once it is calm, it is kept as it is, though its size never changed.
+    world.backup(0, ["source"]);
+    world.run(["restore", &format!("latest:{}", world.text("source")), "-t", "calm"]).succeeds();
+    assert_eq!(fs::read(world.path("calm/torn")).unwrap(), fs::read(world.path("source/torn")).unwrap());
+}
