@@ -21,16 +21,20 @@ use crate::repository::files::CachedFile;
 use crate::repository::tree::ContentBuilder;
 use crate::repository::writer::Writer;
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 /// A file that changes while it is read is read this often before it is recorded as unreliable.
 const ATTEMPTS: u32 = 3;
-/// A file whose inode changed this short a time before it was read is not remembered: another change within the same tick of
-/// the file system's clock would go unseen. (The racy-git problem, git's Documentation/technical/racy-git.)
-const TICK_NANOS: i128 = 50_000_000;
-/// File systems that keep whole seconds only.
-const COARSE_TICK_NANOS: i128 = 2_000_000_000;
+/// A file whose inode changed this short a time before it was read is not remembered, because it may change again unseen:
+/// 1. Within the same tick of the file system's clock (up to 2 s), its times stay the same. (The racy-git problem, git's
+///    Documentation/technical/racy-git.)
+/// 2. Of a file that is mapped into memory, only the first store into a clean page sets its times; further stores into that
+///    page leave no trace until the kernel has written it to the disk and protects it again. That happens once it has been
+///    dirty for `vm.dirty_expire_centisecs` (30 s), at the next round of `vm.dirty_writeback_centisecs` (5 s).
+///
+/// This leaves room for a disk that is slow to take what is written. (On tmpfs stores through a mapping never set the times.)
+const YOUNG: Duration = Duration::from_secs(60);
 /// Files that are for their owner alone and shorter than this get a padded block of their own.
 const PRIVATE_SIZE: u64 = 4096;
 /// Folders whose content is private whatever its size below the bound for solid blocks.
@@ -210,7 +214,7 @@ impl Filer<'_> {
             let text = format!("\"{}\" changed while it was read; what was read is kept", item.path.display());
             self.trouble(IssueKind::Changed, Error::new(ErrorKind::Failed, text));
         }
-        let cached = (!unreliable && !is_racy(&after, begun)).then(|| CachedFile {
+        let cached = (!unreliable && !is_racy(&after, begun, young())).then(|| CachedFile {
             name: item.name.clone(),
             size,
             mtime: timestamp(after.mtime),
@@ -335,15 +339,26 @@ fn is_same(cached: &CachedFile, stat: &Stat) -> bool {
         && cached.inode == stat.ino
 }
 
-fn is_racy(stat: &Stat, begun: SystemTime) -> bool {
-    let nanos = |seconds: i64, nanos: u32| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-    let begun = match begun.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => since.as_nanos() as i128,
-        Err(_) => return true,
-    };
-    let coarse = stat.ctime.nanos == 0 && stat.mtime.nanos == 0;
-    let tick = if coarse { COARSE_TICK_NANOS } else { TICK_NANOS };
-    nanos(stat.ctime.seconds, stat.ctime.nanos) + tick > begun
+/// Whether a file that was read from `begun` on may change, or have changed, without another change time.
+fn is_racy(stat: &Stat, begun: SystemTime, young: Duration) -> bool {
+    let Ok(begun) = begun.duration_since(SystemTime::UNIX_EPOCH) else { return true };
+    let changed = i128::from(stat.ctime.seconds) * 1_000_000_000 + i128::from(stat.ctime.nanos);
+    changed + young.as_nanos() as i128 > begun.as_nanos() as i128
+}
+
+/// How long a change may go unseen here: longer than usual where writing waits longer, as power-saving laptops have it.
+fn young() -> Duration {
+    static YOUNG_HERE: OnceLock<Duration> = OnceLock::new();
+    *YOUNG_HERE.get_or_init(|| {
+        let setting = |name: &str| std::fs::read_to_string(format!("/proc/sys/vm/{name}")).ok()?.trim().parse().ok();
+        let wait = ["dirty_expire_centisecs", "dirty_writeback_centisecs"].map(|name| setting(name).unwrap_or(0));
+        young_for(wait)
+    })
+}
+
+fn young_for(centiseconds: [u32; 2]) -> Duration {
+    let wait: u64 = centiseconds.iter().map(|part| u64::from(*part) * 10).sum();
+    YOUNG.max(Duration::from_millis(wait) * 3 / 2)
 }
 
 fn group_of(item: &SourceItem) -> Group {
@@ -352,4 +367,31 @@ fn group_of(item: &SourceItem) -> Group {
     let folder =
         || item.path.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|part| PRIVATE_FOLDERS.contains(&part));
     if owner_only && (item.stat.size < PRIVATE_SIZE || folder()) { Group::Private } else { Group::Owner(item.stat.uid) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::{self, FileTime};
+
+    #[test]
+    fn what_changed_within_the_last_minute_is_not_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let begun = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let stat = os::stat_fd(std::fs::File::open(dir.path()).unwrap()).unwrap();
+        let racy = |seconds, nanos| is_racy(&Stat { ctime: FileTime { seconds, nanos }, ..stat }, begun, YOUNG);
+        assert!(!racy(-5, 0) && !racy(999_000, 0) && !racy(999_940, 0));
+        assert!(racy(999_940, 1) && racy(999_965, 0), "a page that is dirty takes further stores without a trace");
+        assert!(racy(1_000_000, 0) && racy(1_000_000, 1) && racy(2_000_000, 0), "the clock of a server may be ahead");
+        assert!(is_racy(&stat, SystemTime::UNIX_EPOCH - Duration::from_secs(1), YOUNG));
+    }
+
+    #[test]
+    fn a_kernel_that_writes_late_makes_files_stay_young_for_longer() {
+        assert_eq!(young_for([3000, 500]), YOUNG);
+        assert_eq!(young_for([0, 0]), YOUNG);
+        assert_eq!(young_for([6000, 6000]), Duration::from_secs(180));
+        assert!(young_for([u32::MAX, u32::MAX]) > YOUNG);
+        assert!(young() >= YOUNG);
+    }
 }

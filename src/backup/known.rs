@@ -114,11 +114,12 @@ impl<'a> Memory<'a> {
     /// What is known of the file `name` in the directory at hand. Names must come in ascending order.
     pub fn file(&mut self, name: &[u8]) -> Known {
         let Some(directory) = self.stack.last_mut() else { return Known::Nothing };
-        if directory.cached {
-            return directory
-                .cached_file(self.files, name)
-                .map_or(Known::Nothing, |file| Known::Cached(Box::new(file)));
+        if directory.cached
+            && let Some(file) = directory.cached_file(self.files, name)
+        {
+            return Known::Cached(Box::new(file));
         }
+        // New, or not remembered because it might have changed unseen: the parent tells which.
         let depth = self.stack.len() - 1;
         self.resolve(depth);
         let directory = &mut self.stack[depth];
