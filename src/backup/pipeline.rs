@@ -10,15 +10,14 @@
 
 use super::builder::{DirectoryCounts, TreeBuilder};
 use super::file::{Change, Filer, Trouble};
+use super::issues::Issues;
 use super::known::{Known, Memory};
 use super::meta::Reader;
 use super::walk::{Event, Skip, SourceItem, Walk};
 use crate::chunk::Splitter;
 use crate::chunk::pieces::Chunks;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::bounds::MAX_ISSUES;
-use crate::format::json::PathText;
-use crate::format::snapshot::{Issue, IssueKind};
+use crate::format::snapshot::IssueKind;
 use crate::format::tree::{Entry, Metadata, Totals};
 use crate::id::ChunkId;
 use crate::os::FileType;
@@ -88,10 +87,8 @@ pub struct Outcome {
     pub files: FileCounts,
     /// Directories.
     pub directories: DirectoryCounts,
-    /// What went wrong, the first of them.
-    pub issues: Vec<Issue>,
-    /// How much went wrong.
-    pub issues_total: u64,
+    /// What went wrong.
+    pub issues: Issues,
 }
 
 /// Everything that the threads share.
@@ -126,7 +123,7 @@ struct Batch {
 #[derive(Default)]
 struct Shared {
     files: Mutex<FileCounts>,
-    issues: Mutex<(Vec<Issue>, u64)>,
+    issues: Mutex<Issues>,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
 }
@@ -138,15 +135,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Shared {
     fn issue(&self, progress: &dyn Progress, path: &Path, trouble: &Trouble) {
         progress.issue(path, &trouble.error);
-        let mut issues = lock(&self.issues);
-        issues.1 += 1;
-        if issues.0.len() < MAX_ISSUES {
-            issues.0.push(Issue {
-                path: PathText(path.as_os_str().as_bytes().to_vec()),
-                kind: trouble.kind,
-                message: trouble.error.chain().chars().take(1000).collect(),
-            });
-        }
+        lock(&self.issues).add(path, trouble.kind, &trouble.error.chain());
     }
 
     fn guard(&self, work: impl FnOnce() -> Result<()>) {
@@ -192,8 +181,8 @@ pub fn run(walk: Walk, job: &Job<'_>, hard_link_key: [u8; 32]) -> Result<Outcome
     job.stop.check()?;
     let (tree, totals, directories) = builder.finish()?;
     let files = *lock(&shared.files);
-    let (issues, issues_total) = std::mem::take(&mut *lock(&shared.issues));
-    Ok(Outcome { tree, totals, files, directories, issues, issues_total })
+    let issues = std::mem::take(&mut *lock(&shared.issues));
+    Ok(Outcome { tree, totals, files, directories, issues })
 }
 
 fn build(
