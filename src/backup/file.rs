@@ -152,6 +152,8 @@ impl Filer<'_> {
         {
             let mut meta = self.describe(item, None)?;
             meta.blocks = cached.blocks;
+            // The change time is the same, so they are too.
+            meta.flags |= cached.flags;
             self.progress.bytes(item.stat.size);
             let body = Body::File { size: cached.size, content: cached.content.clone() };
             let entry = Entry { name: item.name.clone(), meta, body };
@@ -222,6 +224,7 @@ impl Filer<'_> {
             inode: after.ino,
             content: content.clone(),
             blocks: meta.blocks,
+            flags: meta.flags,
         });
         Ok(Some((Entry { name: item.name.clone(), meta, body: Body::File { size, content } }, cached)))
     }
@@ -372,7 +375,80 @@ fn group_of(item: &SourceItem) -> Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::walk::Handle;
+    use crate::check::fixture;
     use crate::os::{self, FileTime};
+    use crate::progress::Silent;
+    use crate::repository::writer::WriterOptions;
+    use std::fs::{self, File};
+    use std::os::fd::OwnedFd;
+    use std::path::Path;
+
+    fn item(dir: &Path, name: &str) -> SourceItem {
+        let fd = OwnedFd::from(File::open(dir).unwrap());
+        let stat = os::stat_at(&fd, name.as_bytes()).unwrap();
+        let handle = Handle::In(Arc::new(fd));
+        SourceItem { path: dir.join(name), name: name.into(), stat, handle, waypoint: false }
+    }
+
+    fn with_filer(test: impl FnOnce(&mut Filer<'_>)) {
+        let repository = fixture::open(Arc::new(fixture::repository().0));
+        let options = WriterOptions { level: 1, threads: 1, dry_run: true };
+        let writer = Writer::begin(&repository, options, &Silent).unwrap();
+        let (reader, stop) = (Reader::new([0; 32]), Stop::new());
+        let mut filer = Filer {
+            writer: &writer,
+            assembler: Assembler::new(&writer),
+            reader: &reader,
+            chunks: Chunks::new(Arc::new(repository.splitter())),
+            force: false,
+            progress: &Silent,
+            stop: &stop,
+            troubles: Vec::new(),
+        };
+        test(&mut filer);
+        drop(filer);
+        writer.abandon().unwrap();
+    }
+
+    fn remembered(item: &SourceItem, content: &[u8]) -> CachedFile {
+        CachedFile {
+            name: item.name.clone(),
+            size: item.stat.size,
+            mtime: timestamp(item.stat.mtime),
+            ctime: timestamp(item.stat.ctime),
+            inode: item.stat.ino,
+            content: Content::Inline(content.to_vec()),
+            blocks: Some(77),
+            flags: 0x80_0080,
+        }
+    }
+
+    fn inline(done: &Done) -> &[u8] {
+        match &done.entry.body {
+            Body::File { content: Content::Inline(bytes), .. } => bytes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_not_read_again_and_keeps_all_its_flags() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), b"true").unwrap();
+        let item = item(dir.path(), "f");
+        with_filer(|filer| {
+            let known = || Known::Cached(Box::new(remembered(&item, b"kept")));
+            let done = filer.item(&item, known()).unwrap().unwrap();
+            assert_eq!((inline(&done), done.change), (&b"kept"[..], Some(Change::Unmodified)));
+            assert_eq!((done.entry.meta.flags, done.entry.meta.blocks), (0x80_0080, Some(77)));
+            assert_eq!(done.cached.unwrap().flags, 0x80_0080);
+            filer.force = true;
+            let done = filer.item(&item, known()).unwrap().unwrap();
+            assert_eq!((inline(&done), done.entry.meta.flags), (&b"true"[..], item.stat.flags & os::KEPT_FLAGS));
+            assert!(done.cached.is_none(), "it is too young");
+            assert!(filer.troubles.is_empty());
+        });
+    }
 
     #[test]
     fn what_changed_within_the_last_minute_is_not_remembered() {

@@ -37,6 +37,8 @@ pub struct CachedFile {
     pub content: Content,
     /// `blocks` override of its entry.
     pub blocks: Option<u64>,
+    /// All its file flags; without the open file only some of them can be told. A change of them is one of `ctime`.
+    pub flags: u32,
 }
 
 /// Whether the database could be used.
@@ -152,7 +154,8 @@ fn encode(key: &[u8; 32], files: &[CachedFile]) -> Vec<u8> {
             out.put_varint(u64::from(time.nanos));
         }
         out.put_varint(file.inode);
-        out.put_varint(file.blocks.map_or(0, |blocks| blocks + 1));
+        out.put_varint(file.blocks.map_or(0, |blocks| blocks.saturating_add(1)));
+        out.put_varint(u64::from(file.flags));
         match &file.content {
             Content::Inline(bytes) => {
                 out.put_u8(0);
@@ -212,6 +215,7 @@ fn decode_files(input: &mut Reader<'_>) -> crate::error::Result<Vec<CachedFile>>
         let ctime = Timestamp { seconds: input.svarint()?, nanos: input.varint()? as u32 };
         let inode = input.varint()?;
         let blocks = input.varint()?.checked_sub(1);
+        let flags = input.varint()? as u32;
         let content = match input.u8()? {
             0 => {
                 let length = input.varint()? as usize;
@@ -232,7 +236,7 @@ fn decode_files(input: &mut Reader<'_>) -> crate::error::Result<Vec<CachedFile>>
             }
             _ => Content::List(ChunkId(input.array()?)),
         };
-        files.push(CachedFile { name, size, mtime, ctime, inode, content, blocks });
+        files.push(CachedFile { name, size, mtime, ctime, inode, content, blocks, flags });
     }
     Ok(files)
 }
@@ -256,6 +260,7 @@ mod tests {
             inode: 12,
             content,
             blocks: (n > 3).then_some(0),
+            flags: u32::from(n) << 28 | 1,
         }
     }
 
