@@ -1,6 +1,6 @@
 //! One source item becomes one entry: read, cut, stored, described. Not for: order or directories (see `builder`).
 
-use super::content::{Content as SourceFile, changed, link_target};
+use super::content::{Content as SourceFile, changed, link_target, look_again};
 use super::feed::Feed;
 use super::known::Known;
 use super::meta::{self, Reader, blocks_given, timestamp};
@@ -171,7 +171,8 @@ impl Filer<'_> {
         };
         let mut item = item.clone();
         for attempt in 1..=ATTEMPTS {
-            match self.read_file(&mut item, attempt == ATTEMPTS) {
+            let seen = if attempt == 1 { Ok(()) } else { look_again(&mut item).map_err(FileError::from_source) };
+            match seen.and_then(|()| self.read_file(&mut item, attempt == ATTEMPTS)) {
                 Ok(Some((entry, cached))) => return Ok(Some(Done { entry, cached, change: Some(change) })),
                 // Changed while it was read: once more.
                 Ok(None) => {}
@@ -446,6 +447,29 @@ mod tests {
             let done = filer.item(&item, known()).unwrap().unwrap();
             assert_eq!((inline(&done), done.entry.meta.flags), (&b"true"[..], item.stat.flags & os::KEPT_FLAGS));
             assert!(done.cached.is_none(), "it is too young");
+            assert!(filer.troubles.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_file_that_was_saved_by_renaming_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name| dir.path().join(name);
+        fs::write(path("f"), b"old").unwrap();
+        let seen = item(dir.path(), "f");
+        fs::write(path("new"), b"saved").unwrap();
+        fs::rename(path("new"), path("f")).unwrap();
+        with_filer(|filer| {
+            let done = filer.item(&seen, Known::Nothing).unwrap().unwrap();
+            assert_eq!(inline(&done), b"saved");
+            assert!(filer.troubles.is_empty() && !done.entry.meta.unreliable);
+            fs::remove_file(path("f")).unwrap();
+            fs::create_dir(path("f")).unwrap();
+            assert!(filer.item(&seen, Known::Nothing).unwrap().is_none());
+            assert_eq!(filer.troubles.pop().unwrap().kind, IssueKind::Unreadable);
+            fs::remove_dir(path("f")).unwrap();
+            assert!(filer.item(&seen, Known::Nothing).unwrap().is_none());
+            assert_eq!(filer.troubles.pop().unwrap().kind, IssueKind::Vanished);
             assert!(filer.troubles.is_empty());
         });
     }
