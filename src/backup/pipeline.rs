@@ -28,7 +28,6 @@ use crate::repository::tree::PageCut;
 use crate::repository::writer::Writer;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::BTreeMap;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,8 +43,6 @@ const BATCH_BYTES: u64 = 4 << 20;
 pub enum Finished {
     /// A directory begins.
     Enter {
-        /// Absolute path.
-        path: Vec<u8>,
         /// Name in the directory above.
         name: Vec<u8>,
         /// `st_size`.
@@ -231,7 +228,7 @@ fn walk_source(walk: Walk, job: &Job<'_>, shared: &Shared, batches: &Sender<Batc
         }
         match event {
             Event::Enter(item) => {
-                let known = memory.enter(item.path.as_os_str().as_bytes(), &item.name);
+                let known = memory.enter(&item.name);
                 steps.push(Step::Enter(item, known));
             }
             Event::Item(item) => {
@@ -320,15 +317,8 @@ fn take_step(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, step: Step) 
         Step::Enter(item, known) => {
             let mut meta = filer.describe(&item, None)?;
             meta.blocks = Some(item.stat.blocks);
-            let path = item.path.clone();
-            let finished = Finished::Enter {
-                path: item.path.into_os_string().into_vec(),
-                name: item.name,
-                size: item.stat.size,
-                meta,
-                known,
-            };
-            (path, Some(finished))
+            let finished = Finished::Enter { name: item.name, size: item.stat.size, meta, known };
+            (item.path, Some(finished))
         }
         Step::Item(item, known) => {
             job.progress.file(&item.path);
