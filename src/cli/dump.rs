@@ -92,14 +92,7 @@ fn to_stdout(repository: &Repository, size: u64, content: &Content, stop: &Stop)
 
 /// Through a temporary file beside it, unless `target` is something special like a pipe. Until it is complete nobody else
 /// may read it; then it gets the rights of the file that it replaces, or those of the file in the snapshot (`mode`).
-fn to_file(
-    repository: &Repository,
-    size: u64,
-    content: &Content,
-    mode: u16,
-    target: &Path,
-    stop: &Stop,
-) -> Result<()> {
+fn to_file(repository: &Repository, size: u64, content: &Content, mode: u16, target: &Path, stop: &Stop) -> Result<()> {
     let shown = target.display().to_string();
     let failed = |error| Error::io(format!("\"{shown}\" cannot be written"), error);
     let write = |path: &Path, options: &mut std::fs::OpenOptions| -> Result<std::fs::File> {
