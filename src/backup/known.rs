@@ -213,7 +213,7 @@ mod tests {
         files.put(b"/b", 0, &[]);
         let mut memory = Memory::new(&repository, Some(&files), None);
         assert!(memory.enter(b"") && memory.enter(b"a") && memory.enter(b"b"));
-        assert!(!knows(&mut memory, b"root") && knows(&mut memory, b"deep"));
+        assert!(knows(&mut memory, b"deep") && !knows(&mut memory, b"root"));
         assert!(!memory.enter(b"none") && !knows(&mut memory, b"deep"));
         memory.leave();
         memory.leave();
