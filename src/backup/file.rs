@@ -217,16 +217,17 @@ impl Filer<'_> {
             let text = format!("\"{}\" changed while it was read; what was read is kept", item.path.display());
             self.trouble(IssueKind::Changed, Error::new(ErrorKind::Failed, text));
         }
-        let cached = (!unreliable && !is_racy(&after, begun, young())).then(|| CachedFile {
-            name: item.name.clone(),
-            size,
-            mtime: timestamp(after.mtime),
-            ctime: timestamp(after.ctime),
-            inode: after.ino,
-            content: content.clone(),
-            blocks: meta.blocks,
-            flags: meta.flags,
-        });
+        let cached =
+            (!unreliable && !is_racy(&after, begun, young()) && !is_private(&content, &after)).then(|| CachedFile {
+                name: item.name.clone(),
+                size,
+                mtime: timestamp(after.mtime),
+                ctime: timestamp(after.ctime),
+                inode: after.ino,
+                content: content.clone(),
+                blocks: meta.blocks,
+                flags: meta.flags,
+            });
         Ok(Some((Entry { name: item.name.clone(), meta, body: Body::File { size, content } }, cached)))
     }
 
@@ -350,6 +351,11 @@ fn is_racy(stat: &Stat, begun: SystemTime, young: Duration) -> bool {
     changed + young.as_nanos() as i128 > begun.as_nanos() as i128
 }
 
+/// Whether a record of the files cache would hold what only the file's owner may read. Such a file is short to read again.
+fn is_private(content: &Content, stat: &Stat) -> bool {
+    matches!(content, Content::Inline(bytes) if !bytes.is_empty()) && stat.mode & 0o077 == 0
+}
+
 /// How long a change may go unseen here: longer than usual where writing waits longer, as power-saving laptops have it.
 fn young() -> Duration {
     static YOUNG_HERE: OnceLock<Duration> = OnceLock::new();
@@ -378,6 +384,7 @@ mod tests {
     use super::*;
     use crate::backup::walk::Handle;
     use crate::check::fixture;
+    use crate::chunk::secret::Secret;
     use crate::os::{self, FileTime};
     use crate::progress::Silent;
     use crate::repository::writer::WriterOptions;
@@ -396,7 +403,7 @@ mod tests {
         let repository = fixture::open(Arc::new(fixture::repository().0));
         let options = WriterOptions { level: 1, threads: 1, dry_run: true };
         let writer = Writer::begin(&repository, options, &Silent).unwrap();
-        let (reader, stop) = (Reader::new([0; 32]), Stop::new());
+        let (reader, stop) = (Reader::new(Secret::from_bytes(&[0; 32])), Stop::new());
         let mut filer = Filer {
             writer: &writer,
             assembler: Assembler::new(&writer),
@@ -484,6 +491,17 @@ mod tests {
         assert!(racy(999_940, 1) && racy(999_965, 0), "a page that is dirty takes further stores without a trace");
         assert!(racy(1_000_000, 0) && racy(1_000_000, 1) && racy(2_000_000, 0), "the clock of a server may be ahead");
         assert!(is_racy(&stat, SystemTime::UNIX_EPOCH - Duration::from_secs(1), YOUNG));
+    }
+
+    #[test]
+    fn the_files_cache_holds_no_secrets() {
+        let dir = tempfile::tempdir().unwrap();
+        let stat = os::stat_fd(File::open(dir.path()).unwrap()).unwrap();
+        let private = |content, mode| is_private(&content, &Stat { mode, ..stat });
+        let inline = || Content::Inline(b"password".to_vec());
+        assert!(private(inline(), 0o600) && private(inline(), 0o4700) && private(inline(), 0));
+        assert!(!private(inline(), 0o640) && !private(inline(), 0o604) && !private(Content::Inline(Vec::new()), 0o600));
+        assert!(!private(Content::Extents(Vec::new()), 0o600));
     }
 
     #[test]

@@ -185,6 +185,7 @@ impl Directory<'_> {
 mod tests {
     use super::*;
     use crate::check::fixture;
+    use crate::chunk::secret::Secret;
     use crate::format::tree::Content;
     use crate::repository::files::RECORD_FILES;
     use std::sync::Arc;
@@ -204,7 +205,7 @@ mod tests {
     fn records_are_found_by_path_on_the_way_down_and_up() {
         let repository = fixture::open(Arc::new(fixture::repository().0));
         let folder = tempfile::tempdir().unwrap();
-        let files = FilesCache::open(folder.path(), [1; 32]).unwrap();
+        let files = FilesCache::open(folder.path(), Secret::from_bytes(&[1; 32])).unwrap();
         let many: Vec<_> = (0..RECORD_FILES).map(|n| cached(format!("c{n:05}").as_bytes())).collect();
         files.put(b"/", 0, &[cached(b"root")]);
         files.put(b"/a", 0, &many);

@@ -167,7 +167,7 @@ fn walk_and_store(
             Body::Directory { page, .. } => Some(page),
             _ => None,
         });
-    let cache_key = *repository.keyring().local_secret("firn v1 files cache").bytes();
+    let cache_key = repository.keyring().local_secret("firn v1 files cache");
     let files = repository.cache().files().filter(|_| !options.dry_run).and_then(|path| {
         let opened = FilesCache::open(&path, cache_key);
         if opened.is_none() {
@@ -178,7 +178,7 @@ fn walk_and_store(
     let walk_options =
         walk::Options { one_file_system: options.one_file_system, exclude_caches: options.exclude_caches, excludes };
     let walk = Walk::new(source.clone(), Arc::new(walk_options));
-    let link_key = *repository.keyring().local_secret("firn v1 hard links").bytes();
+    let link_key = repository.keyring().local_secret("firn v1 hard links");
     let job = Job {
         writer,
         files: files.as_ref(),

@@ -16,6 +16,7 @@ use super::meta::Reader;
 use super::walk::{Event, Handle, Skip, SourceItem, Walk};
 use crate::chunk::Splitter;
 use crate::chunk::pieces::Chunks;
+use crate::chunk::secret::Secret;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::snapshot::IssueKind;
 use crate::format::tree::{Entry, Metadata, Totals};
@@ -104,6 +105,7 @@ impl Collector {
 }
 
 /// What the builder receives, in walk order.
+#[allow(clippy::large_enum_variant)] // Nearly all are entries.
 pub enum Finished {
     /// A directory begins.
     Enter {
@@ -211,7 +213,7 @@ impl Shared {
 }
 
 /// Walks the source and stores it; the tree is complete when this returns, but not yet durable.
-pub fn run(walk: Walk, job: &Job<'_>, hard_link_key: [u8; 32]) -> Result<Outcome> {
+pub fn run(walk: Walk, job: &Job<'_>, hard_link_key: Secret) -> Result<Outcome> {
     let shared = Shared::default();
     let reader = Reader::new(hard_link_key);
     let splitter = Arc::new(job.writer.repository().splitter());

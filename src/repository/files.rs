@@ -6,6 +6,7 @@
 //! checksum, a missing record only costs a re-read, and every call runs behind `guarded`, which survives a panic, throws
 //! the database away and goes on without.
 
+use crate::chunk::secret::Secret;
 use crate::format::bytes::{Put, Reader};
 use crate::format::tree::{Content, Extent, Timestamp};
 use crate::id::ChunkId;
@@ -47,13 +48,13 @@ pub struct FilesCache {
     database: Mutex<Option<sled::Db>>,
     broken: AtomicBool,
     path: PathBuf,
-    key: [u8; 32],
+    key: Secret,
 }
 
 impl FilesCache {
     /// Opens the database in `folder`; one that does not open is deleted and made anew, one in use by another process is
     /// left alone (`None`), and this run reads all files.
-    pub fn open(folder: &Path, key: [u8; 32]) -> Option<FilesCache> {
+    pub fn open(folder: &Path, key: Secret) -> Option<FilesCache> {
         let open = || {
             catch_unwind(AssertUnwindSafe(|| {
                 sled::Config::new()
@@ -95,7 +96,7 @@ impl FilesCache {
     }
 
     fn record_key(&self, directory: &[u8], number: u32) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        let mut hasher = blake3::Hasher::new_keyed(self.key.bytes());
         hasher.update(&number.to_le_bytes()).update(directory);
         *hasher.finalize().as_bytes()
     }
@@ -245,6 +246,10 @@ fn decode_files(input: &mut Reader<'_>) -> crate::error::Result<Vec<CachedFile>>
 mod tests {
     use super::*;
 
+    fn key() -> Secret {
+        Secret::from_bytes(&[1; 32])
+    }
+
     fn file(n: u8) -> CachedFile {
         let time = Timestamp { seconds: -5, nanos: 7 };
         let content = match n % 3 {
@@ -269,11 +274,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("files");
         let files: Vec<_> = (0..9).map(file).collect();
-        let cache = FilesCache::open(&path, [1; 32]).unwrap();
+        let cache = FilesCache::open(&path, key()).unwrap();
         assert_eq!(cache.get(b"/a", 0), None);
         cache.put(b"/a", 0, &files);
         cache.close();
-        let cache = FilesCache::open(&path, [1; 32]).unwrap();
+        let cache = FilesCache::open(&path, key()).unwrap();
         assert_eq!(cache.get(b"/a", 0), Some(files));
         assert_eq!(cache.get(b"/a", 1), None);
         assert!(cache.remove(b"/a", 0));
@@ -283,9 +288,9 @@ mod tests {
     #[test]
     fn a_second_process_goes_without() {
         let folder = tempfile::tempdir().unwrap();
-        let first = FilesCache::open(folder.path(), [1; 32]).unwrap();
+        let first = FilesCache::open(folder.path(), key()).unwrap();
         first.put(b"/a", 0, &[file(1)]);
-        assert!(FilesCache::open(folder.path(), [1; 32]).is_none());
+        assert!(FilesCache::open(folder.path(), key()).is_none());
         assert_eq!(first.get(b"/a", 0), Some(vec![file(1)]));
     }
 
@@ -294,7 +299,7 @@ mod tests {
         for at in [0usize, 20, 100, 1000, 5000] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("files");
-            let cache = FilesCache::open(&path, [1; 32]).unwrap();
+            let cache = FilesCache::open(&path, key()).unwrap();
             for n in 0..200u32 {
                 cache.put(b"/a", n, &(0..20).map(file).collect::<Vec<_>>());
             }
@@ -304,7 +309,7 @@ mod tests {
             let at = at.min(bytes.len() - 1);
             bytes[at] ^= 0x55;
             std::fs::write(&database, &bytes).unwrap();
-            let Some(cache) = FilesCache::open(&path, [1; 32]) else { continue };
+            let Some(cache) = FilesCache::open(&path, key()) else { continue };
             for n in 0..200 {
                 if let Some(files) = cache.get(b"/a", n) {
                     assert_eq!(files, (0..20).map(file).collect::<Vec<_>>());

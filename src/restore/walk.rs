@@ -154,12 +154,10 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// The directory `frame` below the target.
     fn relative(&self, frame: &Frame<'_>) -> &[u8] {
         &self.relative[..frame.relative_len]
     }
 
-    /// The path of the last directory in the snapshot.
     fn last_path(&self) -> Vec<u8> {
         self.snapshot_path(self.stack.last().map_or(&[], |frame| self.relative(frame)))
     }
@@ -209,8 +207,7 @@ impl<'a> Walk<'a> {
     fn give_up(&mut self) {
         let message =
             "The tree holds more than its directory says; the restore ends here, what was restored so far stays";
-        let path = self.last_path();
-        self.context.issue(&path, Error::damaged(message));
+        self.context.issue(&self.last_path(), Error::damaged(message));
         while !self.stack.is_empty() {
             self.leave();
         }
