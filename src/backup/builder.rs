@@ -1,7 +1,8 @@
 //! Entries in walk order become directories, bottom up. Not for: reading the source.
 //!
-//! Memory: for each directory on the way down, one page a level of its tree and one record of the files cache.
+//! Memory: for each directory on the way down, one page a level of its tree and one record of the files cache; the path once.
 
+use super::known::{extend, shown};
 use super::pipeline::Finished;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::message::ChunkKind;
@@ -28,6 +29,8 @@ pub struct TreeBuilder<'a> {
     cut: PageCut,
     out: Assembler<'a>,
     files: Option<&'a FilesCache>,
+    /// The last directory's path (at least; see `path_len`), without a slash for "/".
+    path: Vec<u8>,
     stack: Vec<Open>,
     root: Option<(ChunkId, Totals)>,
     /// Counts so far.
@@ -35,7 +38,8 @@ pub struct TreeBuilder<'a> {
 }
 
 struct Open {
-    path: Vec<u8>,
+    /// How much of the one path is this directory's.
+    path_len: usize,
     name: Vec<u8>,
     size: u64,
     meta: Metadata,
@@ -48,15 +52,19 @@ struct Open {
 impl<'a> TreeBuilder<'a> {
     /// Sends its pages through `out`; remembers files in `files`.
     pub fn new(cut: PageCut, out: Assembler<'a>, files: Option<&'a FilesCache>) -> Self {
-        TreeBuilder { cut, out, files, stack: Vec::new(), root: None, counts: DirectoryCounts::default() }
+        let (path, stack, counts) = (Vec::new(), Vec::new(), DirectoryCounts::default());
+        TreeBuilder { cut, out, files, path, stack, root: None, counts }
     }
 
     /// Takes the next thing in walk order.
     pub fn take(&mut self, finished: Finished) -> Result<()> {
         match finished {
-            Finished::Enter { path, name, size, meta, known } => {
-                let pages = DirectoryBuilder::default();
-                self.stack.push(Open { path, name, size, meta, known, pages, record: Vec::new(), records: 0 });
+            Finished::Enter { name, size, meta, known } => {
+                if let Some(above) = self.stack.last() {
+                    extend(&mut self.path, above.path_len, &name);
+                }
+                let (path_len, pages) = (self.path.len(), DirectoryBuilder::default());
+                self.stack.push(Open { path_len, name, size, meta, known, pages, record: Vec::new(), records: 0 });
                 Ok(())
             }
             Finished::Entry { entry, cached } => {
@@ -65,7 +73,7 @@ impl<'a> TreeBuilder<'a> {
                 if let (Some(files), Some(cached)) = (self.files, cached) {
                     open.record.push(cached);
                     if open.record.len() == RECORD_FILES {
-                        files.put(&open.path, open.records, &open.record);
+                        files.put(shown(&self.path[..open.path_len]), open.records, &open.record);
                         open.record.clear();
                         open.records += 1;
                     }
@@ -79,13 +87,14 @@ impl<'a> TreeBuilder<'a> {
     fn leave(&mut self) -> Result<()> {
         let mut open = self.stack.pop().ok_or_else(out_of_order)?;
         if let Some(files) = self.files {
+            let path = shown(&self.path[..open.path_len]);
             // An empty record tells the next run that the directory is known and holds no file worth remembering.
             if !open.record.is_empty() || open.records == 0 {
-                files.put(&open.path, open.records, &open.record);
+                files.put(path, open.records, &open.record);
                 open.records += 1;
             }
             let mut stale = open.records;
-            while files.remove(&open.path, stale) {
+            while files.remove(path, stale) {
                 stale += 1;
             }
         }

@@ -147,6 +147,18 @@ pub fn changed(before: &Stat, after: &Stat) -> bool {
     (before.size, before.mtime, before.ctime) != (after.size, after.mtime, after.ctime)
 }
 
+/// Looks at the regular file `item` again: programs save a file by renaming a new one over it, and that one is what counts.
+/// Whatever is no regular file any more is left as it was seen. Errors: the system's; `NotFound` if nothing has the name.
+pub fn look_again(item: &mut SourceItem) -> Result<()> {
+    let Handle::In(dir) = &item.handle else { return Ok(()) };
+    let stat = os::stat_at(dir, &item.name)
+        .map_err(|error| Error::io(format!("\"{}\" cannot be examined", item.path.display()), error))?;
+    if stat.kind == FileType::File {
+        item.stat = stat;
+    }
+    Ok(())
+}
+
 /// The target of the symbolic link `item`, 1 to 4,095 bytes.
 pub fn link_target(item: &SourceItem) -> Result<Vec<u8>> {
     let wrong = |error: io::Error| Error::io(format!("The link \"{}\" cannot be read", item.path.display()), error);
@@ -281,10 +293,15 @@ mod tests {
         let seen = item(dir.path(), "f");
         std::fs::rename(dir.path().join("g"), dir.path().join("f")).unwrap();
         assert!(Content::open(&seen).unwrap_err().to_string().contains("was replaced"));
+        let mut again = seen.clone();
+        look_again(&mut again).unwrap();
+        assert_eq!(read(&mut Content::open(&again).unwrap(), 100).1, b"new");
         std::fs::remove_file(dir.path().join("f")).unwrap();
         assert_eq!(Content::open(&seen).unwrap_err().kind(), ErrorKind::NotFound);
         os::symlink_at(b"/etc/passwd", os::CWD, dir.path().join("f").as_os_str().as_encoded_bytes()).unwrap();
         assert!(Content::open(&seen).is_err(), "links are not followed");
+        look_again(&mut again).unwrap();
+        assert!(Content::open(&again).is_err(), "not by the second look either");
         std::fs::remove_file(dir.path().join("f")).unwrap();
         // Opening a pipe for reading waits for a writer, unless one takes care.
         os::mkfifo_at(os::CWD, dir.path().join("f").as_os_str().as_encoded_bytes(), 0o600).unwrap();

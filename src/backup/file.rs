@@ -1,6 +1,6 @@
 //! One source item becomes one entry: read, cut, stored, described. Not for: order or directories (see `builder`).
 
-use super::content::{Content as SourceFile, changed, link_target};
+use super::content::{Content as SourceFile, changed, link_target, look_again};
 use super::feed::Feed;
 use super::known::Known;
 use super::meta::{self, Reader, blocks_given, timestamp};
@@ -21,16 +21,24 @@ use crate::repository::files::CachedFile;
 use crate::repository::tree::ContentBuilder;
 use crate::repository::writer::Writer;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 /// A file that changes while it is read is read this often before it is recorded as unreliable.
 const ATTEMPTS: u32 = 3;
-/// A file whose inode changed this short a time before it was read is not remembered: another change within the same tick of
-/// the file system's clock would go unseen. (The racy-git problem, git's Documentation/technical/racy-git.)
-const TICK_NANOS: i128 = 50_000_000;
+/// A file whose inode changed this short a time before it was read is not remembered, because it may change again unseen:
+/// 1. Within the same tick of the file system's clock (up to 2 s), its times stay the same. (The racy-git problem, git's
+///    Documentation/technical/racy-git.)
+/// 2. Of a file that is mapped into memory, only the first store into a clean page sets its times; further stores into that
+///    page leave no trace until the kernel has written it to the disk and protects it again. That happens once it has been
+///    dirty for `vm.dirty_expire_centisecs` (30 s), at the next round of `vm.dirty_writeback_centisecs` (5 s).
+///
+/// This leaves room for a disk that is slow to take what is written. (On tmpfs stores through a mapping never set the times.)
+const YOUNG: Duration = Duration::from_secs(60);
+/// The step of the clock from which file systems take their times is at most this (a jiffy of 10 ms, with room).
+const TICK: Duration = Duration::from_millis(50);
 /// File systems that keep whole seconds only.
-const COARSE_TICK_NANOS: i128 = 2_000_000_000;
+const COARSE_TICK: Duration = Duration::from_secs(2);
 /// Files that are for their owner alone and shorter than this get a padded block of their own.
 const PRIVATE_SIZE: u64 = 4096;
 /// Folders whose content is private whatever its size below the bound for solid blocks.
@@ -148,6 +156,8 @@ impl Filer<'_> {
         {
             let mut meta = self.describe(item, None)?;
             meta.blocks = cached.blocks;
+            // The change time is the same, so they are too.
+            meta.flags |= cached.flags;
             self.progress.bytes(item.stat.size);
             let body = Body::File { size: cached.size, content: cached.content.clone() };
             let entry = Entry { name: item.name.clone(), meta, body };
@@ -165,7 +175,8 @@ impl Filer<'_> {
         };
         let mut item = item.clone();
         for attempt in 1..=ATTEMPTS {
-            match self.read_file(&mut item, attempt == ATTEMPTS) {
+            let seen = if attempt == 1 { Ok(()) } else { look_again(&mut item).map_err(FileError::from_source) };
+            match seen.and_then(|()| self.read_file(&mut item, attempt == ATTEMPTS)) {
                 Ok(Some((entry, cached))) => return Ok(Some(Done { entry, cached, change: Some(change) })),
                 // Changed while it was read: once more.
                 Ok(None) => {}
@@ -218,15 +229,17 @@ impl Filer<'_> {
             let text = format!("\"{}\" changed while it was read; what was read is kept", item.path.display());
             self.trouble(IssueKind::Changed, Error::new(ErrorKind::Failed, text));
         }
-        let cached = (!unreliable && !is_racy(&after, begun)).then(|| CachedFile {
-            name: item.name.clone(),
-            size,
-            mtime: timestamp(after.mtime),
-            ctime: timestamp(after.ctime),
-            inode: after.ino,
-            content: content.clone(),
-            blocks: meta.blocks,
-        });
+        let cached =
+            (!unreliable && !is_racy(&after, begun, young()) && !is_private(&content, &after)).then(|| CachedFile {
+                name: item.name.clone(),
+                size,
+                mtime: timestamp(after.mtime),
+                ctime: timestamp(after.ctime),
+                inode: after.ino,
+                content: content.clone(),
+                blocks: meta.blocks,
+                flags: meta.flags,
+            });
         Ok(Some((Entry { name: item.name.clone(), meta, body: Body::File { size, content } }, cached)))
     }
 
@@ -343,25 +356,46 @@ fn is_same(cached: &CachedFile, stat: &Stat) -> bool {
         && cached.inode == stat.ino
 }
 
-fn tick(stat: &Stat) -> i128 {
+/// The step of the clock that file systems use, or of those that keep whole seconds only.
+fn tick(stat: &Stat) -> Duration {
     let coarse = stat.ctime.nanos == 0 && stat.mtime.nanos == 0;
-    if coarse { COARSE_TICK_NANOS } else { TICK_NANOS }
-}
-
-fn is_racy(stat: &Stat, begun: SystemTime) -> bool {
-    let nanos = |seconds: i64, nanos: u32| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-    let begun = match begun.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => since.as_nanos() as i128,
-        Err(_) => return true,
-    };
-    nanos(stat.ctime.seconds, stat.ctime.nanos) + tick(stat) > begun
+    if coarse { COARSE_TICK } else { TICK }
 }
 
 /// How long to wait before a file is read that was changed just now. A call that writes sets the times when it begins, so
 /// that bytes may still change behind times that stay: a state that never was would be kept without a word. If the times
 /// are the same after a tick, such a call is over. An empty file has nothing to be torn.
 fn time_to_settle(stat: &Stat, now: SystemTime) -> Option<Duration> {
-    (stat.size > 0 && is_racy(stat, now)).then(|| Duration::from_nanos(tick(stat) as u64))
+    // Times further in the future come from a clock that was wrong, and waiting for each such file would take for ever.
+    let is_ahead = is_racy(stat, now + COARSE_TICK, Duration::ZERO);
+    (stat.size > 0 && is_racy(stat, now, tick(stat)) && !is_ahead).then(|| tick(stat))
+}
+
+/// Whether a file that was read from `begun` on may change, or have changed, without another change time.
+fn is_racy(stat: &Stat, begun: SystemTime, young: Duration) -> bool {
+    let Ok(begun) = begun.duration_since(SystemTime::UNIX_EPOCH) else { return true };
+    let changed = i128::from(stat.ctime.seconds) * 1_000_000_000 + i128::from(stat.ctime.nanos);
+    changed + young.as_nanos() as i128 > begun.as_nanos() as i128
+}
+
+/// Whether a record of the files cache would hold what only the file's owner may read. Such a file is short to read again.
+fn is_private(content: &Content, stat: &Stat) -> bool {
+    matches!(content, Content::Inline(bytes) if !bytes.is_empty()) && stat.mode & 0o077 == 0
+}
+
+/// How long a change may go unseen here: longer than usual where writing waits longer, as power-saving laptops have it.
+fn young() -> Duration {
+    static YOUNG_HERE: OnceLock<Duration> = OnceLock::new();
+    *YOUNG_HERE.get_or_init(|| {
+        let setting = |name: &str| std::fs::read_to_string(format!("/proc/sys/vm/{name}")).ok()?.trim().parse().ok();
+        let wait = ["dirty_expire_centisecs", "dirty_writeback_centisecs"].map(|name| setting(name).unwrap_or(0));
+        young_for(wait)
+    })
+}
+
+fn young_for(centiseconds: [u32; 2]) -> Duration {
+    let wait: u64 = centiseconds.iter().map(|part| u64::from(*part) * 10).sum();
+    YOUNG.max(Duration::from_millis(wait) * 3 / 2)
 }
 
 fn group_of(item: &SourceItem) -> Group {
@@ -373,27 +407,5 @@ fn group_of(item: &SourceItem) -> Group {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::UNIX_EPOCH;
-
-    #[test]
-    fn a_file_that_was_just_changed_is_given_a_tick() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        std::fs::write(&path, "text").unwrap();
-        let mut stat = stat_fd(std::fs::File::open(path).unwrap()).unwrap();
-        let time = |seconds: i64, nanos: u32| crate::os::FileTime { seconds, nanos };
-        let now = UNIX_EPOCH + Duration::from_millis(1_000_000_500);
-        let tick = Some(Duration::from_millis(50));
-        // Changed 30 ms ago, 60 ms ago, and by a clock that is ahead.
-        for (millis, wait) in [(470, tick), (440, None), (900, tick)] {
-            stat.ctime = time(1_000_000, millis * 1_000_000);
-            assert_eq!(time_to_settle(&stat, now), wait, "{millis}");
-        }
-        (stat.ctime, stat.mtime) = (time(999_999, 0), time(999_999, 0));
-        assert_eq!(time_to_settle(&stat, now), Some(Duration::from_secs(2)), "whole seconds");
-        stat.size = 0;
-        assert_eq!(time_to_settle(&stat, now), None, "empty");
-    }
-}
+#[path = "file_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! Turns what the system says about a source item into the metadata of an entry. Not for: content.
 
 use super::walk::{Handle, SourceItem};
+use crate::chunk::secret::Secret;
 use crate::error::Error;
 use crate::format::tree::{AttributeSet, Attributes, HardLink, Metadata, Owner, Timestamp};
 use crate::os::{self, FileTime, FileType, Names, Stat};
@@ -17,7 +18,7 @@ const MAX_SET: usize = 8 << 20;
 /// Reads metadata; keeps the names of owners. One for each backup, used by all its threads.
 #[derive(Debug)]
 pub struct Reader {
-    key: [u8; 32],
+    key: Secret,
     names: Names,
     owners: Mutex<HashMap<(u32, u32), Arc<Owner>>>,
 }
@@ -35,7 +36,7 @@ pub struct Described {
 
 impl Reader {
     /// A reader whose hard-link groups are numbered under the secret `key`.
-    pub fn new(key: [u8; 32]) -> Self {
+    pub fn new(key: Secret) -> Self {
         Reader { key, names: Names::default(), owners: Mutex::default() }
     }
 
@@ -102,7 +103,7 @@ impl Reader {
         if stat.nlink <= 1 || stat.kind == FileType::Directory {
             return None;
         }
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        let mut hasher = blake3::Hasher::new_keyed(self.key.bytes());
         hasher.update(&stat.dev.to_le_bytes());
         hasher.update(&stat.ino.to_le_bytes());
         let mut bytes = [0; 8];
@@ -217,6 +218,10 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::path::Path;
 
+    fn keyed(key: u8) -> Reader {
+        Reader::new(Secret::from_bytes(&[key; 32]))
+    }
+
     fn item(dir: &Path, name: &str) -> SourceItem {
         let fd = OwnedFd::from(File::open(dir).unwrap());
         let stat = os::stat_at(&fd, name.as_bytes()).unwrap();
@@ -243,7 +248,7 @@ mod tests {
         std::fs::write(dir.path().join("f"), b"").unwrap();
         std::fs::create_dir(dir.path().join("d")).unwrap();
         os::symlink_at(b"f", File::open(dir.path()).unwrap(), b"l").unwrap();
-        let reader = Reader::new([7; 32]);
+        let reader = keyed(7);
         assert_eq!(reader.describe(&item(dir.path(), "f"), None).metadata.attributes, None);
         let file = File::open(dir.path().join("f")).unwrap();
         // Version 2; user, a named user, group, mask, others.
@@ -289,7 +294,7 @@ mod tests {
         let seen = item(dir.path(), "f");
         std::fs::write(dir.path().join("g"), b"").unwrap();
         std::fs::rename(dir.path().join("g"), dir.path().join("f")).unwrap();
-        assert_eq!(Reader::new([0; 32]).describe(&seen, None).issues.len(), 1);
+        assert_eq!(keyed(0).describe(&seen, None).issues.len(), 1);
     }
 
     #[test]
@@ -300,7 +305,7 @@ mod tests {
         os::chmod_at(&fd, b"p", 0o6751).unwrap();
         os::set_times_at(&fd, b"p", FileTime { seconds: -1, nanos: 5 }).unwrap();
         let seen = item(dir.path(), "p");
-        let reader = Reader::new([0; 32]);
+        let reader = keyed(0);
         let meta = reader.describe(&seen, None).metadata;
         assert_eq!((meta.mode, meta.mtime), (0o6751, Timestamp { seconds: -1, nanos: 5 }));
         assert_eq!((meta.owner.uid, meta.owner.gid), (seen.stat.uid, seen.stat.gid));
@@ -321,15 +326,15 @@ mod tests {
         std::fs::write(dir.path().join("c"), b"").unwrap();
         os::link_at(&fd, b"c", &fd, b"d").unwrap();
         std::fs::create_dir_all(dir.path().join("e/f")).unwrap();
-        let reader = Reader::new([1; 32]);
+        let reader = keyed(1);
         let group = |reader: &Reader, name: &str| reader.hard_link(&item(dir.path(), name).stat);
         let (a, c) = (group(&reader, "a").unwrap(), group(&reader, "c").unwrap());
         assert_eq!(group(&reader, "b"), Some(a));
         assert_eq!(group(&reader, "d"), Some(c));
         assert!(a.group != c.group && a.group != 0 && a.links == 2);
         assert_eq!(group(&reader, "e"), None, "directories have several links, but one name");
-        assert_ne!(group(&Reader::new([2; 32]), "a").unwrap().group, a.group, "the key matters");
-        assert_eq!(group(&Reader::new([1; 32]), "a"), Some(a), "nothing else does");
+        assert_ne!(group(&keyed(2), "a").unwrap().group, a.group, "the key matters");
+        assert_eq!(group(&keyed(1), "a"), Some(a), "nothing else does");
     }
 
     #[test]

@@ -5,9 +5,9 @@
 
 pub mod builder;
 pub mod content;
-
 pub mod feed;
 pub mod file;
+pub mod issues;
 pub mod known;
 pub mod meta;
 pub mod pipeline;
@@ -17,7 +17,7 @@ pub mod walk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::config::CHUNKER;
 use crate::format::json::PathText;
-use crate::format::snapshot::{Head, Issue, IssueKind, Snapshot};
+use crate::format::snapshot::{Head, IssueKind, Snapshot};
 use crate::format::tree::Body;
 use crate::id::{ChunkId, ObjectName};
 use crate::pattern::Patterns;
@@ -26,6 +26,7 @@ use crate::repository::Repository;
 use crate::repository::files::FilesCache;
 use crate::repository::snapshots::{Named, Snapshots};
 use crate::repository::writer::{Writer, WriterOptions, Written};
+use issues::Issues;
 use jiff::Timestamp;
 use pipeline::{Job, Outcome};
 use source::Source;
@@ -127,7 +128,7 @@ pub fn run(
     let parts = SnapshotParts { repository, options, source: &source, started, session: writer.session() };
     let files = outcome.files;
     let directories = outcome.directories;
-    let issues = outcome.issues_total;
+    let issues = outcome.issues.total();
     let totals = outcome.totals;
     let parent = parent.map(|parent| parent.name);
     let (name, _, written) = writer.commit(|written| parts.snapshot(outcome, &snapshots, parent, written))?;
@@ -166,7 +167,7 @@ fn walk_and_store(
             Body::Directory { page, .. } => Some(page),
             _ => None,
         });
-    let cache_key = *repository.keyring().local_secret("firn v1 files cache").bytes();
+    let cache_key = repository.keyring().local_secret("firn v1 files cache");
     let files = repository.cache().files().filter(|_| !options.dry_run).and_then(|path| {
         let opened = FilesCache::open(&path, cache_key);
         if opened.is_none() {
@@ -177,7 +178,7 @@ fn walk_and_store(
     let walk_options =
         walk::Options { one_file_system: options.one_file_system, exclude_caches: options.exclude_caches, excludes };
     let walk = Walk::new(source.clone(), Arc::new(walk_options));
-    let link_key = *repository.keyring().local_secret("firn v1 hard links").bytes();
+    let link_key = repository.keyring().local_secret("firn v1 hard links");
     let job = Job {
         writer,
         files: files.as_ref(),
@@ -193,19 +194,13 @@ fn walk_and_store(
         files.close();
     }
     let mut outcome = outcome?;
+    let mut issues = Issues::default();
     for (path, error) in source.missing() {
+        issues.add(path, IssueKind::Unreadable, &error.chain());
         progress.issue(path, error);
-        outcome.issues_total += 1;
-        outcome.issues.insert(
-            0,
-            Issue {
-                path: PathText(path.as_os_str().as_bytes().to_vec()),
-                kind: IssueKind::Unreadable,
-                message: error.chain(),
-            },
-        );
     }
-    outcome.issues.truncate(crate::format::bounds::MAX_ISSUES);
+    issues.extend(std::mem::take(&mut outcome.issues));
+    outcome.issues = issues;
     Ok((outcome, snapshots, parent))
 }
 
@@ -281,8 +276,8 @@ impl SnapshotParts<'_> {
             totals: outcome.totals,
             excludes: options.excludes.clone(),
             summary: summary.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
-            issues: outcome.issues,
-            issues_total: outcome.issues_total,
+            issues_total: outcome.issues.total(),
+            issues: outcome.issues.into_kept(),
             chunker: CHUNKER,
             signature: None,
         }

@@ -6,19 +6,19 @@
 //!                        └── blocks ──→ writer's threads
 //! ```
 //!
-//! Memory: at most `IN_FLIGHT` batches of at most `BATCH_ITEMS` items between walk and builder.
+//! Memory and open files: at most `IN_FLIGHT` batches (see `Bounds`) between walk and builder.
 
 use super::builder::{DirectoryCounts, TreeBuilder};
 use super::file::{Change, Filer, Trouble};
+use super::issues::Issues;
 use super::known::{Known, Memory};
 use super::meta::Reader;
-use super::walk::{Event, Skip, SourceItem, Walk};
+use super::walk::{Event, Handle, Skip, SourceItem, Walk};
 use crate::chunk::Splitter;
 use crate::chunk::pieces::Chunks;
+use crate::chunk::secret::Secret;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::bounds::MAX_ISSUES;
-use crate::format::json::PathText;
-use crate::format::snapshot::{Issue, IssueKind};
+use crate::format::snapshot::IssueKind;
 use crate::format::tree::{Entry, Metadata, Totals};
 use crate::id::ChunkId;
 use crate::os::FileType;
@@ -29,7 +29,7 @@ use crate::repository::tree::PageCut;
 use crate::repository::writer::Writer;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::BTreeMap;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,13 +40,75 @@ const IN_FLIGHT: usize = 32;
 const BATCH_ITEMS: usize = 64;
 /// A batch is closed once its files have this many bytes.
 const BATCH_BYTES: u64 = 4 << 20;
+/// A batch is closed once the paths in it have this many bytes; far below `/` each may have a million.
+const BATCH_PATHS: usize = 64 << 10;
+
+/// What may be between walk and builder at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bounds {
+    /// Batches.
+    in_flight: usize,
+    /// Directories that the steps of a batch keep open.
+    directories: usize,
+}
+
+impl Bounds {
+    /// A quarter of the files that may be open are for directories in flight; the walk, the repository and the files that are
+    /// read need the others.
+    fn new(open_files: u64) -> Bounds {
+        let directories = usize::try_from(open_files / 4).unwrap_or(usize::MAX);
+        let in_flight = IN_FLIGHT.min(directories).max(2);
+        Bounds { in_flight, directories: (directories / in_flight).clamp(1, BATCH_ITEMS) }
+    }
+}
+
+/// Collects the steps of a batch until it is full.
+struct Collector {
+    bounds: Bounds,
+    steps: Vec<Step>,
+    bytes: u64,
+    paths: usize,
+    directories: usize,
+    /// The directory that the last item keeps open.
+    open: Option<Arc<OwnedFd>>,
+}
+
+impl Collector {
+    fn new(bounds: Bounds) -> Collector {
+        Collector { bounds, steps: Vec::with_capacity(BATCH_ITEMS), bytes: 0, paths: 0, directories: 0, open: None }
+    }
+
+    fn push(&mut self, step: Step) {
+        if let Step::Enter(item, _) | Step::Item(item, _) = &step {
+            self.paths += item.path.as_os_str().len();
+            self.bytes += if item.stat.kind == FileType::File { item.stat.size } else { 0 };
+            let (Handle::Itself(directory) | Handle::In(directory)) = &item.handle;
+            // One that comes up again later counts again: more is counted than is open, never less.
+            if !self.open.as_ref().is_some_and(|open| Arc::ptr_eq(open, directory)) {
+                self.directories += 1;
+                self.open = Some(directory.clone());
+            }
+        }
+        self.steps.push(step);
+    }
+
+    fn is_full(&self) -> bool {
+        self.steps.len() >= BATCH_ITEMS
+            || self.bytes >= BATCH_BYTES
+            || self.paths >= BATCH_PATHS
+            || self.directories >= self.bounds.directories
+    }
+
+    fn take(&mut self) -> Vec<Step> {
+        std::mem::replace(self, Collector::new(self.bounds)).steps
+    }
+}
 
 /// What the builder receives, in walk order.
+#[allow(clippy::large_enum_variant)] // Nearly all are entries.
 pub enum Finished {
     /// A directory begins.
     Enter {
-        /// Absolute path.
-        path: Vec<u8>,
         /// Name in the directory above.
         name: Vec<u8>,
         /// `st_size`.
@@ -88,10 +150,8 @@ pub struct Outcome {
     pub files: FileCounts,
     /// Directories.
     pub directories: DirectoryCounts,
-    /// What went wrong, the first of them.
-    pub issues: Vec<Issue>,
-    /// How much went wrong.
-    pub issues_total: u64,
+    /// What went wrong.
+    pub issues: Issues,
 }
 
 /// Everything that the threads share.
@@ -126,7 +186,7 @@ struct Batch {
 #[derive(Default)]
 struct Shared {
     files: Mutex<FileCounts>,
-    issues: Mutex<(Vec<Issue>, u64)>,
+    issues: Mutex<Issues>,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
 }
@@ -138,15 +198,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Shared {
     fn issue(&self, progress: &dyn Progress, path: &Path, trouble: &Trouble) {
         progress.issue(path, &trouble.error);
-        let mut issues = lock(&self.issues);
-        issues.1 += 1;
-        if issues.0.len() < MAX_ISSUES {
-            issues.0.push(Issue {
-                path: PathText(path.as_os_str().as_bytes().to_vec()),
-                kind: trouble.kind,
-                message: trouble.error.chain().chars().take(1000).collect(),
-            });
-        }
+        lock(&self.issues).add(path, trouble.kind, &trouble.error.chain());
     }
 
     fn guard(&self, work: impl FnOnce() -> Result<()>) {
@@ -161,20 +213,21 @@ impl Shared {
 }
 
 /// Walks the source and stores it; the tree is complete when this returns, but not yet durable.
-pub fn run(walk: Walk, job: &Job<'_>, hard_link_key: [u8; 32]) -> Result<Outcome> {
+pub fn run(walk: Walk, job: &Job<'_>, hard_link_key: Secret) -> Result<Outcome> {
     let shared = Shared::default();
     let reader = Reader::new(hard_link_key);
     let splitter = Arc::new(job.writer.repository().splitter());
     let cut = PageCut::new(job.writer.repository().keyring());
     let mut builder = TreeBuilder::new(cut, Assembler::new(job.writer), job.files);
-    let (batches, queue) = bounded::<Batch>(IN_FLIGHT);
-    let (finished, results) = bounded::<(u64, Vec<Finished>)>(IN_FLIGHT);
+    let bounds = Bounds::new(crate::os::raise_open_files());
+    let (batches, queue) = bounded::<Batch>(bounds.in_flight);
+    let (finished, results) = bounded::<(u64, Vec<Finished>)>(bounds.in_flight);
     // A token for each batch between walk and builder.
-    let (tokens, returned) = bounded::<()>(IN_FLIGHT);
+    let (tokens, returned) = bounded::<()>(bounds.in_flight);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let (batches, tokens) = (batches, tokens);
-            shared.guard(|| walk_source(walk, job, &shared, &batches, &tokens));
+            shared.guard(|| walk_source(walk, job, &shared, bounds, &batches, &tokens));
         });
         for _ in 0..job.threads.max(1) {
             let (queue, finished, splitter) = (queue.clone(), finished.clone(), splitter.clone());
@@ -192,8 +245,8 @@ pub fn run(walk: Walk, job: &Job<'_>, hard_link_key: [u8; 32]) -> Result<Outcome
     job.stop.check()?;
     let (tree, totals, directories) = builder.finish()?;
     let files = *lock(&shared.files);
-    let (issues, issues_total) = std::mem::take(&mut *lock(&shared.issues));
-    Ok(Outcome { tree, totals, files, directories, issues, issues_total })
+    let issues = std::mem::take(&mut *lock(&shared.issues));
+    Ok(Outcome { tree, totals, files, directories, issues })
 }
 
 fn build(
@@ -221,17 +274,22 @@ fn build(
     Ok(())
 }
 
-fn walk_source(walk: Walk, job: &Job<'_>, shared: &Shared, batches: &Sender<Batch>, tokens: &Sender<()>) -> Result<()> {
+fn walk_source(
+    walk: Walk,
+    job: &Job<'_>,
+    shared: &Shared,
+    bounds: Bounds,
+    batches: &Sender<Batch>,
+    tokens: &Sender<()>,
+) -> Result<()> {
     let mut memory = Memory::new(job.writer.repository(), job.files, job.parent);
     let mut number = 0;
-    let mut steps = Vec::with_capacity(BATCH_ITEMS);
-    let mut bytes = 0;
+    let mut batch = Collector::new(bounds);
     // False once nobody receives any more.
-    let mut send = |steps: &mut Vec<Step>| -> bool {
+    let mut send = |steps: Vec<Step>| -> bool {
         if tokens.send(()).is_err() {
             return false;
         }
-        let steps = std::mem::replace(steps, Vec::with_capacity(BATCH_ITEMS));
         number += 1;
         batches.send(Batch { number: number - 1, steps }).is_ok()
     };
@@ -242,19 +300,18 @@ fn walk_source(walk: Walk, job: &Job<'_>, shared: &Shared, batches: &Sender<Batc
         }
         match event {
             Event::Enter(item) => {
-                let known = memory.enter(item.path.as_os_str().as_bytes(), &item.name);
-                steps.push(Step::Enter(item, known));
+                let known = memory.enter(&item.name);
+                batch.push(Step::Enter(item, known));
             }
             Event::Item(item) => {
                 let is_file = item.stat.kind == FileType::File;
                 job.progress.expect(1, if is_file { item.stat.size } else { 0 });
                 let known = if is_file { memory.file(&item.name) } else { Known::Nothing };
-                bytes += if is_file { item.stat.size } else { 0 };
-                steps.push(Step::Item(item, known));
+                batch.push(Step::Item(item, known));
             }
             Event::Leave { .. } => {
                 memory.leave();
-                steps.push(Step::Leave);
+                batch.push(Step::Leave);
             }
             Event::Skipped { path, reason } => note_skip(job, shared, &path, reason),
             Event::Issue { path, error } => {
@@ -263,15 +320,13 @@ fn walk_source(walk: Walk, job: &Job<'_>, shared: &Shared, batches: &Sender<Batc
                 shared.issue(job.progress, &path, &Trouble { kind, error });
             }
         }
-        if steps.len() >= BATCH_ITEMS || bytes >= BATCH_BYTES {
-            bytes = 0;
-            if !send(&mut steps) {
-                return Ok(());
-            }
+        if batch.is_full() && !send(batch.take()) {
+            return Ok(());
         }
     }
-    if !steps.is_empty() {
-        send(&mut steps);
+    let rest = batch.take();
+    if !rest.is_empty() {
+        send(rest);
     }
     Ok(())
 }
@@ -331,15 +386,8 @@ fn take_step(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, step: Step) 
         Step::Enter(item, known) => {
             let mut meta = filer.describe(&item, None)?;
             meta.blocks = Some(item.stat.blocks);
-            let path = item.path.clone();
-            let finished = Finished::Enter {
-                path: item.path.into_os_string().into_vec(),
-                name: item.name,
-                size: item.stat.size,
-                meta,
-                known,
-            };
-            (path, Some(finished))
+            let finished = Finished::Enter { name: item.name, size: item.stat.size, meta, known };
+            (item.path, Some(finished))
         }
         Step::Item(item, known) => {
             job.progress.file(&item.path);
@@ -360,4 +408,66 @@ fn take_step(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, step: Step) 
         shared.issue(job.progress, &path, &trouble);
     }
     Ok(finished)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os;
+
+    fn item(path: String, directory: &Arc<OwnedFd>) -> SourceItem {
+        let stat = os::Stat { kind: FileType::Fifo, ..os::stat_fd(directory).unwrap() };
+        SourceItem {
+            path: path.into(),
+            name: b"n".to_vec(),
+            stat,
+            handle: Handle::In(directory.clone()),
+            waypoint: false,
+        }
+    }
+
+    fn directory() -> Arc<OwnedFd> {
+        Arc::new(std::fs::File::open("/").unwrap().into())
+    }
+
+    // How many items make a batch full.
+    fn filled_by(bounds: Bounds, mut next: impl FnMut() -> Step) -> usize {
+        let mut batch = Collector::new(bounds);
+        while !batch.is_full() {
+            batch.push(next());
+        }
+        let steps = batch.take().len();
+        assert!(!batch.is_full() && batch.take().is_empty());
+        steps
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_its_paths_its_bytes_and_its_directories() {
+        let bounds = Bounds::new(1 << 20);
+        let one = directory();
+        assert_eq!(filled_by(bounds, || Step::Leave), BATCH_ITEMS);
+        assert_eq!(filled_by(bounds, || Step::Item(item("/n".into(), &one), Known::Nothing)), BATCH_ITEMS);
+        let deep = "/name".repeat(4000);
+        assert_eq!(filled_by(bounds, || Step::Item(item(deep.clone(), &one), Known::Nothing)), 4);
+        assert_eq!(filled_by(bounds, || Step::Item(item("x".repeat(1 << 20), &one), Known::Nothing)), 1);
+        let bounds = Bounds { directories: 3, ..bounds };
+        assert_eq!(filled_by(bounds, || Step::Item(item("/n".into(), &directory()), Known::Nothing)), 3);
+        let large = || {
+            let mut item = item("/n".into(), &one);
+            (item.stat.kind, item.stat.size) = (FileType::File, BATCH_BYTES / 2);
+            item
+        };
+        assert_eq!(filled_by(bounds, || Step::Item(large(), Known::Nothing)), 2);
+    }
+
+    #[test]
+    fn few_open_files_mean_few_directories_in_flight() {
+        for open_files in [16, 64, 127, 128, 256, 1024, 4096, 1 << 20, u64::MAX] {
+            let Bounds { in_flight, directories } = Bounds::new(open_files);
+            assert!((2..=IN_FLIGHT).contains(&in_flight) && (1..=BATCH_ITEMS).contains(&directories));
+            assert!((in_flight * directories) as u64 <= (open_files / 4), "{open_files}");
+        }
+        assert_eq!(Bounds::new(256), Bounds { in_flight: 32, directories: 2 });
+        assert_eq!(Bounds::new(1 << 20), Bounds { in_flight: IN_FLIGHT, directories: BATCH_ITEMS });
+    }
 }

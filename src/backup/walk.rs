@@ -2,7 +2,7 @@
 //!
 //! Memory: the names of one directory and of those above it are held, with 8 bytes per name more than their bytes
 //! (1,000,000 names of 24 bytes: 32 MB, 64 MB while the list grows). At most 128 directories below the way-points are
-//! open at a time; those above are opened again on the way back, and known by device and inode number.
+//! open at a time, fewer where few files may be open; those above are opened again on the way back, and known by device and inode number.
 
 use super::content::open_reading;
 use super::source::{Place, Source};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// How deep directories may be below `/` (the format's bound).
 pub const MAX_DEPTH: usize = 4096;
-const MAX_OPEN: usize = 128;
+const MAX_OPEN: u64 = 128;
 /// How a file named `CACHEDIR.TAG` begins (<https://bford.info/cachedir/>).
 const CACHE_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 const CACHE_TAG_NAME: &[u8] = b"CACHEDIR.TAG";
@@ -114,6 +114,7 @@ pub struct Walk {
     path: Vec<u8>,
     pending: VecDeque<Event>,
     started: bool,
+    max_open: usize,
 }
 
 // A directory that has been entered.
@@ -204,7 +205,16 @@ impl Iterator for Walk {
 impl Walk {
     /// A walk through `source`; nothing is read before the first `next`.
     pub fn new(source: Arc<Source>, options: Arc<Options>) -> Walk {
-        Walk { source, options, stack: Vec::new(), path: Vec::new(), pending: VecDeque::new(), started: false }
+        let max_open = (os::raise_open_files() / 4).clamp(4, MAX_OPEN) as usize;
+        Walk {
+            source,
+            options,
+            stack: Vec::new(),
+            path: Vec::new(),
+            pending: VecDeque::new(),
+            started: false,
+            max_open,
+        }
     }
 
     fn shown(&self) -> PathBuf {
@@ -385,7 +395,7 @@ impl Walk {
 
     fn close_distant(&mut self) {
         // The frame 0 stays open for `reopen`, and so do way-points: a link on the way has no `..` that leads back.
-        if let Some(far) = self.stack.len().checked_sub(MAX_OPEN + 1)
+        if let Some(far) = self.stack.len().checked_sub(self.max_open + 1)
             && far > 0
             && !self.stack[far].waypoint
             && !self.stack[far - 1].waypoint

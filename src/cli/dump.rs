@@ -11,6 +11,7 @@ use crate::view::content::copy;
 use crate::view::path::find;
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Write the content of one file in a snapshot to standard output
@@ -57,7 +58,7 @@ impl Args {
         let stop = &*context.stop;
         let copied = match &self.output {
             None => to_stdout(&repository, *size, content, stop),
-            Some(target) => to_file(&repository, *size, content, target, stop),
+            Some(target) => to_file(&repository, *size, content, entry.meta.mode, target, stop),
         };
         if let Err(error) = copied {
             stop.check()?;
@@ -89,35 +90,46 @@ fn to_stdout(repository: &Repository, size: u64, content: &Content, stop: &Stop)
     out.flush().map_err(output_failed)
 }
 
-/// Through a temporary file beside it, unless `target` is something special like a pipe.
-fn to_file(repository: &Repository, size: u64, content: &Content, target: &Path, stop: &Stop) -> Result<()> {
+/// Through a temporary file beside it, unless `target` is something special like a pipe. Until it is complete nobody else
+/// may read it; then it gets the rights of the file that it replaces, or those of the file in the snapshot (`mode`).
+fn to_file(repository: &Repository, size: u64, content: &Content, mode: u16, target: &Path, stop: &Stop) -> Result<()> {
     let shown = target.display().to_string();
     let failed = |error| Error::io(format!("\"{shown}\" cannot be written"), error);
-    let write = |path: &Path, options: &mut std::fs::OpenOptions| -> Result<()> {
+    let write = |path: &Path, options: &mut std::fs::OpenOptions| -> Result<std::fs::File> {
         let file = options.write(true).open(path).map_err(failed)?;
-        let mut out = Stoppable { out: file, stop };
-        copy(repository, size, content, &mut out)
+        copy(repository, size, content, &mut Stoppable { out: &file, stop })?;
+        Ok(file)
     };
-    match std::fs::metadata(target) {
+    let mode = match std::fs::metadata(target) {
         Ok(there) if there.is_dir() => {
             return Err(Error::new(ErrorKind::Input, format!("\"{shown}\" is a folder; name a file")));
         }
-        Ok(there) if !there.is_file() => return write(target, &mut std::fs::OpenOptions::new()),
-        _ => {}
-    }
+        Ok(there) if !there.is_file() => return write(target, &mut std::fs::OpenOptions::new()).map(drop),
+        Ok(there) => there.permissions().mode() & 0o777,
+        Err(_) => u32::from(mode) & 0o666 & !umask(),
+    };
     let name =
         target.file_name().ok_or_else(|| Error::new(ErrorKind::Input, format!("\"{shown}\" is no file name")))?;
     let mut temporary = OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{}.part", std::process::id()));
     let temporary = target.with_file_name(temporary);
-    let written = write(&temporary, std::fs::OpenOptions::new().create_new(true))
-        .and_then(|()| std::fs::rename(&temporary, target).map_err(failed));
+    let written = write(&temporary, std::fs::OpenOptions::new().create_new(true).mode(0o600)).and_then(|file| {
+        file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+        std::fs::rename(&temporary, target).map_err(failed)
+    });
     if written.is_err() {
         // The error that counts is the one before.
         drop(std::fs::remove_file(&temporary));
     }
     written
+}
+
+/// The rights that new files of this process do not get. It can only be asked for by setting it, to the strictest meanwhile.
+fn umask() -> u32 {
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::umask(mask);
+    mask.bits()
 }
 
 #[cfg(test)]
@@ -131,6 +143,31 @@ mod tests {
         assert!(refuse(&folder, "/d", "12").hint().unwrap().contains("firn restore 12:/d/ -t"));
         assert!(refuse(&Body::Symlink(b"\x1b".to_vec()), "/l", "12").hint().unwrap().contains("\"\\x1b\""));
         assert_eq!(refuse(&Body::Fifo, "/f", "12").kind(), ErrorKind::Input);
+    }
+
+    #[test]
+    fn secrets_stay_secret() {
+        let repository = crate::check::fixture::open(std::sync::Arc::new(crate::check::fixture::repository().0));
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("f");
+        let content = Content::Inline(b"secret".to_vec());
+        let write = |mode| to_file(&repository, 6, &content, mode, &target, &Stop::new()).unwrap();
+        let mode = || std::fs::metadata(&target).unwrap().permissions().mode() & 0o7777;
+        write(0o600);
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o640)).unwrap();
+        write(0o600);
+        assert_eq!(mode(), 0o640, "that of the file before");
+        std::fs::remove_file(&target).unwrap();
+        write(0o4777);
+        assert_eq!(mode(), 0o666 & !umask());
+        assert_eq!(std::fs::read(&target).unwrap(), b"secret");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        // Incomplete, and gone.
+        let stopped = Stop::new();
+        stopped.trigger(2);
+        assert!(to_file(&repository, 6, &content, 0o644, &dir.path().join("g"), &stopped).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

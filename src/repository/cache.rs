@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Raised when anything in the folder changes its form; another version's folder is emptied.
-const VERSION: &str = "firn cache 1";
+const VERSION: &str = "firn cache 2";
 
 /// A repository's folder in the cache, or a temporary one.
 #[derive(Debug)]

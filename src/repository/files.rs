@@ -6,6 +6,7 @@
 //! checksum, a missing record only costs a re-read, and every call runs behind `guarded`, which survives a panic, throws
 //! the database away and goes on without.
 
+use crate::chunk::secret::Secret;
 use crate::format::bytes::{Put, Reader};
 use crate::format::tree::{Content, Extent, Timestamp};
 use crate::id::ChunkId;
@@ -37,6 +38,8 @@ pub struct CachedFile {
     pub content: Content,
     /// `blocks` override of its entry.
     pub blocks: Option<u64>,
+    /// All its file flags; without the open file only some of them can be told. A change of them is one of `ctime`.
+    pub flags: u32,
 }
 
 /// Whether the database could be used.
@@ -45,13 +48,13 @@ pub struct FilesCache {
     database: Mutex<Option<sled::Db>>,
     broken: AtomicBool,
     path: PathBuf,
-    key: [u8; 32],
+    key: Secret,
 }
 
 impl FilesCache {
     /// Opens the database in `folder`; one that does not open is deleted and made anew, one in use by another process is
     /// left alone (`None`), and this run reads all files.
-    pub fn open(folder: &Path, key: [u8; 32]) -> Option<FilesCache> {
+    pub fn open(folder: &Path, key: Secret) -> Option<FilesCache> {
         let open = || {
             catch_unwind(AssertUnwindSafe(|| {
                 sled::Config::new()
@@ -93,7 +96,7 @@ impl FilesCache {
     }
 
     fn record_key(&self, directory: &[u8], number: u32) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        let mut hasher = blake3::Hasher::new_keyed(self.key.bytes());
         hasher.update(&number.to_le_bytes()).update(directory);
         *hasher.finalize().as_bytes()
     }
@@ -152,7 +155,8 @@ fn encode(key: &[u8; 32], files: &[CachedFile]) -> Vec<u8> {
             out.put_varint(u64::from(time.nanos));
         }
         out.put_varint(file.inode);
-        out.put_varint(file.blocks.map_or(0, |blocks| blocks + 1));
+        out.put_varint(file.blocks.map_or(0, |blocks| blocks.saturating_add(1)));
+        out.put_varint(u64::from(file.flags));
         match &file.content {
             Content::Inline(bytes) => {
                 out.put_u8(0);
@@ -212,6 +216,7 @@ fn decode_files(input: &mut Reader<'_>) -> crate::error::Result<Vec<CachedFile>>
         let ctime = Timestamp { seconds: input.svarint()?, nanos: input.varint()? as u32 };
         let inode = input.varint()?;
         let blocks = input.varint()?.checked_sub(1);
+        let flags = input.varint()? as u32;
         let content = match input.u8()? {
             0 => {
                 let length = input.varint()? as usize;
@@ -232,7 +237,7 @@ fn decode_files(input: &mut Reader<'_>) -> crate::error::Result<Vec<CachedFile>>
             }
             _ => Content::List(ChunkId(input.array()?)),
         };
-        files.push(CachedFile { name, size, mtime, ctime, inode, content, blocks });
+        files.push(CachedFile { name, size, mtime, ctime, inode, content, blocks, flags });
     }
     Ok(files)
 }
@@ -240,6 +245,10 @@ fn decode_files(input: &mut Reader<'_>) -> crate::error::Result<Vec<CachedFile>>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn key() -> Secret {
+        Secret::from_bytes(&[1; 32])
+    }
 
     fn file(n: u8) -> CachedFile {
         let time = Timestamp { seconds: -5, nanos: 7 };
@@ -256,6 +265,7 @@ mod tests {
             inode: 12,
             content,
             blocks: (n > 3).then_some(0),
+            flags: u32::from(n) << 28 | 1,
         }
     }
 
@@ -264,11 +274,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("files");
         let files: Vec<_> = (0..9).map(file).collect();
-        let cache = FilesCache::open(&path, [1; 32]).unwrap();
+        let cache = FilesCache::open(&path, key()).unwrap();
         assert_eq!(cache.get(b"/a", 0), None);
         cache.put(b"/a", 0, &files);
         cache.close();
-        let cache = FilesCache::open(&path, [1; 32]).unwrap();
+        let cache = FilesCache::open(&path, key()).unwrap();
         assert_eq!(cache.get(b"/a", 0), Some(files));
         assert_eq!(cache.get(b"/a", 1), None);
         assert!(cache.remove(b"/a", 0));
@@ -278,9 +288,9 @@ mod tests {
     #[test]
     fn a_second_process_goes_without() {
         let folder = tempfile::tempdir().unwrap();
-        let first = FilesCache::open(folder.path(), [1; 32]).unwrap();
+        let first = FilesCache::open(folder.path(), key()).unwrap();
         first.put(b"/a", 0, &[file(1)]);
-        assert!(FilesCache::open(folder.path(), [1; 32]).is_none());
+        assert!(FilesCache::open(folder.path(), key()).is_none());
         assert_eq!(first.get(b"/a", 0), Some(vec![file(1)]));
     }
 
@@ -289,7 +299,7 @@ mod tests {
         for at in [0usize, 20, 100, 1000, 5000] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("files");
-            let cache = FilesCache::open(&path, [1; 32]).unwrap();
+            let cache = FilesCache::open(&path, key()).unwrap();
             for n in 0..200u32 {
                 cache.put(b"/a", n, &(0..20).map(file).collect::<Vec<_>>());
             }
@@ -299,7 +309,7 @@ mod tests {
             let at = at.min(bytes.len() - 1);
             bytes[at] ^= 0x55;
             std::fs::write(&database, &bytes).unwrap();
-            let Some(cache) = FilesCache::open(&path, [1; 32]) else { continue };
+            let Some(cache) = FilesCache::open(&path, key()) else { continue };
             for n in 0..200 {
                 if let Some(files) = cache.get(b"/a", n) {
                     assert_eq!(files, (0..20).map(file).collect::<Vec<_>>());

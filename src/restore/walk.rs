@@ -26,8 +26,8 @@ const MAX_GROUP_BYTES: usize = 256 << 20;
 /// A directory that the walk is in.
 struct Frame<'a> {
     source: Source<'a>,
-    /// Where it is below the target.
-    relative: Relative,
+    /// How much of the walk's `relative` leads to it: full paths would take memory by the square of the depth.
+    relative_len: usize,
     name: Vec<u8>,
     /// `None` for a target that existed before.
     meta: Option<Metadata>,
@@ -84,6 +84,10 @@ pub(super) struct Walk<'a> {
     include: Patterns,
     exclude: Patterns,
     stack: Vec<Frame<'a>>,
+    /// Where the last directory is below the target (at least; see `relative_len`).
+    relative: Vec<u8>,
+    /// The same to be shared, once something in that directory needs it.
+    here: Option<Relative>,
     batch: Batch,
     groups: HashMap<u64, Group>,
     group_bytes: usize,
@@ -132,14 +136,15 @@ impl<'a> Walk<'a> {
         if include.is_empty() && exclude.is_empty() {
             context.progress.expect(allowed.files, allowed.bytes);
         }
-        let (relative, name) = (Relative::from([]), Vec::new());
-        let top = Frame { source, relative, name, meta, selected: true, included, excluded, made };
+        let top = Frame { source, relative_len: 0, name: Vec::new(), meta, selected: true, included, excluded, made };
         Ok(Walk {
             context,
             base,
             include,
             exclude,
             stack: vec![top],
+            relative: Vec::new(),
+            here: None,
             batch: Batch::new(context.open_files),
             groups: HashMap::new(),
             group_bytes: 0,
@@ -147,6 +152,14 @@ impl<'a> Walk<'a> {
             allowed,
             seen: Totals::default(),
         })
+    }
+
+    fn relative(&self, frame: &Frame<'_>) -> &[u8] {
+        &self.relative[..frame.relative_len]
+    }
+
+    fn last_path(&self) -> Vec<u8> {
+        self.snapshot_path(self.stack.last().map_or(&[], |frame| self.relative(frame)))
     }
 
     fn snapshot_path(&self, relative: &[u8]) -> Vec<u8> {
@@ -170,7 +183,7 @@ impl<'a> Walk<'a> {
                 Some(Ok(entry)) if self.exceeds(&entry) => self.give_up(),
                 Some(Ok(entry)) => self.visit(entry)?,
                 Some(Err(error)) => {
-                    let path = self.snapshot_path(&frame_path(&self.stack));
+                    let path = self.last_path();
                     let message = format!("The rest of the directory \"{}\" cannot be read", show(&path));
                     self.context.issue(&path, error.context(message));
                 }
@@ -194,8 +207,7 @@ impl<'a> Walk<'a> {
     fn give_up(&mut self) {
         let message =
             "The tree holds more than its directory says; the restore ends here, what was restored so far stays";
-        let path = self.snapshot_path(&frame_path(&self.stack));
-        self.context.issue(&path, Error::damaged(message));
+        self.context.issue(&self.last_path(), Error::damaged(message));
         while !self.stack.is_empty() {
             self.leave();
         }
@@ -204,6 +216,8 @@ impl<'a> Walk<'a> {
     /// The directory is done, but for what waits in the batch.
     fn leave(&mut self) {
         let Some(frame) = self.stack.pop() else { return };
+        self.here = None;
+        let relative = self.relative(&frame);
         let overwrite = self.context.options.overwrite;
         let Some(meta) = frame.meta else { return };
         let wanted = match frame.made {
@@ -214,15 +228,14 @@ impl<'a> Walk<'a> {
         if wanted {
             count(&self.context.counts.directories, 1);
             if !self.context.options.dry_run {
-                let path = self.snapshot_path(&frame.relative);
-                self.batch.add_directory(path, frame.relative, meta);
+                self.batch.add_directory(self.snapshot_path(relative), relative.into(), meta);
             }
         }
     }
 
     fn visit(&mut self, entry: Entry) -> Result<()> {
         let Some(top) = self.stack.last() else { return Ok(()) };
-        let relative = join(&top.relative, &entry.name);
+        let relative = join(self.relative(top), &entry.name);
         let path = self.snapshot_path(&relative);
         let is_directory = matches!(entry.body, Body::Directory { .. });
         let excluded = self.exclude.judge(&path, is_directory, top.excluded);
@@ -241,9 +254,11 @@ impl<'a> Walk<'a> {
             self.context.issue(&path, Error::damaged(format!("Directories are nested more than {MAX_DEPTH} deep")));
             return Ok(());
         }
+        self.here = None;
+        self.relative = relative;
         self.stack.push(Frame {
             source: Source::Tree(self.context.repository.entries(page)),
-            relative: relative.into(),
+            relative_len: self.relative.len(),
             name: entry.name,
             meta: Some(entry.meta),
             selected,
@@ -264,10 +279,11 @@ impl<'a> Walk<'a> {
             match self.make_directory(at) {
                 Ok(made) => self.stack[at].made = made,
                 Err(error) => {
-                    let path = self.snapshot_path(&self.stack[at].relative);
+                    let path = self.snapshot_path(self.relative(&self.stack[at]));
                     let message = format!("The directory \"{}\" and what is in it could not be restored", show(&path));
                     self.context.issue(&path, error.context(message));
                     self.stack.truncate(at);
+                    self.here = None;
                     return false;
                 }
             }
@@ -280,7 +296,7 @@ impl<'a> Walk<'a> {
         let Made::There { inherits, .. } = self.stack[above].made else { return Ok(Made::Absent) };
         let frame = &self.stack[at];
         let failed = |error| Error::io("It could not be made", error);
-        let parent = target.directory(&self.stack[above].relative).map_err(failed)?;
+        let parent = target.directory(&self.relative(&self.stack[above]).into()).map_err(failed)?;
         if self.context.options.dry_run {
             return Ok(match existing(&parent, &frame.name)? {
                 Some(stat) if stat.kind == FileType::Directory => Made::There { fresh: false, inherits: false },
@@ -303,7 +319,7 @@ impl<'a> Walk<'a> {
             }
             Err(error) => return Err(failed(error)),
         }
-        let handle = target.directory(&frame.relative).map_err(failed)?;
+        let handle = target.directory(&self.relative(frame).into()).map_err(failed)?;
         let inherits = inherits && meta::disinherit(&handle).is_err();
         Ok(Made::There { fresh: true, inherits })
     }
@@ -396,10 +412,10 @@ impl<'a> Walk<'a> {
         self.context.progress.files(1);
     }
 
-    fn spot(&self, path: Vec<u8>) -> Result<Spot> {
+    fn spot(&mut self, path: Vec<u8>) -> Result<Spot> {
         let gone = || Error::new(ErrorKind::Failed, "Its directory is gone");
         let top = self.stack.last().ok_or_else(gone)?;
-        let dir = top.relative.clone();
+        let dir = self.here.get_or_insert_with(|| self.relative[..top.relative_len].into()).clone();
         let (fresh, inherits) = match top.made {
             Made::There { fresh, inherits } => (fresh, inherits),
             Made::NotYet | Made::Absent => return Ok(Spot { path, dir, handle: None, fresh: true, inherits: false }),
@@ -560,10 +576,6 @@ impl<'a> Walk<'a> {
             }
         }
     }
-}
-
-fn frame_path(stack: &[Frame<'_>]) -> Relative {
-    stack.last().map_or_else(|| Relative::from([]), |frame| frame.relative.clone())
 }
 
 fn weight(dir: &Relative, name: &[u8]) -> usize {

@@ -212,7 +212,7 @@ fn thousands_of_levels_and_few_open_files() {
     assert_eq!(deepest, LEVELS + 1);
     let expected: Vec<Vec<u8>> = (0..LEVELS).rev().map(|level| level.to_string().into_bytes()).collect();
     assert_eq!(links, expected, "each was read on the way back, from directories opened again");
-    assert!(most_open <= MAX_OPEN + 8, "{most_open} directories were open");
+    assert!(most_open <= MAX_OPEN as usize + 8, "{most_open} directories were open");
 }
 
 #[test]
