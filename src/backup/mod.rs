@@ -115,9 +115,11 @@ pub fn run(
     let excludes = Patterns::from_arguments(options.excludes.iter())?;
     crate::os::raise_open_files();
     let writer_options = WriterOptions { level: options.level, threads: options.threads, dry_run: options.dry_run };
-    let writer = Writer::begin(repository, writer_options, progress)?;
+    let mut writer = Writer::begin(repository, writer_options, progress)?;
     let walked = walk_and_store(repository, &writer, &source, excludes, options, progress, stop);
-    let (outcome, snapshots, parent) = match walked {
+    // The last packs take a while; whoever asks to stop meanwhile wants no snapshot either.
+    let stored = walked.and_then(|walked| writer.flush().and_then(|()| stop.check()).map(|()| walked));
+    let (outcome, snapshots, parent) = match stored {
         Ok(walked) => walked,
         Err(error) => {
             // What was stored so far is indexed, so that the next run finds it. The first error is the one to tell.

@@ -65,6 +65,10 @@ pub(super) struct Packs {
     pub unreadable_orphans: u64,
 }
 
+/// What to do about a damaged pack.
+const DAMAGED: &str =
+    "If there is a copy of this object, put it back. Run a backup: it stores again what it finds on the disk.";
+
 impl Packs {
     /// The finding that says why this block cannot be read; `None` if it can.
     pub(super) fn problem(&self, pack: &ObjectName, block: u32) -> Option<usize> {
@@ -240,9 +244,12 @@ impl Pass<'_> {
                 blocks(verdict.bad.keys())
             )),
         }
-        self.add(Severity::Repairable, &key, message).hint(
-            "If there is a copy of this object, put it back. Run a backup: it stores again what it finds on the disk.",
-        );
+        // What it holds instead may be the content of another pack.
+        let hint = match verdict.bad.is_empty() && !verdict.other.is_empty() {
+            true => "Run \"firn repair index --read-all-packs\": it finds out what is in it.",
+            false => DAMAGED,
+        };
+        self.add(Severity::Repairable, &key, message).hint(hint);
         let finding = self.report.findings.len() - 1;
         let bad = verdict.bad.keys().copied().collect();
         packs.problems.insert(info.name, Problem { finding, missing: false, bad });

@@ -40,6 +40,8 @@ pub(crate) struct Reporter {
     issues: AtomicU64,
     has_total: AtomicBool,
     now: Mutex<Now>,
+    /// What was said already; hints are few, fixed sentences.
+    hints: Mutex<std::collections::BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -81,6 +83,7 @@ impl Reporter {
             issues: AtomicU64::new(0),
             has_total: AtomicBool::new(false),
             now: Mutex::new(Now { stage: during.to_owned(), file: Vec::new() }),
+            hints: Mutex::default(),
         }
     }
 
@@ -242,6 +245,12 @@ impl Progress for Reporter {
             false => format!("Error: \"{}\": {}\n", text::line(&shown), text::line(&chain)),
         };
         self.write_aside(&line);
+        // Once: many files may be hit by the same damage.
+        if let (false, Some(hint)) = (self.json, error.hint())
+            && self.hints.lock().unwrap_or_else(PoisonError::into_inner).insert(hint.to_owned())
+        {
+            self.write_aside(&format!("Hint: {}\n", text::line(hint)));
+        }
     }
 
     fn note(&self, message: &str) {

@@ -110,11 +110,20 @@ fn clear(path: &Path) -> Result<()> {
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |error| Error::io(format!("\"{}\" cannot be written", path.display()), error);
+    let failed = |error| {
+        Error::io(format!("\"{}\" cannot be written", path.display()), error)
+            .with_hint("Name another folder with --cache-dir or FIRN_CACHE_DIR, or use --no-cache.")
+    };
     let temporary = path.with_extension(format!("{}.new", crate::id::SessionId::random()?));
     let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
-    fs::rename(&temporary, path).map_err(failed)
+    let renamed = fs::rename(&temporary, path);
+    if renamed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::IsADirectory) {
+        // Not ours; nothing in here is worth keeping.
+        drop(fs::remove_dir_all(path));
+        return fs::rename(&temporary, path).map_err(failed);
+    }
+    renamed.map_err(failed)
 }
 
 fn writer_id(folder: &Path) -> Result<WriterId> {

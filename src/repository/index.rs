@@ -225,6 +225,9 @@ struct Loader<'a> {
     damaged: Vec<(ObjectName, Error)>,
 }
 
+/// Tables with at most so many rows (1.2 MB) are read whole when they are opened.
+const VERIFIED_ROWS: u64 = 50_000;
+
 impl Loader<'_> {
     /// Opens the tables that are whole and made only from segments that still count; removes all others.
     fn open_tables(&mut self, listed: &HashSet<ObjectName>) {
@@ -233,10 +236,14 @@ impl Loader<'_> {
         for path in
             entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "table"))
         {
-            match Table::open(&path, &self.repository) {
+            let opened = Table::open(&path, &self.repository).and_then(|table| {
+                // Small ones are read whole, so that damage costs nobody a failed run; others say so when they meet it.
+                if table.rows() <= VERIFIED_ROWS { table.verify().map(|()| table) } else { Ok(table) }
+            });
+            match opened {
                 Ok(table) => candidates.push((path, table)),
                 // Somebody else's merge may have removed it meanwhile; damage is removed here. Both only cost a rebuild.
-                Err(_) => drop(fs::remove_file(&path)),
+                Err(_) => drop(fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path))),
             }
         }
         let replaced: HashSet<ObjectName> = candidates
@@ -349,7 +356,10 @@ impl Loader<'_> {
         let name = hasher.finalize().to_hex();
         let path = self.folder.join(format!("{name}.table"));
         let temporary = self.folder.join(format!(".{name}.{}.new", crate::id::SessionId::random()?));
-        let failed = |error| Error::io(format!("The local index \"{}\" cannot be written", path.display()), error);
+        let failed = |error| {
+            Error::io(format!("The local index \"{}\" cannot be written", path.display()), error)
+                .with_hint("Name another folder with --cache-dir or FIRN_CACHE_DIR, or use --no-cache.")
+        };
         let file = File::options().write(true).create_new(true).open(&temporary).map_err(failed)?;
         let mut writer = TableWriter::new(file, rows);
         let written = fill(&mut writer).and_then(|()| writer.finish(&self.repository, packs, origins));

@@ -155,11 +155,20 @@ fn open_secrets(slot: &KeySlot, credentials: &Credentials) -> Result<Option<Secr
 fn read_slot(store: &dyn Store, name: ObjectName) -> Result<KeySlot> {
     let key = ObjectKey::new(ObjectKind::Key, name);
     let bytes = store.get(&key, MAX_KEY_SLOT as u64)?;
-    let slot = KeySlot::decode(&bytes).map_err(|error| error.context(format!("The key slot \"{key}\" is damaged")))?;
+    // Before its version is looked at: a damaged slot is not one of a newer firn.
     if object_name(&bytes) != name {
         return Err(Error::damaged(format!("The key slot \"{key}\" does not have the bytes that its name promises")));
     }
-    Ok(slot)
+    KeySlot::decode(&bytes).map_err(|error| error.context(format!("The key slot \"{key}\" is damaged")))
+}
+
+/// The first of these damaged slots whose secrets still open: its commitment and the seal vouch for them.
+fn unlock_damaged(store: &dyn Store, names: &[ObjectName], credentials: &Credentials) -> Option<(ObjectName, Secrets)> {
+    names.iter().take(MAX_KEY_SLOTS).find_map(|name| {
+        let bytes = store.get(&ObjectKey::new(ObjectKind::Key, name), MAX_KEY_SLOT as u64).ok()?;
+        let secrets = KeySlot::decode(&bytes).and_then(|slot| open_secrets(&slot, credentials)).ok()??;
+        Some((*name, secrets))
+    })
 }
 
 fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
@@ -173,10 +182,12 @@ fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
 }
 
 /// Tries the slots in the order of their names, at most `MAX_KEY_SLOTS` whole ones: whoever can write to the store must not be
-/// able to keep us computing forever. A damaged slot is a warning as long as another one opens.
+/// able to keep us computing forever. A damaged slot is a warning as long as another one opens; if none does, those are
+/// tried whose name does not agree: what is damaged may be the description alone.
 pub fn unlock(store: &dyn Store, credentials: &Credentials) -> Result<Unlocked> {
     let names = slot_names(store)?;
     let mut warnings: Vec<Error> = Vec::new();
+    let mut damaged = Vec::new();
     let mut tried = 0;
     for name in &names {
         if tried == MAX_KEY_SLOTS {
@@ -185,8 +196,14 @@ pub fn unlock(store: &dyn Store, credentials: &Credentials) -> Result<Unlocked> 
         match read_slot(store, *name).and_then(|slot| open_secrets(&slot, credentials)) {
             Ok(Some(secrets)) => return Ok(Unlocked { keyring: Keyring::new(secrets), slot: *name, warnings }),
             Ok(None) => tried += 1,
-            Err(error) => warnings.push(error),
+            Err(error) => {
+                damaged.extend((error.kind() == ErrorKind::Damaged).then_some(*name));
+                warnings.push(error);
+            }
         }
+    }
+    if let Some((slot, secrets)) = unlock_damaged(store, &damaged, credentials) {
+        return Ok(Unlocked { keyring: Keyring::new(secrets), slot, warnings });
     }
     if let Some(at) = warnings.iter().position(|error| error.kind() == ErrorKind::Unsupported) {
         return Err(warnings.swap_remove(at));
@@ -290,6 +307,43 @@ mod tests {
             credentials,
             &OpenOptions { cache: CacheChoice::None, block_cache: 1 << 20 },
         )
+    }
+
+    #[test]
+    fn a_slot_whose_secrets_are_whole_opens() {
+        let store = MemoryStore::new();
+        Repository::init(&store, &key_file(b"0"), COST, "").unwrap();
+        let key = ObjectKey::new(ObjectKind::Key, slot_names(&store).unwrap()[0]);
+        let whole = store.get(&key, MAX_KEY_SLOT as u64).unwrap();
+        for (at, opens) in [(8, false), (40, false), (70, false), (200, false), (whole.len() - 1, true)] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 8;
+            store.raw_set(&key, bytes);
+            let unlocked = unlock(&store, &key_file(b"0"));
+            assert_eq!(unlocked.is_ok(), opens, "{at}");
+            match unlocked {
+                Ok(unlocked) => assert_eq!(unlocked.warnings.len(), 1),
+                // Damage, not a newer firn.
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Damaged, "{at}"),
+            }
+            assert!(unlock(&store, &key_file(b"1")).is_err());
+        }
+    }
+
+    #[test]
+    fn a_damaged_version_is_damage() {
+        let store = MemoryStore::new();
+        Repository::init(&store, &key_file(b"0"), COST, "").unwrap();
+        let key = ObjectKey::new(ObjectKind::Config, 2);
+        let whole = store.get(&key, 1 << 20).unwrap();
+        let mut bytes = whole.clone();
+        bytes[8] = 9;
+        store.raw_set(&key, bytes.clone());
+        assert_eq!(open(&store, &key_file(b"0")).unwrap().warnings.len(), 1);
+        // One that was really made as version 9 has another commitment, and forbids.
+        bytes[70] ^= 1;
+        store.raw_set(&key, bytes);
+        assert_eq!(open(&store, &key_file(b"0")).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     #[test]

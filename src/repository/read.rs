@@ -96,7 +96,13 @@ impl Repository {
             if let Some(range) = block.range(kind, id) {
                 return Ok(ChunkData { block, range });
             }
-            first_error.get_or_insert_with(|| Error::damaged("the index names a block that does not hold it"));
+            let pack = pack_key(index.pack(place)?.as_ref());
+            first_error.get_or_insert_with(|| {
+                Error::damaged(format!(
+                    "Block {} of the pack \"{pack}\" does not hold it, but the index says so",
+                    place.block
+                ))
+            });
         }
         Err(match first_error {
             Some(error) => {

@@ -3,13 +3,13 @@
 //! Memory: the filter, about 1.3 bytes a chunk, and at most 4 MiB of pages a table. Everything else stays on disk.
 //! The file can be deleted at any time; it is rebuilt from index segments.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::bytes::{Put, Reader};
 use crate::id::{ChunkId, ObjectName, RepositoryId};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 const MAGIC: &[u8; 8] = b"firntbl2";
@@ -71,6 +71,7 @@ type CachedPage = (u64, Box<[u8; PAGE]>);
 /// An open table.
 #[derive(Debug)]
 pub struct Table {
+    path: PathBuf,
     file: File,
     rows: u64,
     packs: Vec<u64>,
@@ -293,7 +294,25 @@ impl Table {
             return Err(stale("has a damaged filter"));
         }
         let pages = (0..CACHED_PAGES.min(pages as usize)).map(|_| Mutex::new(None)).collect();
-        Ok(Table { file, rows, packs, origins, filter: Filter(filter), pages })
+        Ok(Table { path: path.to_path_buf(), file, rows, packs, origins, filter: Filter(filter), pages })
+    }
+
+    /// Reads everything once. `open` leaves rows and packs to those who need them.
+    pub fn verify(&self) -> Result<()> {
+        (0..self.pack_count()).try_for_each(|number| self.pack(number).map(drop))?;
+        self.scan().try_for_each(|row| row.map(drop))
+    }
+
+    /// The error of a part that is not what was written. It is no damage of the repository, so its kind is another; the file
+    /// is removed, so that the next run builds it again.
+    #[cold]
+    fn damaged(&self) -> Error {
+        drop(std::fs::remove_file(&self.path));
+        Error::new(
+            ErrorKind::Failed,
+            format!("The local index \"{}\" was damaged and has been removed", self.path.display()),
+        )
+        .with_hint("Run the command again: the index is built from the repository again. The disk may be failing.")
     }
 
     /// Number of rows.
@@ -316,9 +335,9 @@ impl Table {
         let (from, to) = (self.packs[number as usize], self.packs[number as usize + 1]);
         let mut record = vec![0; (to - from) as usize];
         self.file.read_exact_at(&mut record, from).map_err(|e| Error::io("The local index cannot be read", e))?;
-        let body = record.len().checked_sub(CHECKSUM).ok_or_else(damaged)?;
+        let body = record.len().checked_sub(CHECKSUM).ok_or_else(|| self.damaged())?;
         if checksum(&record[..body]) != record[body..] {
-            return Err(damaged());
+            return Err(self.damaged());
         }
         decode_pack(&record[..body])
     }
@@ -388,7 +407,7 @@ impl Table {
             let read = self.file.read_exact_at(&mut page[..], number * PAGE as u64);
             read.map_err(|error| Error::io("The local index cannot be read", error))?;
             if checksum(&page[..PAGE - CHECKSUM]) != page[PAGE - CHECKSUM..] {
-                return Err(damaged());
+                return Err(self.damaged());
             }
             *slot = Some((number, page));
         }
@@ -406,11 +425,6 @@ impl Table {
             }
         })
     }
-}
-
-fn damaged() -> Error {
-    Error::damaged("The local index is damaged")
-        .with_hint("Delete the cache folder; it is rebuilt from the repository.")
 }
 
 fn decode_origins(input: &mut Reader<'_>) -> Result<Vec<Origin>> {

@@ -257,6 +257,11 @@ impl Writer {
         self.shared.flush_segment()
     }
 
+    /// Stores and indexes everything that was given so far. Nothing more may be given afterwards.
+    pub fn flush(&mut self) -> Result<()> {
+        self.drain()
+    }
+
     /// Ends the session with a snapshot: packs, index, snapshot, in this order, each durable before the next; then the
     /// second look at the revokes. Only after `Ok` may success be reported.
     pub fn commit(mut self, build: impl FnOnce(Written) -> Snapshot) -> Result<(ObjectName, Snapshot, Written)> {

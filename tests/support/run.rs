@@ -9,6 +9,9 @@ use std::process::{Command, Output, Stdio};
 /// The password of every repository in these tests.
 pub(crate) const PASSWORD: &str = "correct horse";
 
+/// The program.
+pub(crate) const FIRN: &str = env!("CARGO_BIN_EXE_firn");
+
 /// A temporary folder with a home, a cache and a place for a repository.
 pub(crate) struct World {
     folder: tempfile::TempDir,
@@ -46,6 +49,16 @@ impl World {
         let world = World::new();
         // The least that is allowed: every run of the program derives the key anew.
         world.run(["init", "--kdf-memory", "64"]).succeeds();
+        world
+    }
+
+    /// As `with_repository`, but a key file opens it, which takes no time: for tests with hundreds of runs.
+    pub(crate) fn with_key_file() -> World {
+        let mut world = World::new();
+        world.write("key", [7; 100]);
+        world.variables.remove("FIRN_PASSWORD");
+        world.variables.insert("FIRN_KEY_FILE".to_owned(), world.text("key"));
+        world.run(["init", "-q"]).succeeds();
         world
     }
 
@@ -91,7 +104,7 @@ impl World {
         arguments: impl IntoIterator<Item = S>,
         variables: &[(&str, Option<&str>)],
     ) -> Ran {
-        Ran::of(self.command(arguments, variables).output().unwrap())
+        Ran::from(self.command(arguments, variables).output().unwrap())
     }
 
     /// Backs up with these arguments, which must end with this code; what the program says of it at the end.
@@ -118,7 +131,7 @@ impl World {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(program).args(arguments);
         command.env_clear().envs(&self.variables).current_dir(self.folder.path()).stdin(Stdio::null());
-        Ran::of(command.output().unwrap())
+        Ran::from(command.output().unwrap())
     }
 
     /// The program, ready to be started: in a session of its own, so that it finds no terminal to ask.
@@ -128,7 +141,21 @@ impl World {
         variables: &[(&str, Option<&str>)],
     ) -> Command {
         let mut command = Command::new("setsid");
-        command.arg("--wait").arg(env!("CARGO_BIN_EXE_firn")).args(arguments);
+        command.arg("--wait").arg(FIRN).args(arguments);
+        self.surround(&mut command, variables);
+        command
+    }
+
+    /// The program itself, ready to be started; signals reach it. Only where a key file opens the repository.
+    pub(crate) fn direct<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(FIRN);
+        command.args(arguments);
+        self.surround(&mut command, &[]);
+        command
+    }
+
+    /// Gives a command the surroundings of this world.
+    pub(crate) fn surround(&self, command: &mut Command, variables: &[(&str, Option<&str>)]) {
         command.env_clear().envs(&self.variables).current_dir(self.folder.path()).stdin(Stdio::null());
         for (name, value) in variables {
             match value {
@@ -136,19 +163,21 @@ impl World {
                 None => command.env_remove(name),
             };
         }
-        command
     }
 }
 
-impl Ran {
-    fn of(output: Output) -> Ran {
+impl From<std::process::Output> for Ran {
+    /// The code is -1 if a signal ended it.
+    fn from(output: std::process::Output) -> Ran {
         Ran {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
+}
 
+impl Ran {
     /// It ended with 0.
     #[track_caller]
     pub(crate) fn succeeds(self) -> Ran {
