@@ -49,10 +49,16 @@ fn newer_and_damaged_repositories() {
     let world = World::with_repository();
     for config in world.objects("config") {
         patch(&config, 8, |version| version + 1);
+        // Whatever vouches for it is another's as well; else it is a damaged one of today.
+        patch(&config, 64, |byte| byte ^ 1);
     }
     world.run(["snapshots"]).fails(1, &["Error: ", "newer"]);
     let world = World::with_repository();
-    patch(&world.objects("keys")[0], 8, |version| version + 1);
+    let slot = &world.objects("keys")[0];
+    patch(slot, 8, |version| version + 1);
+    world.run(["snapshots"]).fails(5, &["does not have the bytes that its name promises"]);
+    let name = blake3::hash(&std::fs::read(slot).unwrap()).to_hex();
+    std::fs::rename(slot, slot.with_file_name(name.as_str())).unwrap();
     world.run(["snapshots"]).fails(1, &["newer"]);
     let world = World::with_repository();
     patch(&world.objects("keys")[0], 100, |byte| byte ^ 1);
