@@ -5,10 +5,9 @@
 use super::known::{extend, shown};
 use super::pipeline::Finished;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::message::ChunkKind;
 use crate::format::tree::{Body, Entry, Metadata, Totals};
 use crate::id::ChunkId;
-use crate::repository::assemble::{Assembler, Group};
+use crate::repository::assemble::Assembler;
 use crate::repository::files::{CachedFile, FilesCache, RECORD_FILES};
 use crate::repository::tree::{DirectoryBuilder, PageCut};
 use crate::view::path::ROOT_NAME;
@@ -123,11 +122,6 @@ impl<'a> TreeBuilder<'a> {
         self.out.flush()?;
         let (id, totals) = self.root.ok_or_else(out_of_order)?;
         Ok((id, totals, self.counts))
-    }
-
-    /// Stores the metadata chunk `bytes` with the tree's pages.
-    pub fn add_metadata(&mut self, kind: ChunkKind, bytes: &[u8]) -> Result<ChunkId> {
-        Ok(self.out.add(kind, Group::Metadata, bytes)?.0)
     }
 }
 

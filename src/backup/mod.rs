@@ -14,7 +14,7 @@ pub mod pipeline;
 pub mod source;
 pub mod walk;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::config::CHUNKER;
 use crate::format::json::PathText;
 use crate::format::snapshot::{Head, IssueKind, Snapshot};
@@ -284,9 +284,4 @@ impl SnapshotParts<'_> {
             signature: None,
         }
     }
-}
-
-/// Kept for errors that every caller words alike.
-pub fn nothing_to_do() -> Error {
-    Error::new(ErrorKind::Input, "Nothing to back up was named").with_hint("Name at least one file or directory.")
 }

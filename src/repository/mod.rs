@@ -26,7 +26,7 @@ use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::format::config::{Access, CHUNKER, Chunker, Config, Features};
 use crate::format::header::Kind;
 use crate::format::json::{self, Record};
-use crate::id::{ObjectName, RepositoryId, SessionId, WriterId};
+use crate::id::{ObjectName, RepositoryId, WriterId};
 use crate::progress::Progress;
 use crate::store::{ObjectKey, ObjectKind, Store};
 use cache::CacheFolder;
@@ -251,11 +251,6 @@ impl Repository {
         let bytes = self.store.get(key, MAX_RECORD_OBJECT)?;
         let read = self.keyring.open_record(kind, bytes).and_then(|body| json::decode(&body));
         read.map_err(|error| error.context(format!("\"{key}\" cannot be read")))
-    }
-
-    /// A fresh id for a session of this process.
-    pub fn new_session(&self) -> Result<SessionId> {
-        SessionId::random()
     }
 }
 

@@ -11,6 +11,7 @@ use crate::format::message::ChunkKind;
 use crate::format::padding::padme;
 use crate::id::{ChunkId, ObjectName};
 use crate::store::{ObjectKey, ObjectKind, Store};
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// A contents list never grows past this, so that its body stays within its bound of 16 MiB with room to spare.
@@ -155,19 +156,22 @@ fn verify(keyring: &Keyring, pack: &FinishedPack) -> Result<()> {
     };
     let object = keyring.open(pack.kind, &pack.bytes).map_err(fail)?;
     let mut at = HEADER_LEN;
-    let mut frame = Vec::new();
-    for (number, expected) in pack.contents.blocks.iter().enumerate() {
-        let range = at..at + expected.frame_len as usize;
+    let mut places = Vec::with_capacity(pack.contents.blocks.len());
+    for listed in &pack.contents.blocks {
+        places.push((places.len() as u32, at, listed));
+        at += listed.frame_len as usize;
+    }
+    // Blocks are independent, and whoever waits for the last packs of a backup waits for this.
+    places.par_iter().try_for_each_init(Vec::new, |frame, (number, at, listed)| {
         frame.clear();
-        frame.extend_from_slice(&pack.bytes[range.clone()]);
-        let block = open_block(keyring, &object, number as u32, &mut frame).map_err(fail)?;
-        if block.kind != expected.kind
-            || !block.chunks.iter().map(|(id, r)| (*id, r.len() as u32)).eq(expected.chunks.iter().copied())
-        {
+        frame.extend_from_slice(&pack.bytes[*at..*at + listed.frame_len as usize]);
+        let block = open_block(keyring, &object, *number, frame).map_err(fail)?;
+        let chunks = block.chunks.iter().map(|(id, range)| (*id, range.len() as u32));
+        if block.kind != listed.kind || !chunks.eq(listed.chunks.iter().copied()) {
             return Err(fail(Error::damaged(format!("block {number} decodes to other chunks"))));
         }
-        at = range.end;
-    }
+        Ok(())
+    })?;
     verify_contents(keyring, &object, pack, at).map_err(fail)
 }
 

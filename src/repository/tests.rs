@@ -10,7 +10,7 @@ use crate::format::coordination::{Mark, Pin, Revoke};
 use crate::format::message::ChunkKind;
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Body, Content, Entry, Extent, Metadata, Owner, Timestamp, Totals};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, SessionId};
 use crate::progress::Silent;
 use crate::store::{Faults, FaultyStore, MemoryStore, Operation, RecordingStore};
 use crate::view::path::{ROOT_NAME, find, lookup};
