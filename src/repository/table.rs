@@ -285,7 +285,11 @@ impl Table {
         let origins = decode_origins(&mut input)?;
         let filter_at = *packs.last().expect("there is one offset more than packs");
         let pages = rows.div_ceil(PER_PAGE as u64);
-        if filter_at + filter_len != tail_at - length || packs[0] != pages * PAGE as u64 || !packs.is_sorted() {
+        // Checked: the numbers are only as good as whoever wrote the file.
+        let adds_up = filter_at.checked_add(filter_len) == Some(tail_at - length)
+            && pages.checked_mul(PAGE as u64) == Some(packs[0])
+            && packs.is_sorted();
+        if !adds_up {
             return Err(stale("does not add up"));
         }
         let mut filter = vec![0; filter_len as usize];
