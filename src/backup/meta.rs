@@ -3,17 +3,13 @@
 use super::walk::{Handle, SourceItem};
 use crate::chunk::secret::Secret;
 use crate::error::Error;
+use crate::format::bounds::{MAX_ATTRIBUTE_SET, MAX_ATTRIBUTE_VALUE, MAX_INLINE_ATTRIBUTES};
 use crate::format::tree::{AttributeSet, Attributes, HardLink, Metadata, Owner, Timestamp};
 use crate::os::{self, FileTime, FileType, Names, Stat};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// The longest attribute set that stands in a tree page, in encoded bytes.
-const MAX_INLINE: usize = 1024;
-const MAX_VALUE: usize = 65_536;
-const MAX_SET: usize = 8 << 20;
 
 /// Reads metadata; keeps the names of owners. One for each backup, used by all its threads.
 #[derive(Debug)]
@@ -67,7 +63,7 @@ impl Reader {
             }
         }
         let (attributes, large) = match set {
-            Some(set) if encoded_len(&set) > MAX_INLINE => (None, Some(set)),
+            Some(set) if set.encoded_len() > MAX_INLINE_ATTRIBUTES => (None, Some(set)),
             Some(set) => (Some(Arc::new(Attributes::Inline(set))), None),
             None => (None, None),
         };
@@ -150,7 +146,9 @@ fn read_attributes(
         }
         let shown = || format!("The attribute \"{}\"", String::from_utf8_lossy(&name));
         match os::get_xattr(fd, &name) {
-            Ok(Some(value)) if value.len() <= MAX_VALUE && total + value.len() + name.len() + 16 <= MAX_SET => {
+            Ok(Some(value))
+                if value.len() <= MAX_ATTRIBUTE_VALUE && total + value.len() + name.len() + 16 <= MAX_ATTRIBUTE_SET =>
+            {
                 total += value.len() + name.len() + 16;
                 set.push((name, value));
             }
@@ -165,13 +163,6 @@ fn read_attributes(
     set.sort();
     set.dedup_by(|a, b| a.0 == b.0);
     Ok((!set.is_empty()).then_some(AttributeSet(set)))
-}
-
-/// How many bytes an attribute set has in the format.
-pub fn encoded_len(set: &AttributeSet) -> usize {
-    let varint = |value: usize| (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize;
-    let each = |(name, value): &(Vec<u8>, Vec<u8>)| 1 + name.len() + varint(value.len()) + value.len();
-    varint(set.0.len()) + set.0.iter().map(each).sum::<usize>()
 }
 
 /// Counts `st_blocks` by the format's default rule: 8 for each 4,096 bytes of data, each run rounded up on its own.
@@ -375,9 +366,9 @@ mod tests {
     #[test]
     fn lengths_and_blocks_follow_the_format() {
         let set = |sizes: &[usize]| AttributeSet(sizes.iter().map(|&len| (b"user.x".to_vec(), vec![0; len])).collect());
-        assert_eq!(encoded_len(&set(&[0])), 1 + 1 + 6 + 1);
-        assert_eq!(encoded_len(&set(&[127, 128])), 1 + (1 + 6 + 1 + 127) + (1 + 6 + 2 + 128));
-        assert_eq!(encoded_len(&set(&[16_384])), 1 + 1 + 6 + 3 + 16_384);
+        assert_eq!(set(&[0]).encoded_len(), 1 + 1 + 6 + 1);
+        assert_eq!(set(&[127, 128]).encoded_len(), 1 + (1 + 6 + 1 + 127) + (1 + 6 + 2 + 128));
+        assert_eq!(set(&[16_384]).encoded_len(), 1 + 1 + 6 + 3 + 16_384);
         let blocks = |runs: &[i64]| {
             let mut rule = BlockRule::default();
             for &run in runs {
