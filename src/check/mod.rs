@@ -11,6 +11,7 @@
 //!
 //! What cannot be noticed: that the newest snapshot of a writer was deleted, if no other snapshot names it.
 
+mod lengths;
 mod objects;
 mod packs;
 mod walk;
@@ -112,7 +113,7 @@ impl CheckReport {
 
 /// Checks a repository. An error means that the check itself could not go on (stopped, or the store cannot be listed).
 ///
-/// Memory: 32 bytes a distinct tree page, 40 bytes a block, 150 bytes a pack, 40 bytes a lost chunk, 100 bytes a chunk of
+/// Memory: 34 bytes a distinct tree page, 40 bytes a block, 150 bytes a pack, 40 bytes a lost chunk, 100 bytes a chunk of
 /// a pack that no index segment names, `threads` × 50 MiB while packs are read, and the repository's block cache.
 pub fn run(
     repository: &Arc<Repository>,

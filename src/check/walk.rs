@@ -3,20 +3,22 @@
 //! Each distinct page is decoded once: what is below a page is the same wherever it hangs. Pages from which something bad
 //! can be reached are remembered, and a second walk through only those says which paths of which snapshots are hit.
 
+use super::lengths::Lengths;
 use super::objects::REPAIR;
 use super::packs::Packs;
 use super::{Affected, MAX_AFFECTED, MAX_AFFECTED_REPORT, Pass, Severity};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
-use crate::format::list::ListPage;
+use crate::format::list::{ListChild, ListPage};
 use crate::format::message::ChunkKind;
-use crate::format::page::Page;
-use crate::format::tree::{AttributeSet, Attributes, Body, Content, Entry, Extent, Totals};
+use crate::format::page::{Child, Page};
+use crate::format::tree::{Attributes, Body, Content, Entry, Extent, Totals};
 use crate::id::{ChunkId, ObjectName};
 use crate::repository::index::Index;
 use crate::repository::read::{ReadBlock, pack_key};
 use crate::repository::snapshots::Named;
-use crate::repository::tree::check_child;
+use crate::repository::tree::{check_child, decode_attributes};
+use crate::view::content::check_length;
 use crate::view::path::ROOT_NAME;
 use quick_cache::sync::Cache;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -38,15 +40,15 @@ enum Claim {
     /// The top page of a directory.
     Top(Totals),
     /// A page below another one of the same directory.
-    Child { level: u8, first_name: Vec<u8>, direct: u64, totals: Totals },
+    Child { level: u8, child: Child, before: Option<Vec<u8>> },
     /// The top list page of a file of this size.
     List(u64),
     /// A list page below another one.
     ListChild { level: u8, bytes: u64, extents: u64 },
-    /// A chunk of content.
-    Content,
-    /// An attribute set.
-    Attributes,
+    /// A chunk of content of this length.
+    Content(u32),
+    /// An attribute set of this length.
+    Attributes(u32),
 }
 
 #[derive(Clone, Debug)]
@@ -62,13 +64,21 @@ impl Reference {
         match self.claim {
             Claim::Root(_) | Claim::Top(_) | Claim::Child { .. } => ChunkKind::Tree,
             Claim::List(_) | Claim::ListChild { .. } => ChunkKind::List,
-            Claim::Content => ChunkKind::Content,
-            Claim::Attributes => ChunkKind::Attributes,
+            Claim::Content(_) => ChunkKind::Content,
+            Claim::Attributes(_) => ChunkKind::Attributes,
         }
     }
 
     fn is_page(&self) -> bool {
         matches!(self.kind(), ChunkKind::Tree | ChunkKind::List)
+    }
+
+    /// The finding that says that the chunk is not as long as stated here.
+    fn is_lie(&self, lies: &HashMap<(ChunkId, u32), usize>) -> Option<usize> {
+        match self.claim {
+            Claim::Content(len) | Claim::Attributes(len) => lies.get(&(self.id, len)).copied(),
+            _ => None,
+        }
     }
 
     /// Stands for the page and what is said about it: the same page under another claim is looked at again.
@@ -79,8 +89,18 @@ impl Reference {
     }
 }
 
+/// Whether what a list page covers begins and ends with a hole.
+#[derive(Clone, Copy, Default)]
+struct Edges {
+    begins: bool,
+    ends: bool,
+}
+
 struct Frame {
     key: [u8; 32],
+    page: Reference,
+    /// Of a list page: of what was seen of it so far.
+    edges: Option<Edges>,
     below: std::vec::IntoIter<Reference>,
     is_tainted: bool,
     path_len: usize,
@@ -101,10 +121,13 @@ struct Walk<'p, 'a> {
     packs: Packs,
     index: Arc<Index>,
     orphan_blocks: Cache<(u32, u32), Arc<ReadBlock>>,
-    visited: HashSet<[u8; 32]>,
+    lengths: Lengths,
+    visited: HashMap<[u8; 32], Edges>,
     tainted: HashSet<[u8; 32]>,
     /// Chunks that no snapshot can get, and the finding that says why.
     bad: HashMap<ChunkId, usize>,
+    /// Chunks of which something states this length, which is not theirs.
+    lies: HashMap<(ChunkId, u32), usize>,
     losses: BTreeMap<usize, Loss>,
     /// The findings about chunks that no segment names: those found in stored packs, and those found nowhere.
     unindexed: Option<usize>,
@@ -128,9 +151,11 @@ impl Pass<'_> {
             packs,
             index,
             orphan_blocks: Cache::new(CACHED_ORPHANS),
-            visited: HashSet::new(),
+            lengths: Lengths::new(),
+            visited: HashMap::new(),
             tainted: HashSet::new(),
             bad: HashMap::new(),
+            lies: HashMap::new(),
             losses: BTreeMap::new(),
             unindexed: None,
             nowhere: None,
@@ -140,7 +165,7 @@ impl Pass<'_> {
         for named in snapshots {
             walk.find_bad(named)?;
         }
-        if !walk.bad.is_empty() {
+        if !walk.bad.is_empty() || !walk.lies.is_empty() {
             for named in snapshots {
                 walk.find_paths(named)?;
             }
@@ -164,8 +189,8 @@ impl Walk<'_, '_> {
                 let depth =
                     stack.last().map_or(0, |frame| frame.depth) + usize::from(matches!(reference.claim, Claim::Top(_)));
                 match self.visit(&reference, depth)? {
-                    Visit::Enter(frame) => stack.push(frame),
-                    Visit::Clean => {}
+                    Visit::Enter(frame) => stack.push(*frame),
+                    Visit::Clean(edges) => self.join(&mut stack, edges),
                     Visit::Tainted => {
                         if let Some(above) = stack.last_mut() {
                             above.is_tainted = true;
@@ -177,6 +202,12 @@ impl Walk<'_, '_> {
             next = top.below.next();
             if next.is_none() {
                 let done = stack.pop().expect("the stack has a top");
+                if let (Some(edges), Some(known)) = (done.edges, self.visited.get_mut(&done.key)) {
+                    *known = edges;
+                }
+                if let Claim::ListChild { .. } = done.page.claim {
+                    self.join(&mut stack, done.edges);
+                }
                 if done.is_tainted {
                     self.tainted.insert(done.key);
                     if let Some(above) = stack.last_mut() {
@@ -187,16 +218,29 @@ impl Walk<'_, '_> {
         }
     }
 
+    /// A list page below the top of the stack has these edges: two holes never touch.
+    fn join(&mut self, stack: &mut [Frame], edges: Option<Edges>) {
+        let (Some(edges), Some(above)) = (edges, stack.last_mut()) else { return };
+        let before = above.edges.get_or_insert(Edges { begins: edges.begins, ends: false });
+        if before.ends && edges.begins {
+            above.is_tainted = true;
+            self.bad_page(&above.page, &Error::damaged("two holes of a file touch across list pages"));
+        }
+        before.ends = edges.ends;
+    }
+
     fn visit(&mut self, reference: &Reference, depth: usize) -> Result<Visit> {
         if !reference.is_page() {
             self.pass.report.chunks += 1;
-            return Ok(if self.check_chunk(reference)? { Visit::Clean } else { Visit::Tainted });
+            return Ok(if self.check_chunk(reference)? { Visit::Clean(None) } else { Visit::Tainted });
         }
         let key = reference.key();
-        if !self.visited.insert(key) {
+        if let Some(edges) = self.visited.get(&key).copied() {
             let is_bad = self.tainted.contains(&key) || self.bad.contains_key(&reference.id);
-            return Ok(if is_bad { Visit::Tainted } else { Visit::Clean });
+            let below_another = matches!(reference.claim, Claim::ListChild { .. });
+            return Ok(if is_bad { Visit::Tainted } else { Visit::Clean(below_another.then_some(edges)) });
         }
+        self.visited.insert(key, Edges::default());
         self.pass.stop.check()?;
         if self.bad.contains_key(&reference.id) {
             return Ok(Visit::Tainted);
@@ -214,8 +258,9 @@ impl Walk<'_, '_> {
             found => self.read(reference, &found).and_then(|bytes| references(reference, &bytes)),
         };
         match below {
-            Ok(below) => {
-                Ok(Visit::Enter(Frame { key, below: below.into_iter(), is_tainted: false, path_len: 0, depth }))
+            Ok((below, edges)) => {
+                let (below, page) = (below.into_iter(), reference.clone());
+                Ok(Visit::Enter(Box::new(Frame { key, page, edges, below, is_tainted: false, path_len: 0, depth })))
             }
             Err(error) => {
                 self.bad_page(reference, &error);
@@ -224,26 +269,46 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Whether a chunk of content or attributes can be had; attributes are read, since they are metadata.
+    /// Whether a chunk of content or attributes can be had and is as long as stated; attributes are read, since they are
+    /// metadata.
     fn check_chunk(&mut self, reference: &Reference) -> Result<bool> {
-        if self.bad.contains_key(&reference.id) {
+        if self.bad.contains_key(&reference.id) || reference.is_lie(&self.lies).is_some() {
             return Ok(false);
         }
-        match self.locate(reference)? {
+        let found = match self.locate(reference)? {
             Found::Bad(finding) => {
                 self.lose(reference.id, finding);
-                Ok(false)
+                return Ok(false);
             }
-            found if matches!(reference.claim, Claim::Attributes) => {
-                match self.read(reference, &found).and_then(|bytes| AttributeSet::decode(&bytes)) {
-                    Ok(_) => Ok(true),
-                    Err(error) => {
-                        self.bad_page(reference, &error);
-                        Ok(false)
-                    }
-                }
+            found => found,
+        };
+        let (checked, stated) = match reference.claim {
+            Claim::Attributes(stated) => {
+                let decoded = self.read(reference, &found).and_then(|bytes| decode_attributes(&bytes, stated));
+                (decoded.map(|_| ()), stated)
             }
-            _ => Ok(true),
+            Claim::Content(stated) if self.pass.options.read_data => {
+                (self.length(reference, &found).and_then(|length| check_length(length, stated)), stated)
+            }
+            _ => return Ok(true),
+        };
+        let Err(error) = checked else { return Ok(true) };
+        if error.kind() != ErrorKind::Damaged {
+            return Err(error);
+        }
+        let object = format!("{} chunk {}", reference.kind().word(), reference.id);
+        self.pass.add(Severity::Lost, object, error.chain());
+        self.lies.insert((reference.id, stated), self.pass.report.findings.len() - 1);
+        Ok(false)
+    }
+
+    fn length(&self, reference: &Reference, found: &Found) -> Result<usize> {
+        match found {
+            Found::Indexed(place) => {
+                let length = self.lengths.of(self.pass.repository, &self.index, *place, &reference.id)?;
+                Ok(length as usize)
+            }
+            _ => self.read(reference, found).map(|bytes| bytes.len()),
         }
     }
 
@@ -365,7 +430,8 @@ impl Walk<'_, '_> {
                     path.push(b'/');
                     path.extend_from_slice(name);
                 }
-                if let Some(finding) = self.bad.get(&reference.id).copied() {
+                let lie = reference.is_lie(&self.lies);
+                if let Some(finding) = self.bad.get(&reference.id).copied().or(lie) {
                     self.affect(finding, named.name, &path);
                 }
                 let key = if reference.is_page() { reference.key() } else { [0; 32] };
@@ -373,13 +439,9 @@ impl Walk<'_, '_> {
                     self.pass.stop.check()?;
                     let found = self.locate(&reference)?;
                     let below = self.read(&reference, &found).and_then(|bytes| references(&reference, &bytes));
-                    stack.push(Frame {
-                        key,
-                        below: below.unwrap_or_default().into_iter(),
-                        is_tainted: false,
-                        path_len,
-                        depth: 0,
-                    });
+                    let below = below.unwrap_or_default().0.into_iter();
+                    let (edges, depth, is_tainted) = (None, 0, false);
+                    stack.push(Frame { key, page: reference, edges, below, is_tainted, path_len, depth });
                 } else {
                     path.truncate(path_len);
                 }
@@ -435,13 +497,14 @@ impl Walk<'_, '_> {
 }
 
 enum Visit {
-    Enter(Frame),
-    Clean,
+    Enter(Box<Frame>),
+    /// The edges of what is a list page below another one.
+    Clean(Option<Edges>),
     Tainted,
 }
 
-/// What a page names, after checking it against what was said about it.
-fn references(reference: &Reference, bytes: &[u8]) -> Result<Vec<Reference>> {
+/// What a page names, after checking it against what was said about it; and the edges of a list page that has extents.
+fn references(reference: &Reference, bytes: &[u8]) -> Result<(Vec<Reference>, Option<Edges>)> {
     let wrong = || Error::damaged("a page is not what the one above it says");
     if reference.kind() == ChunkKind::List {
         let page = ListPage::decode(bytes)?;
@@ -457,15 +520,19 @@ fn references(reference: &Reference, bytes: &[u8]) -> Result<Vec<Reference>> {
             return Err(wrong());
         }
         return Ok(match page {
-            ListPage::Extents(extents) => extents.iter().filter_map(|extent| content(extent, None)).collect(),
-            ListPage::Interior { level, children } => children
-                .into_iter()
-                .map(|child| Reference {
-                    id: child.page,
-                    claim: Claim::ListChild { level: level - 1, bytes: child.bytes, extents: child.extents },
-                    name: None,
-                })
-                .collect(),
+            ListPage::Extents(extents) => {
+                let is_hole = |extent: Option<&Extent>| matches!(extent, Some(Extent::Hole(_)));
+                let edges = Edges { begins: is_hole(extents.first()), ends: is_hole(extents.last()) };
+                (extents.iter().filter_map(|extent| content(extent, None)).collect(), Some(edges))
+            }
+            ListPage::Interior { level, children } => {
+                let claim = |child: &ListChild| {
+                    let ListChild { bytes, extents, .. } = *child;
+                    Claim::ListChild { level: level - 1, bytes, extents }
+                };
+                let below = children.iter().map(|child| Reference { id: child.page, claim: claim(child), name: None });
+                (below.collect(), None)
+            }
         });
     }
     let page = Page::decode(bytes)?;
@@ -478,34 +545,40 @@ fn references(reference: &Reference, bytes: &[u8]) -> Result<Vec<Reference>> {
             }
         }
         Claim::Top(totals) if page.totals()? != *totals => return Err(wrong()),
-        Claim::Child { level, first_name, direct, totals } => check_child(&page, *level, first_name, *direct, totals)?,
+        Claim::Child { level, child, before } => {
+            check_child(&page, (page.direct(), &page.totals()?), *level, child, before.as_deref())?;
+        }
         _ => {}
     }
-    Ok(match page {
+    let behind = if let Claim::Child { before, .. } = &reference.claim { before.clone() } else { None };
+    let below = match page {
         Page::Leaf(entries) => entries.into_iter().flat_map(entry_references).collect(),
-        Page::Interior { level, children } => children
-            .into_iter()
-            .map(|child| {
-                let (level, direct, totals) = (level - 1, child.direct, child.totals);
-                let claim = Claim::Child { level, first_name: child.first_name, direct, totals };
-                Reference { id: child.page, claim, name: None }
-            })
-            .collect(),
-    })
+        Page::Interior { level, children } => {
+            let next: Vec<_> = children.iter().skip(1).map(|next| Some(next.first_name.clone())).collect();
+            let below = children.into_iter().zip(next.into_iter().chain([behind]));
+            below
+                .map(|(child, before)| {
+                    let (id, level) = (child.page, level - 1);
+                    Reference { id, claim: Claim::Child { level, child, before }, name: None }
+                })
+                .collect()
+        }
+    };
+    Ok((below, None))
 }
 
 fn content(extent: &Extent, name: Option<Rc<[u8]>>) -> Option<Reference> {
     match extent {
         Extent::Hole(_) => None,
-        Extent::Chunk { id, .. } => Some(Reference { id: *id, claim: Claim::Content, name }),
+        Extent::Chunk { id, len } => Some(Reference { id: *id, claim: Claim::Content(*len), name }),
     }
 }
 
 fn entry_references(entry: Entry) -> Vec<Reference> {
     let name: Rc<[u8]> = entry.name.into();
     let mut below = Vec::new();
-    if let Some(Attributes::Chunk(id, _)) = entry.meta.attributes.as_deref() {
-        below.push(Reference { id: *id, claim: Claim::Attributes, name: Some(name.clone()) });
+    if let Some(Attributes::Chunk(id, len)) = entry.meta.attributes.as_deref() {
+        below.push(Reference { id: *id, claim: Claim::Attributes(*len), name: Some(name.clone()) });
     }
     match entry.body {
         Body::File { content: Content::Extents(extents), .. } => {

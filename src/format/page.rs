@@ -67,6 +67,14 @@ impl Page {
         }
     }
 
+    /// Its first name and its last; of an interior page those of its children that it knows. `None` for an empty directory.
+    pub fn ends(&self) -> Option<(&[u8], &[u8])> {
+        match self {
+            Page::Leaf(entries) => Some((&entries.first()?.name, &entries.last()?.name)),
+            Page::Interior { children, .. } => Some((&children.first()?.first_name, &children.last()?.first_name)),
+        }
+    }
+
     /// Entries of this directory in and below the page.
     pub fn direct(&self) -> u64 {
         match self {

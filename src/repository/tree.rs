@@ -31,14 +31,14 @@ impl Repository {
     pub fn attributes(&self, attributes: &Attributes) -> Result<AttributeSet> {
         match attributes {
             Attributes::Inline(set) => Ok(set.clone()),
-            Attributes::Chunk(id, _) => AttributeSet::decode(&self.chunk(ChunkKind::Attributes, id)?)
+            Attributes::Chunk(id, len) => decode_attributes(&self.chunk(ChunkKind::Attributes, id)?, *len)
                 .map_err(|error| error.context(format!("The attribute set \"{id}\" cannot be decoded"))),
         }
     }
 
     /// All entries of a directory in order, a page at a time: an error ends the directory.
     pub fn entries(&self, page: ChunkId) -> Entries<'_> {
-        Entries { repository: self, stack: vec![Step::Page(page, None)], last: Vec::new() }
+        Entries { repository: self, stack: vec![Step::Page(page, None)] }
     }
 
     /// All extents of a file's content in order. Inline content yields none.
@@ -48,39 +48,53 @@ impl Repository {
             Content::Extents(extents) => vec![ListStep::Extents(extents.clone().into_iter())],
             Content::List(id) => vec![ListStep::Page(*id, None)],
         };
-        Extents { repository: self, stack }
+        Extents { repository: self, stack, after_hole: false }
     }
+}
+
+/// An attribute set of which its entry states this length.
+pub fn decode_attributes(bytes: &[u8], len: u32) -> Result<AttributeSet> {
+    if bytes.len() != len as usize {
+        return Err(Error::damaged(format!("it has {} bytes where its entry says {len}", bytes.len())));
+    }
+    AttributeSet::decode(bytes)
 }
 
 enum Step {
     Page(ChunkId, Option<Expected>),
     Leaf(std::vec::IntoIter<Entry>),
-    Interior(u8, std::vec::IntoIter<Child>),
+    /// Level, what is left, and the name that comes behind all of it.
+    Interior(u8, std::vec::IntoIter<Child>, Option<Vec<u8>>),
 }
 
-/// What a page must be because its parent says so.
+/// What a page must be because its parent says so: level, sums, and the name that comes behind all of its names.
 struct Expected {
     level: u8,
-    first_name: Vec<u8>,
-    direct: u64,
-    totals: Totals,
+    child: Child,
+    before: Option<Vec<u8>>,
 }
 
 /// Iterator over a directory's entries. Memory: one page a level.
 pub struct Entries<'a> {
     repository: &'a Repository,
     stack: Vec<Step>,
-    last: Vec<u8>,
 }
 
-/// Checks a page against what its parent said about it; a page that lies would break inode numbers and totals.
-pub fn check_child(page: &Page, level: u8, first_name: &[u8], direct: u64, totals: &Totals) -> Result<()> {
-    let first = match page {
-        Page::Leaf(entries) => entries.first().map(|entry| entry.name.as_slice()),
-        Page::Interior { children, .. } => children.first().map(|child| child.first_name.as_slice()),
-    };
-    if page.level() != level || first != Some(first_name) || page.direct() != direct || page.totals()? != *totals {
+/// Checks a page against what its parent said about it; a page that lies would break inode numbers and totals. `sums` are its
+/// own (`Page::direct`, `Page::totals`), which some callers know already. All its names come before `before`, the first name
+/// of the page that follows it: pages that overlap would show a name twice, and hide it from a look-up.
+pub fn check_child(page: &Page, sums: (u64, &Totals), level: u8, child: &Child, before: Option<&[u8]>) -> Result<()> {
+    let names = page.ends();
+    if page.level() != level
+        || names.map(|(first, _)| first) != Some(&child.first_name)
+        || sums != (child.direct, &child.totals)
+    {
         return Err(Error::damaged("a tree page is not what the page above it says"));
+    }
+    if let (Some((_, last)), Some(before)) = (names, before)
+        && last >= before
+    {
+        return Err(Error::damaged("the pages of a directory overlap"));
     }
     Ok(())
 }
@@ -90,25 +104,15 @@ impl Entries<'_> {
         while let Some(step) = self.stack.last_mut() {
             match step {
                 Step::Leaf(entries) => match entries.next() {
-                    Some(entry) => {
-                        // Within a page the decoder sees to it; pages that overlap would show a name twice.
-                        if entry.name <= self.last {
-                            return Err(Error::damaged("the pages of a directory overlap"));
-                        }
-                        self.last.clone_from(&entry.name);
-                        return Ok(Some(entry));
-                    }
+                    Some(entry) => return Ok(Some(entry)),
                     None => drop(self.stack.pop()),
                 },
-                Step::Interior(level, children) => match children.next() {
+                Step::Interior(level, children, before) => match children.next() {
                     Some(child) => {
-                        let expected = Expected {
-                            level: *level - 1,
-                            first_name: child.first_name,
-                            direct: child.direct,
-                            totals: child.totals,
-                        };
-                        self.stack.push(Step::Page(child.page, Some(expected)));
+                        let next = children.as_slice().first().map(|next| next.first_name.clone());
+                        let before = next.or_else(|| before.clone());
+                        let (page, level) = (child.page, *level - 1);
+                        self.stack.push(Step::Page(page, Some(Expected { level, child, before })));
                     }
                     None => drop(self.stack.pop()),
                 },
@@ -116,12 +120,14 @@ impl Entries<'_> {
                     let (id, expected) = (*id, expected.take());
                     self.stack.pop();
                     let page = self.repository.page(&id)?;
-                    if let Some(expected) = expected {
-                        check_child(&page, expected.level, &expected.first_name, expected.direct, &expected.totals)?;
+                    let mut behind = None;
+                    if let Some(Expected { level, child, before }) = expected {
+                        check_child(&page, (page.direct(), &page.totals()?), level, &child, before.as_deref())?;
+                        behind = before;
                     }
                     self.stack.push(match page {
                         Page::Leaf(entries) => Step::Leaf(entries.into_iter()),
-                        Page::Interior { level, children } => Step::Interior(level, children.into_iter()),
+                        Page::Interior { level, children } => Step::Interior(level, children.into_iter(), behind),
                     });
                 }
             }
@@ -152,6 +158,7 @@ enum ListStep {
 pub struct Extents<'a> {
     repository: &'a Repository,
     stack: Vec<ListStep>,
+    after_hole: bool,
 }
 
 impl Extents<'_> {
@@ -159,7 +166,15 @@ impl Extents<'_> {
         while let Some(step) = self.stack.last_mut() {
             match step {
                 ListStep::Extents(extents) => match extents.next() {
-                    Some(extent) => return Ok(Some(extent)),
+                    Some(extent) => {
+                        let is_hole = matches!(extent, Extent::Hole(_));
+                        // Within a page the decoder sees to it.
+                        if is_hole && self.after_hole {
+                            return Err(Error::damaged("two holes of a file touch across list pages"));
+                        }
+                        self.after_hole = is_hole;
+                        return Ok(Some(extent));
+                    }
                     None => drop(self.stack.pop()),
                 },
                 ListStep::Interior(level, children) => match children.next() {

@@ -405,7 +405,7 @@ impl Work<'_> {
     fn write(&self, chunk: &Ref, bytes: &[u8]) {
         let job = self.job(chunk);
         let written =
-            check_length(bytes, chunk.len).and_then(|()| job.write(self.context, self.open, chunk.offset, bytes));
+            check_length(bytes.len(), chunk.len).and_then(|()| job.write(self.context, self.open, chunk.offset, bytes));
         if let Err(error) = written {
             job.fail(self.context, error);
         }

@@ -28,7 +28,7 @@ pub fn copy(repository: &Repository, size: u64, content: &Content, out: &mut dyn
             }
             Extent::Chunk { id, len } => {
                 let chunk = repository.chunk(ChunkKind::Content, &id)?;
-                check_length(&chunk, len)?;
+                check_length(chunk.len(), len)?;
                 out.write_all(&chunk).map_err(failed)?;
             }
         }
@@ -41,9 +41,9 @@ pub fn copy(repository: &Repository, size: u64, content: &Content, out: &mut dyn
 }
 
 /// A chunk must have the length that its extent states.
-pub fn check_length(chunk: &[u8], stated: u32) -> Result<()> {
-    if chunk.len() != stated as usize {
-        return Err(Error::damaged(format!("a chunk has {} bytes where its file says {stated}", chunk.len())));
+pub fn check_length(length: usize, stated: u32) -> Result<()> {
+    if length != stated as usize {
+        return Err(Error::damaged(format!("a chunk has {length} bytes where its file says {stated}")));
     }
     Ok(())
 }
@@ -100,6 +100,11 @@ pub fn extents_in(repository: &Repository, content: &Content, from: u64, to: u64
                 }
             }
         }
+    }
+    // Only pages can be the reason: within one, and within an entry, the decoder sees to it.
+    let is_hole = |placed: &Placed| matches!(placed.extent, Extent::Hole(_));
+    if found.windows(2).any(|pair| pair.iter().all(is_hole)) {
+        return Err(Error::damaged("two holes of a file touch across list pages"));
     }
     Ok(found)
 }

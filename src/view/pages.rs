@@ -9,6 +9,7 @@ use crate::format::page::{Child, Page};
 use crate::format::tree::{Body, Content, Entry, Totals};
 use crate::id::ChunkId;
 use crate::repository::Repository;
+use crate::repository::tree::check_child;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::ops::Deref;
@@ -225,15 +226,15 @@ impl Pages {
         Ok(page)
     }
 
-    fn child(&self, level: u8, child: &Child) -> Result<Arc<Decoded>> {
+    fn child(&self, level: u8, child: &Child, before: &Before) -> Result<Arc<Decoded>> {
         let page = self.get(&child.page)?;
-        check(&page, level, child)?;
+        check(&page, level, child, before.name())?;
         Ok(page)
     }
 
     /// The entry of this name.
     pub fn by_name(&self, directory: &Directory, name: &[u8]) -> Result<Option<Found>> {
-        let mut page = self.top(directory)?;
+        let (mut page, mut before) = (self.top(directory)?, Before::default());
         let mut base = 0;
         loop {
             let next = match &page.page {
@@ -245,7 +246,8 @@ impl Pages {
                     let after = children.partition_point(|child| child.first_name.as_slice() <= name);
                     let Some(at) = after.checked_sub(1) else { return Ok(None) };
                     base += page.ranks[at];
-                    self.child(level - 1, &children[at])?
+                    before = before.of_child(&page, at);
+                    self.child(level - 1, &children[at], &before)?
                 }
             };
             page = next;
@@ -257,7 +259,7 @@ impl Pages {
         if rank >= directory.totals.entries {
             return Ok(None);
         }
-        let mut page = self.top(directory)?;
+        let (mut page, mut before) = (self.top(directory)?, Before::default());
         let mut base = 0;
         loop {
             let at = page.ranks.partition_point(|start| *start <= rank - base);
@@ -266,7 +268,8 @@ impl Pages {
                 Page::Leaf(_) => return Ok(Some(found(&page, at, base))),
                 Page::Interior { level, children } => {
                     base += page.ranks[at];
-                    self.child(level - 1, &children[at])?
+                    before = before.of_child(&page, at);
+                    self.child(level - 1, &children[at], &before)?
                 }
             };
             page = next;
@@ -282,7 +285,7 @@ impl Pages {
     ) -> Result<()> {
         let top = self.top(directory)?;
         if from < top.direct {
-            self.scan_page(&top, 0, 0, from, each)?;
+            self.scan_page(&top, &Before::default(), 0, 0, from, each)?;
         }
         Ok(())
     }
@@ -291,6 +294,7 @@ impl Pages {
     fn scan_page(
         &self,
         page: &Arc<Decoded>,
+        before: &Before,
         base: u64,
         first: u64,
         from: u64,
@@ -308,9 +312,10 @@ impl Pages {
             Page::Interior { level, children } => {
                 let start = page.ordinals.partition_point(|ordinal| *ordinal <= skip).saturating_sub(1);
                 for (at, child) in children.iter().enumerate().skip(start) {
-                    let below = self.child(level - 1, child)?;
+                    let before = before.of_child(page, at);
+                    let below = self.child(level - 1, child, &before)?;
                     let (base, first) = (base + page.ranks[at], first + page.ordinals[at]);
-                    if !self.scan_page(&below, base, first, from, each)? {
+                    if !self.scan_page(&below, &before, base, first, from, each)? {
                         return Ok(false);
                     }
                 }
@@ -329,13 +334,13 @@ impl Pages {
         each: &mut dyn FnMut(u64, &Entry),
         damaged: &mut dyn FnMut(Error) -> Result<()>,
     ) -> Result<()> {
-        let mut stack = vec![(directory.page, base, None::<(u8, Child)>, Some(directory.totals))];
-        while let Some((id, base, child, totals)) = stack.pop() {
+        let mut stack = vec![(directory.page, base, Said::Top(directory.totals))];
+        while let Some((id, base, said)) = stack.pop() {
             let checked = self.read(&id).and_then(|page| {
-                match (&child, &totals) {
-                    (Some((level, child)), _) => check(&page, *level, child)?,
-                    (None, Some(totals)) if page.totals != *totals => return Err(lies(&id)),
-                    _ => {}
+                match &said {
+                    Said::Child(level, child, before) => check(&page, *level, child, before.as_deref())?,
+                    Said::Top(totals) if page.totals != *totals => return Err(lies(&id)),
+                    Said::Top(_) => {}
                 }
                 Ok(page)
             });
@@ -352,15 +357,18 @@ impl Pages {
                         if wanted(&entry.totals()?) {
                             each(base + rank, entry);
                             if let Some(directory) = Directory::of(entry).filter(|below| wanted(&below.totals)) {
-                                stack.push((directory.page, base + rank + 1, None, Some(directory.totals)));
+                                stack.push((directory.page, base + rank + 1, Said::Top(directory.totals)));
                             }
                         }
                     }
                 }
                 Page::Interior { level, children } => {
-                    for (child, rank) in children.iter().zip(&page.ranks) {
+                    let behind = if let Said::Child(_, _, before) = said { before } else { None };
+                    for (at, (child, rank)) in children.iter().zip(&page.ranks).enumerate() {
                         if wanted(&child.totals) {
-                            stack.push((child.page, base + rank, Some((level - 1, child.clone())), None));
+                            let next = children.get(at + 1).map(|next| next.first_name.clone());
+                            let said = Said::Child(level - 1, child.clone(), next.or_else(|| behind.clone()));
+                            stack.push((child.page, base + rank, said));
                         }
                     }
                 }
@@ -368,6 +376,14 @@ impl Pages {
         }
         Ok(())
     }
+}
+
+/// What was said of a page that a walk will come to.
+enum Said {
+    /// By the directory's entry.
+    Top(Totals),
+    /// By the page above: its level, its sums, and the name behind all of its names.
+    Child(u8, Child, Option<Vec<u8>>),
 }
 
 fn found(page: &Arc<Decoded>, at: usize, base: u64) -> Found {
@@ -379,21 +395,33 @@ pub fn entry_at(page: Arc<Decoded>, at: u32) -> Option<EntryRef> {
     ((at as usize) < page.entries().len()).then_some(EntryRef { page, at })
 }
 
-fn check(page: &Decoded, level: u8, child: &Child) -> Result<()> {
-    let first = match &page.page {
-        Page::Leaf(entries) => entries.first().map(|entry| entry.name.as_slice()),
-        Page::Interior { children, .. } => children.first().map(|child| child.first_name.as_slice()),
-    };
-    if page.page.level() != level
-        || first != Some(child.first_name.as_slice())
-        || page.direct != child.direct
-        || page.totals != child.totals
-    {
-        return Err(lies(&page.id));
+/// The first name of the page that follows: all names of a page come before it.
+#[derive(Clone, Default)]
+struct Before(Option<(Arc<Decoded>, usize)>);
+
+impl Before {
+    /// That of a child of `page`, which itself comes before `self`.
+    fn of_child(&self, page: &Arc<Decoded>, at: usize) -> Before {
+        match &page.page {
+            Page::Interior { children, .. } if at + 1 < children.len() => Before(Some((page.clone(), at + 1))),
+            _ => self.clone(),
+        }
     }
-    Ok(())
+
+    fn name(&self) -> Option<&[u8]> {
+        let (page, at) = self.0.as_ref()?;
+        match &page.page {
+            Page::Interior { children, .. } => children.get(*at).map(|child| child.first_name.as_slice()),
+            Page::Leaf(_) => None,
+        }
+    }
+}
+
+fn check(page: &Decoded, level: u8, child: &Child, before: Option<&[u8]>) -> Result<()> {
+    check_child(&page.page, (page.direct, &page.totals), level, child, before)
+        .map_err(|error| error.context(format!("The tree page \"{}\" is damaged", page.id)))
 }
 
 fn lies(id: &ChunkId) -> Error {
-    Error::damaged(format!("The tree page \"{id}\" is not what the page or entry above it says"))
+    Error::damaged(format!("The tree page \"{id}\" is not what the entry above it says"))
 }

@@ -29,6 +29,7 @@ pub fn root(repository: &Repository, snapshot: &Snapshot) -> Result<Entry> {
 /// The entry named `name` in the directory with this top page; reads one page a level.
 pub fn lookup(repository: &Repository, top: ChunkId, name: &[u8]) -> Result<Option<Entry>> {
     let mut page = repository.page(&top)?;
+    let mut before: Option<Vec<u8>> = None;
     loop {
         match page {
             Page::Leaf(mut entries) => {
@@ -38,8 +39,11 @@ pub fn lookup(repository: &Repository, top: ChunkId, name: &[u8]) -> Result<Opti
             Page::Interior { level, children } => {
                 let after = children.partition_point(|child| child.first_name.as_slice() <= name);
                 let Some(child) = after.checked_sub(1).map(|at| &children[at]) else { return Ok(None) };
+                if let Some(next) = children.get(after) {
+                    before = Some(next.first_name.clone());
+                }
                 page = repository.page(&child.page)?;
-                check_child(&page, level - 1, &child.first_name, child.direct, &child.totals)?;
+                check_child(&page, (page.direct(), &page.totals()?), level - 1, child, before.as_deref())?;
             }
         }
     }

@@ -158,7 +158,7 @@ impl Reader {
 
     fn chunk(&self, id: &ChunkId, len: u32) -> Result<crate::repository::read::ChunkData> {
         let chunk = self.repository.chunk(ChunkKind::Content, id)?;
-        check_length(&chunk, len)?;
+        check_length(chunk.len(), len)?;
         Ok(chunk)
     }
 
