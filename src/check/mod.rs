@@ -14,6 +14,7 @@
 mod lengths;
 mod objects;
 mod packs;
+pub mod scrub;
 mod walk;
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl Args {
     }
 }
 
-fn exit_code(worst: Option<Severity>) -> u8 {
+pub(super) fn exit_code(worst: Option<Severity>) -> u8 {
     match worst {
         None | Some(Severity::Note) => 0,
         Some(Severity::Repairable) => 4,
@@ -54,7 +54,7 @@ fn exit_code(worst: Option<Severity>) -> u8 {
     }
 }
 
-fn words(finding: &Finding) -> String {
+pub(super) fn words(finding: &Finding) -> String {
     let word = match finding.severity {
         Severity::Note => "Note",
         Severity::Repairable => "Damage",
@@ -92,7 +92,7 @@ fn conclusion(report: &CheckReport, options: &CheckOptions, wrong: u64) -> Strin
     text
 }
 
-fn json(finding: &Finding) -> serde_json::Value {
+pub(super) fn json(finding: &Finding) -> serde_json::Value {
     let affected: Vec<_> = finding
         .affected
         .iter()

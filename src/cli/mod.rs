@@ -1,6 +1,7 @@
 //! Everything a person or a script sees: arguments, dispatch, messages, exit codes, progress, JSON. One file per command.
 //! Not for: doing the work (see `backup`, `restore`, `check`, `mount`, `repository`).
 
+mod amount;
 mod backup;
 mod check;
 mod completions;
@@ -14,6 +15,7 @@ mod password;
 mod progress;
 mod repair;
 mod restore;
+mod scrub;
 mod signals;
 mod snapshots;
 mod stats;
@@ -61,6 +63,7 @@ enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Check(check::Args),
+    Scrub(scrub::Args),
     #[command(subcommand)]
     Key(key::Command),
     Stats(stats::Args),
@@ -110,6 +113,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8> {
         Command::Mount(args) => args.run(context),
         Command::Umount(args) => args.run(context),
         Command::Check(args) => args.run(context),
+        Command::Scrub(args) => args.run(context),
         Command::Key(command) => command.run(context),
         Command::Stats(args) => args.run(context),
         Command::Repair(command) => command.run(context),

@@ -66,6 +66,11 @@ impl CacheFolder {
         (!self.temporary).then(|| self.path.join("files"))
     }
 
+    /// Where it is noted what was verified when; none for a temporary folder.
+    pub fn verified(&self) -> Option<PathBuf> {
+        (!self.temporary).then(|| self.path.join("verified"))
+    }
+
     /// Where known damage is noted: names of packs, a line each.
     pub fn damaged(&self) -> PathBuf {
         self.path.join("damaged")
@@ -75,6 +80,15 @@ impl CacheFolder {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Where a run that has no key remembers what it verified of the store at `location`, below `root`. Nothing in it is secret: names
+/// of objects, sizes and times.
+pub fn keyless_folder(root: &Path, location: &str) -> Result<PathBuf> {
+    let name = blake3::Hasher::new_derive_key("firn v1 keyless state").update(location.as_bytes()).finalize().to_hex();
+    let path = root.join(format!("scrub-{}", &name[..32]));
+    make(&path)?;
+    Ok(path)
 }
 
 impl Drop for CacheFolder {

@@ -1,25 +1,16 @@
 //! The files cache: what each directory's files looked like when they were last read, so that unchanged ones are not read again.
-//! The only file that names sled. Not for: anything whose loss or staleness could do harm: every chunk that a record
-//! names is looked up in the index before it is relied on.
-//!
-//! sled reports itself beta: a damaged database panics or silently lacks keys. So every record carries its key and a
-//! checksum, a missing record only costs a re-read, and every call runs behind `guarded`, which survives a panic, throws
-//! the database away and goes on without.
+//! Not for: anything whose loss or staleness could do harm: every chunk that a record names is looked up in the index before
+//! it is relied on.
 
+use super::database::Database;
 use crate::chunk::secret::Secret;
 use crate::format::bytes::{Put, Reader};
 use crate::format::tree::{Content, Extent, Timestamp};
 use crate::id::ChunkId;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 
 /// Files in one record; a larger directory has several. Bounds what is held for one directory to about 1 MiB.
 pub const RECORD_FILES: usize = 2048;
-const CHECKSUM: usize = 16;
-/// sled's own page cache.
-const SLED_CACHE: u64 = 16 << 20;
 
 /// What a file looked like, and what it held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,57 +33,17 @@ pub struct CachedFile {
     pub flags: u32,
 }
 
-/// Whether the database could be used.
+/// The files of each directory as they were last read.
 #[derive(Debug)]
 pub struct FilesCache {
-    database: Mutex<Option<sled::Db>>,
-    broken: AtomicBool,
-    path: PathBuf,
+    database: Database,
     key: Secret,
 }
 
 impl FilesCache {
-    /// Opens the database in `folder`; one that does not open is deleted and made anew, one in use by another process is
-    /// left alone (`None`), and this run reads all files.
+    /// Opens the database in `folder`; `None` if another process uses it: this run reads all files.
     pub fn open(folder: &Path, key: Secret) -> Option<FilesCache> {
-        let open = || {
-            catch_unwind(AssertUnwindSafe(|| {
-                sled::Config::new()
-                    .path(folder)
-                    .cache_capacity(SLED_CACHE)
-                    .flush_every_ms(None)
-                    .print_profile_on_drop(false)
-                    .open()
-            }))
-        };
-        let database = match open() {
-            Ok(Ok(database)) => database,
-            Ok(Err(sled::Error::Io(error))) if is_lock_conflict(&error) => return None,
-            _ => {
-                drop(std::fs::remove_dir_all(folder));
-                open().ok()?.ok()?
-            }
-        };
-        Some(FilesCache {
-            database: Mutex::new(Some(database)),
-            broken: AtomicBool::new(false),
-            path: folder.to_owned(),
-            key,
-        })
-    }
-
-    fn guarded<T>(&self, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Option<T> {
-        if self.broken.load(Ordering::Relaxed) {
-            return None;
-        }
-        let database = self.database.lock().ok()?.clone()?;
-        match catch_unwind(AssertUnwindSafe(|| work(&database))) {
-            Ok(Ok(value)) => Some(value),
-            _ => {
-                self.broken.store(true, Ordering::Relaxed);
-                None
-            }
-        }
+        Some(FilesCache { database: Database::open(folder)?, key })
     }
 
     fn record_key(&self, directory: &[u8], number: u32) -> [u8; 32] {
@@ -103,47 +54,27 @@ impl FilesCache {
 
     /// Record `number` (from 0) of a directory, its files sorted by name; `None` if there is none that can be trusted.
     pub fn get(&self, directory: &[u8], number: u32) -> Option<Vec<CachedFile>> {
-        let key = self.record_key(directory, number);
-        let value = self.guarded(|database| database.get(key))??;
-        decode(&key, &value)
+        let value = self.database.get(&self.record_key(directory, number))?;
+        decode_files(&mut Reader::new("files cache record", &value)).ok()
     }
 
     /// Replaces record `number` of a directory.
     pub fn put(&self, directory: &[u8], number: u32, files: &[CachedFile]) {
-        let key = self.record_key(directory, number);
-        let value = encode(&key, files);
-        self.guarded(|database| database.insert(key, value));
+        self.database.put(&self.record_key(directory, number), encode(files));
     }
 
     /// Removes record `number`, so that a directory that shrank leaves nothing behind. Returns whether there was one.
     pub fn remove(&self, directory: &[u8], number: u32) -> bool {
-        let key = self.record_key(directory, number);
-        self.guarded(|database| database.remove(key)).flatten().is_some()
+        self.database.remove(&self.record_key(directory, number))
     }
 
     /// Makes everything durable and closes the database; a broken one is deleted.
     pub fn close(self) {
-        self.guarded(|database| database.flush());
-        let broken = self.broken.load(Ordering::Relaxed);
-        let database = self.database.into_inner().ok().flatten();
-        drop(catch_unwind(AssertUnwindSafe(|| drop(database))));
-        if broken {
-            drop(std::fs::remove_dir_all(&self.path));
-        }
+        self.database.close();
     }
 }
 
-fn is_lock_conflict(error: &std::io::Error) -> bool {
-    // sled wraps the failed lock as "could not acquire lock on …" with kind Other.
-    error.kind() == std::io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
-}
-
-fn checksum(key: &[u8; 32], body: &[u8]) -> [u8; CHECKSUM] {
-    let hash = blake3::keyed_hash(key, body);
-    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
-}
-
-fn encode(key: &[u8; 32], files: &[CachedFile]) -> Vec<u8> {
+fn encode(files: &[CachedFile]) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_varint(files.len() as u64);
     for file in files {
@@ -176,10 +107,7 @@ fn encode(key: &[u8; 32], files: &[CachedFile]) -> Vec<u8> {
             }
         }
     }
-    let mut value = out;
-    let sum = checksum(key, &value);
-    value.extend_from_slice(&sum);
-    value
+    out
 }
 
 fn encode_extent(out: &mut Vec<u8>, extent: &Extent) {
@@ -194,15 +122,6 @@ fn encode_extent(out: &mut Vec<u8>, extent: &Extent) {
             out.extend_from_slice(&id.0);
         }
     }
-}
-
-fn decode(key: &[u8; 32], value: &[u8]) -> Option<Vec<CachedFile>> {
-    let (body, sum) = value.split_at_checked(value.len().checked_sub(CHECKSUM)?)?;
-    if checksum(key, body) != sum {
-        return None;
-    }
-    let mut input = Reader::new("files cache record", body);
-    decode_files(&mut input).ok()
 }
 
 fn decode_files(input: &mut Reader<'_>) -> crate::error::Result<Vec<CachedFile>> {

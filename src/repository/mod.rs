@@ -3,10 +3,12 @@
 
 pub mod assemble;
 pub mod cache;
+pub mod database;
 pub mod files;
 pub mod index;
 pub mod keyring;
 pub mod keys;
+pub mod ledger;
 #[cfg(test)]
 mod mutations;
 pub mod pack;

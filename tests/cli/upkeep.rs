@@ -49,6 +49,35 @@ fn a_lost_index_is_written_again() {
 }
 
 #[test]
+fn a_scrub_needs_no_password_and_remembers() {
+    let world = world_with_snapshot();
+    let scrub = |arguments: &[&str]| {
+        let mut line = vec!["scrub", "--password-file", "/nowhere"];
+        line.extend(arguments);
+        world.run(line)
+    };
+    let first = scrub(&["--json", "--max-age", "1d"]).succeeds().json().pop().unwrap();
+    assert_eq!((&first["num_errors"], &first["objects_recent"]), (&0.into(), &0.into()));
+    assert_eq!(first["objects_read"], first["objects"]);
+    let second = scrub(&["--json", "--max-age", "1d"]).succeeds().json().pop().unwrap();
+    assert_eq!((&second["objects_read"], &second["objects_recent"]), (&0.into(), &first["objects"]));
+    let pack = &world.objects("data")[0];
+    patch(pack, 5000, |byte| byte ^ 1);
+    let ran = scrub(&["-q"]).fails(5, &[]);
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    assert!(ran.stdout.contains(name) && ran.stdout.contains("a pack of file content"), "{ran:?}");
+    assert!(ran.stdout.contains("Hint: If there is a copy"), "{ran:?}");
+    for segment in world.objects("index") {
+        patch(&segment, 100, |byte| byte ^ 1);
+    }
+    patch(pack, 5000, |byte| byte ^ 1);
+    scrub(&["--max-time", "1h"]).fails(4, &[]);
+    let none = scrub(&["--max-time", "0s"]).succeeds().stdout;
+    assert!(none.contains("The time was over before"), "{none}");
+    scrub(&["--max-time", "soon"]).fails(2, &["is no span of time"]);
+}
+
+#[test]
 fn stats() {
     let world = world_with_snapshot();
     let table = world.run(["stats", "--deep"]).succeeds().stdout;

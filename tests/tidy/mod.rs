@@ -46,7 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Crates that only one place may name.
 const HOMES: &[(&str, &[&str])] = &[
-    ("sled", &["src/repository/files.rs"]),
+    ("sled", &["src/repository/database.rs"]),
     ("fuser", &["fuse/"]),
     ("firn_fuse", &["src/mount.rs", "src/mount/", "fuse/"]),
     ("clap", &["src/cli/"]),
