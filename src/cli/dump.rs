@@ -7,10 +7,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Content};
 use crate::progress::Stop;
 use crate::repository::Repository;
-use crate::view::content::copy;
+use crate::view::content::{Sink, copy};
 use crate::view::path::find;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -41,6 +41,28 @@ impl<W: Write> Write for Stoppable<'_, W> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.out.flush()
+    }
+}
+
+impl<W: Write> Sink for Stoppable<'_, W> {}
+
+/// A new regular file, in which holes stay holes: a file of a few bytes may have terabytes of them.
+struct Sparse<'a>(Stoppable<'a, &'a std::fs::File>);
+
+impl Write for Sparse<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Sink for Sparse<'_> {
+    fn zeros(&mut self, length: u64) -> std::io::Result<()> {
+        let length = i64::try_from(length).map_err(std::io::Error::other)?;
+        self.0.out.seek(SeekFrom::Current(length)).map(drop)
     }
 }
 
@@ -95,16 +117,14 @@ fn to_stdout(repository: &Repository, size: u64, content: &Content, stop: &Stop)
 fn to_file(repository: &Repository, size: u64, content: &Content, mode: u16, target: &Path, stop: &Stop) -> Result<()> {
     let shown = target.display().to_string();
     let failed = |error| Error::io(format!("\"{shown}\" cannot be written"), error);
-    let write = |path: &Path, options: &mut std::fs::OpenOptions| -> Result<std::fs::File> {
-        let file = options.write(true).open(path).map_err(failed)?;
-        copy(repository, size, content, &mut Stoppable { out: &file, stop })?;
-        Ok(file)
-    };
     let mode = match std::fs::metadata(target) {
         Ok(there) if there.is_dir() => {
             return Err(Error::new(ErrorKind::Input, format!("\"{shown}\" is a folder; name a file")));
         }
-        Ok(there) if !there.is_file() => return write(target, &mut std::fs::OpenOptions::new()).map(drop),
+        Ok(there) if !there.is_file() => {
+            let out = std::fs::OpenOptions::new().write(true).open(target).map_err(failed)?;
+            return copy(repository, size, content, &mut Stoppable { out, stop });
+        }
         Ok(there) => there.permissions().mode() & 0o777,
         Err(_) => u32::from(mode) & 0o666 & !umask(),
     };
@@ -114,10 +134,15 @@ fn to_file(repository: &Repository, size: u64, content: &Content, mode: u16, tar
     temporary.push(name);
     temporary.push(format!(".{}.part", std::process::id()));
     let temporary = target.with_file_name(temporary);
-    let written = write(&temporary, std::fs::OpenOptions::new().create_new(true).mode(0o600)).and_then(|file| {
+    let write = || -> Result<()> {
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+        let file = file.map_err(failed)?;
+        copy(repository, size, content, &mut Sparse(Stoppable { out: &file, stop }))?;
+        file.set_len(size).map_err(failed)?;
         file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)?;
         std::fs::rename(&temporary, target).map_err(failed)
-    });
+    };
+    let written = write();
     if written.is_err() {
         // The error that counts is the one before.
         drop(std::fs::remove_file(&temporary));

@@ -5,34 +5,43 @@ use crate::format::list::ListPage;
 use crate::format::message::ChunkKind;
 use crate::format::tree::{Content, Extent};
 use crate::repository::Repository;
-use std::io::Write;
+use std::io::{self, Write};
 
-/// Writes a file's bytes to `out`, holes as zeros. Every byte is verified before it is written.
-pub fn copy(repository: &Repository, size: u64, content: &Content, out: &mut dyn Write) -> Result<()> {
+/// Where a file's bytes go.
+pub trait Sink: Write {
+    /// So many zeros.
+    fn zeros(&mut self, length: u64) -> io::Result<()> {
+        let zeros = [0; 1 << 16];
+        let mut left = length;
+        while left > 0 {
+            let step = left.min(zeros.len() as u64);
+            self.write_all(&zeros[..step as usize])?;
+            left -= step;
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Vec<u8> {}
+
+/// Writes a file's bytes to `out`. Every byte is verified before it is written.
+pub fn copy(repository: &Repository, size: u64, content: &Content, out: &mut dyn Sink) -> Result<()> {
     let failed = |error| Error::io("The output could not be written", error);
     if let Content::Inline(bytes) = content {
         return out.write_all(bytes).map_err(failed);
     }
     let mut written = 0u64;
-    let zeros = [0; 1 << 16];
     for extent in repository.extents(content) {
         let extent = extent?;
         match extent {
-            Extent::Hole(length) => {
-                let mut left = length;
-                while left > 0 {
-                    let step = left.min(zeros.len() as u64);
-                    out.write_all(&zeros[..step as usize]).map_err(failed)?;
-                    left -= step;
-                }
-            }
+            Extent::Hole(length) => out.zeros(length).map_err(failed)?,
             Extent::Chunk { id, len } => {
                 let chunk = repository.chunk(ChunkKind::Content, &id)?;
                 check_length(chunk.len(), len)?;
                 out.write_all(&chunk).map_err(failed)?;
             }
         }
-        written += extent.len();
+        written = written.saturating_add(extent.len());
     }
     if written != size {
         return Err(Error::damaged(format!("a file's chunks have {written} bytes together, its entry says {size}")));
