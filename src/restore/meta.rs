@@ -3,6 +3,7 @@
 //! Owner first (it clears set-user-ID bits and capabilities), then attributes (an ACL changes the mode), then the mode,
 //! then the time, and last, once everything has its place, the file flags (one of them forbids all of this).
 
+use super::target::Relative;
 use super::{Context, show};
 use crate::error::{Error, ErrorKind};
 use crate::format::tree::{Metadata, Timestamp};
@@ -135,7 +136,7 @@ impl Context<'_> {
     }
 
     /// A directory that has all its content.
-    pub(super) fn finish_directory(&self, path: &[u8], relative: &[u8], meta: &Metadata) {
+    pub(super) fn finish_directory(&self, path: &[u8], relative: &Relative, meta: &Metadata) {
         let Some(target) = &self.target else { return };
         match target.open_directory(relative) {
             Ok(handle) => {

@@ -13,6 +13,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// The kernel takes paths up to this length in one step.
+const LONG: usize = 4000;
+
 /// A directory relative to the target; empty for the target itself.
 pub(super) type Relative = Arc<[u8]>;
 
@@ -86,15 +89,52 @@ impl Target {
         if path.is_empty() {
             return Ok(self.root.clone());
         }
+        if let Some(handle) = self.handles.get(path) {
+            return Ok(handle);
+        }
+        if path.len() > LONG {
+            self.approach(path)?;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let above = split(path).and_then(|(above, name)| Some((self.handles.get(&Relative::from(above))?, name)));
         self.handles.get_or_insert_with(path, || {
-            os::open_beneath(&self.root, path, OFlags::PATH | OFlags::DIRECTORY).map(Arc::new)
+            let opened = match &above {
+                Some((above, name)) => os::open_at(above, name, flags, 0),
+                None => os::open_beneath(&self.root, path, flags),
+            };
+            opened.map(Arc::new)
         })
     }
 
+    /// Has handles of the directories above ready. Without them a path of thousands of names takes as many steps from the top,
+    /// and each directory of such a chain again; so as many as there are handles share one way down.
+    fn approach(&self, path: &[u8]) -> io::Result<()> {
+        let mut missing: Vec<&[u8]> = Vec::new();
+        let mut above = split(path).map(|(above, _)| above);
+        while let Some(path) = above.filter(|path| path.len() > LONG) {
+            if self.handles.get(&Relative::from(path)).is_some() {
+                break;
+            }
+            missing.push(path);
+            above = split(path).map(|(above, _)| above);
+        }
+        let mut last: Option<Arc<OwnedFd>> = above.and_then(|path| self.handles.get(&Relative::from(path)));
+        for path in missing.into_iter().rev() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let opened = match (&last, split(path)) {
+                (Some(last), Some((_, name))) => os::open_at(last, name, flags, 0),
+                _ => os::open_beneath(&self.root, path, flags),
+            };
+            let handle = Arc::new(opened?);
+            self.handles.insert(path.into(), handle.clone());
+            last = Some(handle);
+        }
+        Ok(())
+    }
+
     /// Opens a directory for its metadata.
-    pub(super) fn open_directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        let path = if path.is_empty() { b"." } else { path };
-        os::open_beneath(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
+    pub(super) fn open_directory(&self, path: &Relative) -> io::Result<OwnedFd> {
+        os::open_at(&*self.directory(path)?, b".", OFlags::RDONLY | OFlags::DIRECTORY, 0)
     }
 
     /// A name that nothing else has.
@@ -122,6 +162,12 @@ impl Target {
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(&self.root)?)
     }
+}
+
+/// A path of at least two names, cut before the last.
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = path.iter().rposition(|byte| *byte == b'/')?;
+    Some((&path[..at], &path[at + 1..]))
 }
 
 /// What has this name, if anything does.

@@ -118,7 +118,7 @@ impl<'a> Walk<'a> {
             Body::Directory { page, totals, .. } => {
                 // Only a target that is new becomes what the directory was.
                 let meta = (created && !entry.meta.waypoint).then(|| entry.meta.clone());
-                (Source::Tree(context.repository.entries(*page)), meta, *totals)
+                (Source::Tree(context.repository.entries_of(*page, totals)), meta, *totals)
             }
             _ => {
                 names.pop();
@@ -244,7 +244,7 @@ impl<'a> Walk<'a> {
         }
         let included = self.include.judge(&path, is_directory, top.included);
         let selected = self.include.is_empty() || self.include.verdict(included) == Verdict::Matched;
-        let Body::Directory { page, .. } = entry.body else {
+        let Body::Directory { page, totals, .. } = entry.body else {
             return if selected { self.restore(entry, path) } else { Ok(()) };
         };
         if !selected && !self.include.could_match_below(&path) {
@@ -257,7 +257,7 @@ impl<'a> Walk<'a> {
         self.here = None;
         self.relative = relative;
         self.stack.push(Frame {
-            source: Source::Tree(self.context.repository.entries(page)),
+            source: Source::Tree(self.context.repository.entries_of(page, &totals)),
             relative_len: self.relative.len(),
             name: entry.name,
             meta: Some(entry.meta),
