@@ -3,7 +3,8 @@
 use super::context::Context;
 use super::message::output_failed;
 use super::{snapshots, text};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::bounds::MAX_DEPTH;
 use crate::format::tree::{Body, Entry};
 use crate::repository::Repository;
 use crate::repository::tree::Entries;
@@ -63,16 +64,18 @@ impl Args {
 
 impl<W: Write> Listing<'_, W> {
     /// Lists what is at `path`; how many folders could not be read to their end.
-    fn show(&mut self, repository: &Repository, context: &Context, entry: &Entry, path: Vec<u8>) -> Result<u64> {
-        let Body::Directory { page, .. } = &entry.body else {
+    fn show(&mut self, repository: &Repository, context: &Context, entry: &Entry, mut path: Vec<u8>) -> Result<u64> {
+        let Body::Directory { page, totals, .. } = &entry.body else {
             self.entry(entry, &path)?;
             return Ok(0);
         };
         let mut damaged = 0;
-        // The folders that are being listed, the innermost last.
-        let mut open: Vec<(Entries<'_>, Vec<u8>)> = vec![(repository.entries(*page), path)];
-        while let Some((entries, folder)) = open.last_mut() {
+        // The folders that are being listed, the innermost last, and how much of `path` leads to each: full paths would take
+        // memory by the square of the depth.
+        let mut open: Vec<(Entries<'_>, usize)> = vec![(repository.entries_of(*page, totals), path.len())];
+        while let Some((entries, length)) = open.last_mut() {
             context.stop.check()?;
+            path.truncate(*length);
             let entry = match entries.next() {
                 None => {
                     open.pop();
@@ -80,26 +83,34 @@ impl<W: Write> Listing<'_, W> {
                 }
                 Some(Ok(entry)) => entry,
                 Some(Err(error)) => {
-                    self.out.flush().map_err(output_failed)?;
-                    let shown = text::escape(folder);
-                    let error = error.context(format!("The folder \"{shown}/\" cannot be listed completely"));
-                    super::message::warning(&error, "ls", self.as_json);
+                    self.incomplete(&path, error)?;
                     damaged += 1;
                     open.pop();
                     continue;
                 }
             };
-            let mut path = folder.clone();
             path.push(b'/');
             path.extend_from_slice(&entry.name);
             self.entry(&entry, &path)?;
-            if let Body::Directory { page, .. } = &entry.body
-                && self.args.recursive
-            {
-                open.push((repository.entries(*page), path));
+            match &entry.body {
+                Body::Directory { .. } if self.args.recursive && open.len() > MAX_DEPTH => {
+                    self.incomplete(&path, Error::damaged(format!("folders are nested more than {MAX_DEPTH} deep")))?;
+                    damaged += 1;
+                }
+                Body::Directory { page, totals, .. } if self.args.recursive => {
+                    open.push((repository.entries_of(*page, totals), path.len()));
+                }
+                _ => {}
             }
         }
         Ok(damaged)
+    }
+
+    fn incomplete(&mut self, folder: &[u8], error: Error) -> Result<()> {
+        self.out.flush().map_err(output_failed)?;
+        let error = error.context(format!("The folder \"{}/\" cannot be listed completely", text::escape(folder)));
+        super::message::warning(&error, "ls", self.as_json);
+        Ok(())
     }
 
     fn entry(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {

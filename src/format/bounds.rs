@@ -22,6 +22,8 @@ pub const MAX_PAGE: usize = 65_536;
 pub const MAX_LEVEL: u8 = 16;
 /// The name of an entry or of an extended attribute.
 pub const MAX_NAME: usize = 255;
+/// Entries of a snapshot are fewer than this: so many a mount can number.
+pub const MAX_ENTRIES: u64 = 1 << 36;
 /// Directories within directories.
 pub const MAX_DEPTH: usize = 4096;
 /// Target of a symbolic link.

@@ -1,7 +1,7 @@
 //! The record of a snapshot. Not for: the tree that it names, or choosing among snapshots.
 
 use crate::error::Result;
-use crate::format::bounds::MAX_ISSUES;
+use crate::format::bounds::{MAX_ENTRIES, MAX_ISSUES};
 use crate::format::json::{self, PathText, Record, rfc3339};
 use crate::format::tree::Totals;
 use crate::id::{ChunkId, ObjectName, SessionId, WriterId};
@@ -130,6 +130,9 @@ impl Record for Snapshot {
         }
         if self.paths.iter().any(|path| path.0.first() != Some(&b'/')) {
             return Err("a path is not absolute");
+        }
+        if self.totals.entries >= MAX_ENTRIES {
+            return Err("it holds more entries than a snapshot can");
         }
         if self.issues.len() > MAX_ISSUES || self.issues.len() as u64 > self.issues_total {
             return Err("the number of issues is wrong");

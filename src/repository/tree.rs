@@ -36,9 +36,16 @@ impl Repository {
         }
     }
 
-    /// All entries of a directory in order, a page at a time: an error ends the directory.
+    /// All entries of a directory in order, a page at a time: an error ends the directory. For those who know nothing of it but
+    /// its top page.
     pub fn entries(&self, page: ChunkId) -> Entries<'_> {
-        Entries { repository: self, stack: vec![Step::Page(page, None)] }
+        Entries { repository: self, stack: vec![Step::Page(page, Expected::Anything)] }
+    }
+
+    /// As `entries`, of a directory whose entry states these sums. Whoever walks whole trees asks this way: a few pages that hang
+    /// in each other many times stand for more entries than could ever be walked, and only the sums tell.
+    pub fn entries_of(&self, page: ChunkId, totals: &Totals) -> Entries<'_> {
+        Entries { repository: self, stack: vec![Step::Page(page, Expected::Totals(*totals))] }
     }
 
     /// All extents of a file's content in order. Inline content yields none.
@@ -61,17 +68,18 @@ pub fn decode_attributes(bytes: &[u8], len: u32) -> Result<AttributeSet> {
 }
 
 enum Step {
-    Page(ChunkId, Option<Expected>),
+    Page(ChunkId, Expected),
     Leaf(std::vec::IntoIter<Entry>),
     /// Level, what is left, and the name that comes behind all of it.
     Interior(u8, std::vec::IntoIter<Child>, Option<Vec<u8>>),
 }
 
-/// What a page must be because its parent says so: level, sums, and the name that comes behind all of its names.
-struct Expected {
-    level: u8,
-    child: Child,
-    before: Option<Vec<u8>>,
+/// What a page must be because the page or entry above says so.
+enum Expected {
+    Anything,
+    Totals(Totals),
+    /// Level, sums, and the name that comes behind all of its names.
+    Child(u8, Child, Option<Vec<u8>>),
 }
 
 /// Iterator over a directory's entries. Memory: one page a level.
@@ -112,19 +120,27 @@ impl Entries<'_> {
                         let next = children.as_slice().first().map(|next| next.first_name.clone());
                         let before = next.or_else(|| before.clone());
                         let (page, level) = (child.page, *level - 1);
-                        self.stack.push(Step::Page(page, Some(Expected { level, child, before })));
+                        self.stack.push(Step::Page(page, Expected::Child(level, child, before)));
                     }
                     None => drop(self.stack.pop()),
                 },
                 Step::Page(id, expected) => {
-                    let (id, expected) = (*id, expected.take());
+                    let (id, expected) = (*id, std::mem::replace(expected, Expected::Anything));
                     self.stack.pop();
                     let page = self.repository.page(&id)?;
-                    let mut behind = None;
-                    if let Some(Expected { level, child, before }) = expected {
-                        check_child(&page, (page.direct(), &page.totals()?), level, &child, before.as_deref())?;
-                        behind = before;
-                    }
+                    let behind = match expected {
+                        Expected::Anything => None,
+                        Expected::Totals(totals) if page.totals()? == totals => None,
+                        Expected::Totals(_) => {
+                            return Err(Error::damaged(format!(
+                                "the tree page \"{id}\" is not what the entry above it says"
+                            )));
+                        }
+                        Expected::Child(level, child, before) => {
+                            check_child(&page, (page.direct(), &page.totals()?), level, &child, before.as_deref())?;
+                            before
+                        }
+                    };
                     self.stack.push(match page {
                         Page::Leaf(entries) => Step::Leaf(entries.into_iter()),
                         Page::Interior { level, children } => Step::Interior(level, children.into_iter(), behind),

@@ -42,6 +42,8 @@ const FOLLOWING: u32 = 64;
 const FOLLOWING_BYTES: u64 = 4 << 20;
 /// Numbers of 512-byte blocks of long files, kept because counting them takes their whole list.
 const COUNTED: usize = 4096;
+/// Extents of a file that are looked at to answer one question about all of them: 4 TiB of an ordinary file.
+const MAX_WALK: usize = 4 << 20;
 /// Zeros to answer from in holes.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
@@ -303,7 +305,8 @@ impl Reader {
         }
     }
 
-    /// First position at or behind `offset` in data or, if `hole`, in a hole; `None` if there is none before the end.
+    /// First position at or behind `offset` in data or, if `hole`, in a hole; `None` if there is none before the end, or so far
+    /// away that nobody can wait for it (the end of a file counts as a hole).
     pub fn seek(&self, entry: &EntryRef, offset: u64, hole: bool) -> Result<Option<u64>> {
         let Body::File { size, content } = &entry.body else { return Err(not_a_file()) };
         if offset >= *size {
@@ -313,7 +316,10 @@ impl Reader {
             return Ok((!hole).then_some(offset));
         }
         let mut from = offset;
-        while from < *size {
+        for _ in 0..MAX_WALK / WINDOW {
+            if from >= *size {
+                break;
+            }
             let batch = extents_in(&self.repository, content, from, *size, WINDOW)?;
             let wanted = batch.iter().find(|placed| matches!(placed.extent, Extent::Hole(_)) == hole);
             if let Some(placed) = wanted {
@@ -324,14 +330,17 @@ impl Reader {
         Ok(None)
     }
 
-    /// `st_blocks` of an entry. That of a long file takes its whole list of extents, once.
+    /// `st_blocks` of an entry. That of a long file takes its whole list of extents, once; a longer one counts as without holes.
     pub fn blocks(&self, entry: &crate::format::tree::Entry) -> Result<u64> {
         match (&entry.body, entry.blocks(None)) {
             (_, Some(blocks)) => Ok(blocks),
-            (Body::File { content: content @ Content::List(id), .. }, None) => {
+            (Body::File { size, content: content @ Content::List(id) }, None) => {
                 self.counted.get_or_insert_with(id, || {
                     let mut counter = BlockCounter::default();
-                    for extent in self.repository.extents(content) {
+                    for (number, extent) in self.repository.extents(content).enumerate() {
+                        if number == MAX_WALK {
+                            return Ok(size.div_ceil(512));
+                        }
                         counter.push(&extent?);
                     }
                     Ok(counter.finish())
