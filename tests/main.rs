@@ -6,6 +6,7 @@ mod cli;
 mod crash;
 mod damage;
 mod format;
+mod hostile;
 mod mount;
 mod roundtrip;
 mod support;
