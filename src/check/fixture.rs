@@ -30,6 +30,12 @@ pub(crate) fn open(store: Arc<dyn Store>) -> Arc<Repository> {
     Arc::new(Repository::open(store, &credentials("one"), &options).unwrap())
 }
 
+/// Opens with a cache below `root`.
+pub(crate) fn open_with_cache(store: Arc<dyn Store>, root: &std::path::Path) -> Arc<Repository> {
+    let options = OpenOptions { cache: CacheChoice::Root(root.to_owned()), block_cache: 16 << 20 };
+    Arc::new(Repository::open(store, &credentials("one"), &options).unwrap())
+}
+
 /// Bytes that do not compress and depend on the seed.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];

@@ -14,7 +14,10 @@
 mod lengths;
 mod objects;
 mod packs;
+mod pages;
+mod reading;
 pub mod scrub;
+mod seen;
 mod walk;
 
 #[cfg(test)]
@@ -29,6 +32,7 @@ use crate::repository::Repository;
 use crate::store::{ObjectKey, ObjectKind};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Affected files listed with one finding.
 pub const MAX_AFFECTED: usize = 100;
@@ -38,12 +42,44 @@ const MAX_AFFECTED_REPORT: usize = 20_000;
 const ATTEMPTS: usize = 4;
 
 /// How a repository is checked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CheckOptions {
-    /// Reads and verifies every byte of all packs, not only those of tree packs.
+    /// Reads and verifies data packs as well, not only tree packs.
     pub read_data: bool,
     /// Packs that are read at the same time; each takes at most about 50 MiB.
     pub threads: usize,
+    /// Only a part of the data packs.
+    pub subset: Option<Subset>,
+    /// Data packs that were found right within this time are left out.
+    pub max_age: Option<Duration>,
+    /// Nothing new is begun after this moment.
+    pub deadline: Option<Instant>,
+    /// Only what these snapshots need, if any are named.
+    pub snapshots: Option<Vec<ObjectName>>,
+}
+
+impl CheckOptions {
+    /// Whether all data of the repository is read.
+    pub fn is_whole(&self) -> bool {
+        let is_limited = self.subset.is_some() || self.max_age.is_some() || self.deadline.is_some();
+        self.read_data && !is_limited && self.snapshots.is_none()
+    }
+}
+
+/// A part of the data packs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Subset {
+    /// The packs whose names fall into one of so many parts; parts count from 1.
+    Part {
+        /// Which part.
+        part: u64,
+        /// Of how many.
+        of: u64,
+    },
+    /// This share of all bytes, from 0 to 1: the packs that have waited the longest.
+    Share(f64),
+    /// About so many bytes: the packs that have waited the longest.
+    Bytes(u64),
 }
 
 /// How bad a finding is; ascending.
@@ -80,7 +116,7 @@ pub struct Finding {
     pub hint: Option<String>,
     /// What is hit, at most `MAX_AFFECTED`.
     pub affected: Vec<Affected>,
-    /// How many there are.
+    /// How many there are; at least, if there are millions.
     pub affected_total: u64,
 }
 
@@ -103,6 +139,12 @@ pub struct CheckReport {
     pub chunks: u64,
     /// Bytes of packs that were read for verifying them.
     pub bytes_read: u64,
+    /// Data packs that were left out because they were found right lately.
+    pub packs_recent: u64,
+    /// Packs that there was no time for.
+    pub packs_left: u64,
+    /// Snapshots that there was no time for.
+    pub snapshots_left: u64,
 }
 
 impl CheckReport {
@@ -114,8 +156,9 @@ impl CheckReport {
 
 /// Checks a repository. An error means that the check itself could not go on (stopped, or the store cannot be listed).
 ///
-/// Memory: 34 bytes a distinct tree page, 40 bytes a block, 150 bytes a pack, 40 bytes a lost chunk, 100 bytes a chunk of
-/// a pack that no index segment names, `threads` × 50 MiB while packs are read, and the repository's block cache.
+/// Memory: 250 bytes a pack (names, sizes and sums; a pack has 32 MiB, or 8 for trees), 80 MB for pages, 50 MB for lost chunks and
+/// for chunks that no segment names each (see `MAX_BAD` and `MAX_ORPHANED`), `threads` × 50 MiB while packs are read, 16 MiB for
+/// an index segment, the index's filters, and the repository's block cache. Nothing grows with the number of chunks but the filters.
 pub fn run(
     repository: &Arc<Repository>,
     options: &CheckOptions,
@@ -176,12 +219,20 @@ impl Pass<'_> {
         self.check_configs()?;
         self.check_keys()?;
         self.check_coordination()?;
-        let snapshots = self.check_snapshots()?;
+        let mut snapshots = self.check_snapshots()?;
+        if let Some(chosen) = &self.options.snapshots {
+            snapshots.live.retain(|named| chosen.contains(&named.name));
+        }
         let indexed = self.check_segments()?;
         self.stop.check()?;
-        let packs = self.check_packs(indexed, verdicts)?;
+        let looked = self.check_packs(indexed, verdicts)?;
         self.progress.stage("checking trees");
-        self.check_trees(&snapshots.live, packs)
+        self.check_trees(&snapshots.live, looked, verdicts)
+    }
+
+    /// Whether the time is over.
+    fn is_over(&self) -> bool {
+        self.options.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     fn add(&mut self, severity: Severity, object: impl ToString, message: impl Into<String>) -> &mut Finding {

@@ -9,7 +9,7 @@ use crate::format::header::Kind;
 use crate::format::index::Segment;
 use crate::format::json::Record;
 use crate::id::{ChunkId, ObjectName};
-use crate::repository::index::read_segment;
+use crate::repository::index::{Index, Place, read_segment};
 use crate::repository::snapshots::Snapshots;
 use crate::repository::table::PackInfo;
 use crate::store::{ObjectKey, ObjectKind};
@@ -17,22 +17,122 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub(super) const REPAIR: &str = "Run \"firn repair index\".";
 
-/// What the readable index segments say about one pack.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct IndexedPack {
-    /// As in the index.
-    pub info: PackInfo,
-    /// For each block the sum of its chunks' fingerprints; `None` if only local tables know the pack.
-    pub sums: Option<Vec<u64>>,
+/// What the index says about one pack; 100 bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub name: ObjectName,
+    pub is_tree: bool,
+    pub size: u64,
+    /// Where its frames can be looked up.
+    pub home: Home,
+    /// Stands for the whole record; segments may contradict one another.
+    shape: u64,
+    /// The sum of what its chunks and their blocks stand for; `None` if only local tables know the pack.
+    pub sum: Option<u64>,
+    /// The number of the segment that says so.
+    by: u32,
 }
 
-/// A number by which the chunks of a block are compared; ids are keyed hashes, so equal sums mean equal chunks.
+/// Where a pack's record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// Nowhere yet.
+    Unknown,
+    /// In a local table.
+    Table(Place),
+    /// Among the packs that no segment names.
+    Orphan(u32),
+}
+
+/// A number by which chunks are compared; ids are keyed hashes, so equal numbers mean equal chunks.
 pub(super) fn fingerprint(id: &ChunkId) -> u64 {
     u64::from_le_bytes(*id.0.first_chunk().expect("an id has 32 bytes"))
 }
 
-/// All packs that the index names.
-pub(super) type Indexed = HashMap<ObjectName, Vec<IndexedPack>>;
+/// A number for a chunk in a block. The sum of these over a pack says what the pack holds; parts of it can be added up.
+pub(super) fn stands_for(id: &ChunkId, block: u32) -> u64 {
+    let mixed = (fingerprint(id) ^ (u64::from(block) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).rotate_left(29);
+    mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+fn shape(is_tree: bool, epoch: u16, size: u64, frames: &[u32]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[u8::from(is_tree)]).update(&epoch.to_le_bytes()).update(&size.to_le_bytes());
+    for frame in frames {
+        hasher.update(&frame.to_le_bytes());
+    }
+    u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
+}
+
+/// All packs that the index names, by name; a pack of which segments say different things stands there several times.
+#[derive(Debug, Default)]
+pub(super) struct Indexed(Vec<Known>);
+
+impl Indexed {
+    /// What is said about one pack.
+    pub(super) fn get(&self, name: &ObjectName) -> &[Known] {
+        let from = self.0.partition_point(|known| known.name < *name);
+        let to = from + self.0[from..].iter().take_while(|known| known.name == *name).count();
+        &self.0[from..to]
+    }
+
+    /// All packs, each with what is said about it.
+    pub(super) fn each(&self) -> impl Iterator<Item = &[Known]> {
+        self.0.chunk_by(|a, b| a.name == b.name)
+    }
+
+    /// Adds a stored pack that no segment names.
+    pub(super) fn add_orphans(&mut self, orphans: Vec<(PackInfo, u64)>) {
+        for (number, (info, sum)) in orphans.into_iter().enumerate() {
+            let (by, shape) = (u32::MAX, 0);
+            let home = Home::Orphan(number as u32);
+            self.0.push(Known {
+                name: info.name,
+                is_tree: info.is_tree,
+                size: info.size,
+                home,
+                shape,
+                sum: Some(sum),
+                by,
+            });
+        }
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        self.0.sort_unstable_by_key(|known| (known.name, known.shape, known.sum, known.by));
+    }
+
+    /// Finds the records of all packs in the local tables; adds those that only the tables know. Returns whether the index has
+    /// changed since its segments were read.
+    fn settle(&mut self, index: &Index) -> Result<bool> {
+        let mut more = Vec::new();
+        index.for_each_pack_at(&mut |place, info| {
+            let from = self.0.partition_point(|known| known.name < info.name);
+            let said = self.0[from..].iter_mut().take_while(|known| known.name == info.name);
+            let of_record = shape(info.is_tree, info.epoch, info.size, &info.frames);
+            let (mut is_known, home) = (false, Home::Table(place));
+            for known in said {
+                is_known = true;
+                if known.home == Home::Unknown && known.shape == of_record {
+                    known.home = home;
+                }
+            }
+            if !is_known {
+                let PackInfo { name, is_tree, size, .. } = info;
+                more.push(Known { name, is_tree, size, home, shape: of_record, sum: None, by: u32::MAX });
+            }
+            Ok(())
+        })?;
+        let before = self.0.len();
+        self.0.retain(|known| known.home != Home::Unknown);
+        let has_changed = self.0.len() < before;
+        self.0.append(&mut more);
+        self.sort();
+        self.0.dedup_by_key(|known| (known.name, known.shape, known.sum));
+        Ok(has_changed)
+    }
+}
 
 impl Pass<'_> {
     pub(super) fn check_configs(&mut self) -> Result<()> {
@@ -228,23 +328,15 @@ impl Pass<'_> {
         let mut replaced = HashSet::new();
         let mut damaged = Vec::new();
         let mut sources: Vec<ObjectName> = Vec::new();
-        // Each distinct record of a pack, and the numbers of the segments that have it.
-        let mut found: HashMap<ObjectName, Vec<(IndexedPack, Vec<u32>)>> = HashMap::new();
+        let mut indexed = Indexed::default();
         for key in self.names(ObjectKind::Index)? {
             self.stop.check()?;
             let name = ObjectName::parse(&key.name)?;
             match twice(|| read_segment(self.repository.keyring(), self.repository.store(), name)) {
                 Ok(segment) => {
-                    let number = sources.len() as u32;
-                    sources.push(name);
                     replaced.extend(segment.replaces.iter().copied());
-                    for record in records(segment) {
-                        let variants = found.entry(record.info.name).or_default();
-                        match variants.iter_mut().find(|(other, _)| *other == record) {
-                            Some((_, by)) => by.push(number),
-                            None => variants.push((record, vec![number])),
-                        }
-                    }
+                    indexed.0.extend(records(segment, sources.len() as u32));
+                    sources.push(name);
                 }
                 Err(error) => damaged.push((name, key, error)),
             }
@@ -254,39 +346,28 @@ impl Pass<'_> {
             let severity = if replaced.contains(&name) { Severity::Note } else { Severity::Repairable };
             self.add_error(severity, &key, &error, REPAIR);
         }
+        indexed.0.retain(|known| !replaced.contains(&sources[known.by as usize]));
+        indexed.sort();
+        indexed.0.dedup_by_key(|known| (known.name, known.shape, known.sum));
         self.repository.reload_index(self.progress)?;
-        let mut indexed: Indexed = HashMap::with_capacity(found.len());
-        for (name, variants) in found {
-            let live = |by: &Vec<u32>| by.iter().any(|number| !replaced.contains(&sources[*number as usize]));
-            let kept: Vec<IndexedPack> =
-                variants.into_iter().filter(|(_, by)| live(by)).map(|(record, _)| record).collect();
-            if !kept.is_empty() {
-                indexed.insert(name, kept);
-            }
-        }
-        // What only local tables know: its segment is damaged, but reading still works on this machine.
-        self.repository.index()?.for_each_pack(&mut |info| {
-            indexed.entry(info.name).or_insert_with(|| vec![IndexedPack { info, sums: None }]);
-            Ok(())
-        })?;
+        self.vanished |= indexed.settle(self.repository.index()?.as_ref())?;
         Ok(indexed)
     }
 }
 
-fn records(segment: Segment) -> impl Iterator<Item = IndexedPack> {
-    let mut sums: Vec<Vec<u64>> = segment.packs.iter().map(|pack| vec![0; pack.frames.len()]).collect();
+fn records(segment: Segment, by: u32) -> impl Iterator<Item = Known> {
+    let mut sums: Vec<u64> = vec![0; segment.packs.len()];
     for (id, pack, block) in &segment.chunks {
-        let sum = &mut sums[*pack as usize][*block as usize];
-        *sum = sum.wrapping_add(fingerprint(id));
+        let sum = &mut sums[*pack as usize];
+        *sum = sum.wrapping_add(stands_for(id, *block));
     }
-    segment.packs.into_iter().zip(sums).map(|(pack, sums)| IndexedPack {
-        info: PackInfo {
-            name: pack.name,
-            is_tree: pack.is_tree,
-            epoch: pack.epoch,
-            size: pack.size,
-            frames: pack.frames,
-        },
-        sums: Some(sums),
+    segment.packs.into_iter().zip(sums).map(move |(pack, sum)| Known {
+        name: pack.name,
+        is_tree: pack.is_tree,
+        size: pack.size,
+        home: Home::Unknown,
+        shape: shape(pack.is_tree, pack.epoch, pack.size, &pack.frames),
+        sum: Some(sum),
+        by,
     })
 }

@@ -1,46 +1,43 @@
-//! Which packs are stored, and which of their blocks can be read. Not for: whether anything needs them (see `walk`).
+//! Which packs are stored, and which of their blocks can be read. Not for: whether anything needs them (see `walk`), or how one
+//! pack is read (see `reading`).
 
-use super::objects::{Indexed, IndexedPack, REPAIR, fingerprint};
-use super::{Pass, Severity};
+use super::objects::{Home, Indexed, Known, REPAIR, stands_for};
+use super::reading::{Verdict, read_twice};
+use super::scrub::Turn;
+use super::{Pass, Severity, Subset};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::bounds::MAX_PACK;
-use crate::format::header::HEADER_LEN;
 use crate::id::{ChunkId, ObjectName};
-use crate::progress::{Progress, Stop};
-use crate::repository::Repository;
 use crate::repository::index::StoredPacks;
-use crate::repository::keyring::Opened;
-use crate::repository::pack::{open_block, salvage};
-use crate::repository::read::{pack_key, pack_kind};
-use crate::repository::table::PackInfo;
+use crate::repository::ledger::{Ledger, is_recent};
+use crate::repository::pack::{pack_folder, salvage};
+use crate::repository::read::pack_kind;
+use crate::repository::table::{PackInfo, prefix};
 use crate::store::ObjectKey;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes read at once, unless one frame is longer.
-const PIECE: u64 = 8 << 20;
+/// Packs with a finding of their own.
+const MAX_PACK_FINDINGS: usize = 10_000;
+/// Chunks that are kept of packs that no segment names, 24 bytes each.
+#[cfg(not(test))]
+const MAX_ORPHANED: usize = 2_000_000;
+#[cfg(test)]
+const MAX_ORPHANED: usize = 40;
 
 /// What reading whole packs has shown. A pack's name never comes to mean other bytes, so verdicts outlive a second look.
 #[derive(Debug, Default)]
-pub(super) struct Verdicts(HashMap<ObjectName, Verdict>);
+pub(super) struct Verdicts {
+    /// Packs that are as they should be.
+    whole: HashSet<ObjectName>,
+    /// All others that were read.
+    others: HashMap<ObjectName, Verdict>,
+}
 
-/// What reading one whole pack has shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Verdict {
-    /// Stored size when it was read.
-    size: u64,
-    /// Blocks that cannot be read, and why.
-    bad: BTreeMap<u32, String>,
-    /// Blocks whose chunks are not those in the index.
-    other: Vec<u32>,
-    /// The bytes are not those that the name promises.
-    wrong_name: bool,
-    /// It was gone when it was read.
-    gone: bool,
-    /// The first reading found damage that the second did not.
-    flickered: bool,
-    read: u64,
+impl Verdicts {
+    fn has(&self, name: &ObjectName) -> bool {
+        self.whole.contains(name) || self.others.contains_key(name)
+    }
 }
 
 /// A pack that cannot be relied on as a whole.
@@ -59,15 +56,28 @@ pub(super) struct Packs {
     pub problems: HashMap<ObjectName, Problem>,
     /// Stored packs that no index segment names, by number.
     pub orphans: Vec<Arc<PackInfo>>,
-    /// Where their chunks are: number and block.
-    pub orphaned: HashMap<ChunkId, Vec<(u32, u32)>>,
+    /// Where their chunks are: the beginning of the id, number and block; ascending.
+    orphaned: Vec<([u8; 16], u32, u32)>,
     /// Stored packs that no index segment names and that cannot be read.
     pub unreadable_orphans: u64,
+    /// Stored packs that no index segment names and that were not looked into, because there are too many.
+    pub unread_orphans: u64,
+    findings: usize,
+    /// The finding that stands for all packs that have none of their own.
+    shared: usize,
+}
+
+/// What a look at the packs has shown, and what is needed for reading more of them.
+#[derive(Debug)]
+pub(super) struct Looked {
+    pub packs: Packs,
+    indexed: Indexed,
+    stored: StoredPacks,
 }
 
 /// What to do about a damaged pack.
-const DAMAGED: &str =
-    "If there is a copy of this object, put it back. Run a backup: it stores again what it finds on the disk.";
+const DAMAGED: &str = "If there is a copy of this object, put it back. Run a backup: it stores again what it finds on the disk. \
+    Then \"firn repair packs\" saves the rest.";
 
 impl Packs {
     /// The finding that says why this block cannot be read; `None` if it can.
@@ -75,44 +85,129 @@ impl Packs {
         let problem = self.problems.get(pack)?;
         (problem.missing || problem.bad.contains(&block)).then_some(problem.finding)
     }
+
+    /// The copies of a chunk in packs that no segment names: number of the pack, and block.
+    pub(super) fn orphaned(&self, id: &ChunkId) -> Vec<(u32, u32)> {
+        let wanted = prefix(id);
+        let from = self.orphaned.partition_point(|(prefix, _, _)| *prefix < wanted);
+        let copies = self.orphaned[from..].iter().take_while(|(prefix, _, _)| *prefix == wanted);
+        copies.map(|(_, number, block)| (*number, *block)).collect()
+    }
+}
+
+/// A pack to be read, and its stored size.
+struct Job {
+    info: Arc<PackInfo>,
+    /// What each record of it says it holds.
+    sums: Vec<u64>,
+    size: u64,
 }
 
 impl Pass<'_> {
-    pub(super) fn check_packs(&mut self, mut indexed: Indexed, verdicts: &mut Verdicts) -> Result<Packs> {
+    /// Finds out which packs are missing, and reads tree packs and those that cannot be whole. Data packs come later.
+    pub(super) fn check_packs(&mut self, mut indexed: Indexed, verdicts: &mut Verdicts) -> Result<Looked> {
         let stored = StoredPacks::list(self.repository.store())?;
         self.report.packs = stored.len() as u64;
         let mut packs = Packs::default();
         self.find_orphans(&stored, &mut indexed, &mut packs)?;
-        let mut names: Vec<ObjectName> = indexed.keys().copied().collect();
-        names.sort();
         let mut to_read = Vec::new();
-        for name in &names {
-            let info = &indexed[name][0].info;
+        let mut names = Vec::new();
+        for known in indexed.each() {
+            let Known { name, is_tree, size: stated, .. } = known[0];
             // A listing may miss an object; only a second, direct question makes it missing.
-            let size = match stored.size(info.is_tree, name) {
+            let key = key_of(is_tree, name);
+            let size = match stored.size(is_tree, &name) {
                 Some(size) => Some(size),
-                None => self.size(&pack_key(info))?,
+                None => self.size(&key)?,
             };
             let Some(size) = size else {
-                let finding = self.missing_pack(info);
-                packs.problems.insert(*name, Problem { finding, missing: true, bad: HashSet::new() });
+                let finding = self.missing_pack(&mut packs, &key, stated);
+                packs.problems.insert(name, Problem { finding, missing: true, bad: HashSet::new() });
                 continue;
             };
-            if (info.is_tree || self.options.read_data || size != info.size || indexed[name].len() > 1)
-                && !verdicts.0.contains_key(name)
-            {
-                to_read.push((&indexed[name], size));
+            if is_tree || size != stated || known.len() > 1 {
+                names.push(name);
+                if !verdicts.has(&name) {
+                    to_read.push((name, size));
+                }
             }
         }
-        self.read_packs(&to_read, verdicts)?;
-        for name in &names {
-            if let Some(verdict) = verdicts.0.get(name) {
-                self.judge(&indexed[name][0].info, verdict, &mut packs);
+        let mut looked = Looked { packs, indexed, stored };
+        self.progress.stage("reading tree packs");
+        self.read_packs(&looked, &to_read, verdicts, None)?;
+        self.judge_all(&names, &mut looked, verdicts)?;
+        Ok(looked)
+    }
+
+    /// Reads data packs: those that are wanted, as many as there is time for. `needed`: no others than these.
+    pub(super) fn check_data(
+        &mut self,
+        looked: &mut Looked,
+        needed: Option<&HashSet<ObjectName>>,
+        verdicts: &mut Verdicts,
+    ) -> Result<()> {
+        let ledger = self.repository.cache().verified().and_then(|folder| Ledger::open(&folder));
+        if let Some(ledger) = &ledger {
+            ledger.retain(|name| looked.stored.size(false, name).is_some());
+        } else if self.options.max_age.is_some() {
+            self.progress.note("Nothing is known of earlier checks, so no pack is left out");
+        }
+        let turn = Turn::new()?;
+        let mut wanted = Vec::new();
+        let mut all = 0;
+        for known in looked.indexed.each() {
+            let name = known[0].name;
+            let Some(size) = looked.stored.size(false, &name).filter(|_| !known[0].is_tree) else { continue };
+            if needed.is_some_and(|needed| !needed.contains(&name)) {
+                continue;
+            }
+            all += size;
+            let last = ledger.as_ref().and_then(|ledger| ledger.verified(&name, size));
+            if is_recent(last, self.options.max_age) {
+                self.report.packs_recent += 1;
+            } else if !verdicts.has(&name) {
+                wanted.push((turn.of(&name, last), name, size));
+            }
+        }
+        wanted.sort_unstable();
+        let chosen = choose(wanted, all, self.options.subset);
+        self.progress.stage("reading packs");
+        let outcome = self.read_packs(looked, &chosen, verdicts, ledger.as_ref());
+        if let Some(ledger) = ledger {
+            ledger.close();
+        }
+        outcome?;
+        let mut names: Vec<ObjectName> = chosen.into_iter().map(|(name, _)| name).collect();
+        // What an earlier look has read.
+        names.extend(verdicts.others.keys().filter(|name| {
+            looked.indexed.get(name).first().is_some_and(|known| !known.is_tree)
+                && !looked.packs.problems.contains_key(name)
+        }));
+        names.sort();
+        names.dedup();
+        self.judge_all(&names, looked, verdicts)
+    }
+
+    fn judge_all(&mut self, names: &[ObjectName], looked: &mut Looked, verdicts: &mut Verdicts) -> Result<()> {
+        for name in names {
+            if let Some(verdict) = verdicts.others.get(name) {
+                let known = &looked.indexed.get(name)[0];
+                let blocks = self.info(known, &looked.packs)?.frames.len();
+                let (key, size) = (key_of(known.is_tree, *name), known.size);
+                self.judge(*name, &key, (size, blocks), verdict, &mut looked.packs);
             }
         }
         // What was gone may be stored again under the same name only by hand; it is asked again next time.
-        verdicts.0.retain(|_, verdict| !verdict.gone);
-        Ok(packs)
+        verdicts.others.retain(|_, verdict| !verdict.gone);
+        Ok(())
+    }
+
+    fn info(&self, known: &Known, packs: &Packs) -> Result<Arc<PackInfo>> {
+        match known.home {
+            Home::Table(place) => self.repository.index()?.pack(place),
+            Home::Orphan(number) => Ok(packs.orphans[number as usize].clone()),
+            Home::Unknown => Err(Error::new(ErrorKind::Failed, "A pack without a record; this is a defect of firn")),
+        }
     }
 
     fn size(&self, key: &ObjectKey) -> Result<Option<u64>> {
@@ -123,40 +218,68 @@ impl Pass<'_> {
         }
     }
 
-    fn missing_pack(&mut self, info: &PackInfo) -> usize {
-        let message = format!("The index names a pack of {} bytes that is not stored", info.size);
-        self.add(Severity::Note, pack_key(info), message).hint(REPAIR);
-        self.report.findings.len() - 1
+    /// Adds a finding about a pack; beyond `MAX_PACK_FINDINGS`, one stands for all further packs.
+    fn add_pack(
+        &mut self,
+        packs: &mut Packs,
+        severity: Severity,
+        key: &ObjectKey,
+        message: String,
+        hint: &str,
+    ) -> usize {
+        packs.findings += 1;
+        if packs.findings <= MAX_PACK_FINDINGS {
+            self.add(severity, key, message).hint(hint);
+        } else if packs.findings == MAX_PACK_FINDINGS + 1 {
+            self.add(severity, "packs", "More packs are missing or damaged than are listed here").hint(hint);
+            packs.shared = self.report.findings.len() - 1;
+        }
+        if packs.findings <= MAX_PACK_FINDINGS { self.report.findings.len() - 1 } else { packs.shared }
+    }
+
+    fn missing_pack(&mut self, packs: &mut Packs, key: &ObjectKey, size: u64) -> usize {
+        let message = format!("The index names a pack of {size} bytes that is not stored");
+        self.add_pack(packs, Severity::Note, key, message, REPAIR)
     }
 
     /// Reads the contents of stored packs that no segment names, so that what only they hold is not called lost.
     fn find_orphans(&mut self, stored: &StoredPacks, indexed: &mut Indexed, packs: &mut Packs) -> Result<()> {
+        let is_known =
+            |is_tree: bool, name: &ObjectName| indexed.get(name).first().is_some_and(|known| known.is_tree == is_tree);
         let mut orphans: Vec<(bool, ObjectName)> = stored
             .iter()
-            .filter(|(is_tree, name, _)| indexed.get(name).is_none_or(|known| known[0].info.is_tree != *is_tree))
+            .filter(|(is_tree, name, _)| !is_known(*is_tree, name))
             .map(|(is_tree, name, _)| (is_tree, name))
             .collect();
-        orphans.sort();
+        // Tree packs first: without them nothing below them can be looked at.
+        orphans.sort_by_key(|(is_tree, name)| (!is_tree, *name));
+        let mut found = Vec::new();
         for (is_tree, name) in orphans {
             self.stop.check()?;
-            let key = ObjectKey::new(crate::repository::pack::pack_folder(pack_kind(is_tree)), name);
+            if packs.orphaned.len() >= MAX_ORPHANED {
+                packs.unread_orphans += 1;
+                continue;
+            }
+            let key = key_of(is_tree, name);
             match salvage(self.repository.keyring(), self.repository.store(), pack_kind(is_tree), name) {
                 Ok(salvaged) => {
-                    self.add(Severity::Note, &key, "No index segment names this pack")
-                        .hint("It is left over from an interrupted backup, or a backup is writing it; the next backup uses it.");
+                    self.add_pack(packs, Severity::Note, &key, "No index segment names this pack".into(),
+                        "It is left over from an interrupted backup, or a backup is writing it; the next backup uses it.");
                     let number = packs.orphans.len() as u32;
-                    let mut sums = Vec::new();
+                    let mut sum: u64 = 0;
                     for (block, listed) in salvaged.contents.blocks.iter().enumerate() {
                         let mut ids: Vec<ChunkId> = listed.chunks.iter().map(|(id, _)| *id).collect();
-                        sums.push(sum(&mut ids));
+                        ids.sort_unstable();
+                        ids.dedup();
                         for id in ids {
-                            packs.orphaned.entry(id).or_default().push((number, block as u32));
+                            sum = sum.wrapping_add(stands_for(&id, block as u32));
+                            packs.orphaned.push((prefix(&id), number, block as u32));
                         }
                     }
                     let frames = salvaged.contents.blocks.iter().map(|block| block.frame_len).collect();
                     let info = PackInfo { name, is_tree, epoch: salvaged.epoch, size: salvaged.size, frames };
                     packs.orphans.push(Arc::new(info.clone()));
-                    indexed.entry(name).or_insert_with(|| vec![IndexedPack { info, sums: Some(sums) }]);
+                    found.push((info, sum));
                 }
                 Err(error) => {
                     packs.unreadable_orphans += u64::from(error.kind() != ErrorKind::NotFound);
@@ -170,90 +293,158 @@ impl Pass<'_> {
                 }
             }
         }
+        packs.orphaned.sort_unstable();
+        indexed.add_orphans(found);
         Ok(())
     }
 
-    fn read_packs(&mut self, packs: &[(&Vec<IndexedPack>, u64)], verdicts: &mut Verdicts) -> Result<()> {
-        if self.options.read_data {
-            self.progress.stage("reading packs");
-        }
+    /// Reads whole packs, each once more if anything is wrong with it, until the time is over.
+    fn read_packs(
+        &mut self,
+        looked: &Looked,
+        packs: &[(ObjectName, u64)],
+        verdicts: &mut Verdicts,
+        ledger: Option<&Ledger>,
+    ) -> Result<()> {
         self.progress.expect(packs.len() as u64, packs.iter().map(|(_, size)| size).sum());
         let next = AtomicUsize::new(0);
-        let results = Mutex::new(Vec::new());
-        let (repository, stop, progress) = (self.repository, self.stop, self.progress);
+        let results = Mutex::new((Vec::new(), 0u64, 0u64));
+        let failure = Mutex::new(None);
+        let pass = &*self;
         std::thread::scope(|scope| {
-            for _ in 0..self.options.threads.clamp(1, packs.len().max(1)) {
+            for _ in 0..pass.options.threads.clamp(1, packs.len().max(1)) {
                 scope.spawn(|| {
-                    while let Some((known, size)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let verdict = read_twice(repository, known, *size, progress, stop);
-                        let ended = verdict.is_err();
-                        results
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push(verdict.map(|verdict| (known[0].info.name, verdict)));
-                        if ended {
-                            break;
+                    while !pass.is_over() {
+                        let Some((name, size)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                        let verdict = pass.job(looked, name, *size).and_then(|job| {
+                            read_twice(pass.repository, &job.info, &job.sums, job.size, pass.progress, pass.stop)
+                        });
+                        let verdict = match verdict {
+                            Ok(verdict) => verdict,
+                            Err(error) => {
+                                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                                next.store(packs.len(), Ordering::Relaxed);
+                                break;
+                            }
+                        };
+                        let is_right = verdict.is_whole(looked.indexed.get(name)[0].size);
+                        match ledger {
+                            Some(ledger) if is_right => ledger.note(name, *size),
+                            Some(ledger) => ledger.forget(name),
+                            None => {}
                         }
+                        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                        results.1 += 1;
+                        results.2 += verdict.read;
+                        results.0.push((*name, (!is_right).then_some(verdict)));
                     }
                 });
             }
         });
-        for result in results.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            let (name, verdict) = result?;
-            self.report.packs_read += 1;
-            self.report.bytes_read += verdict.read;
-            verdicts.0.insert(name, verdict);
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let (found, read, bytes) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.report.packs_read += read;
+        self.report.bytes_read += bytes;
+        self.report.packs_left += packs.len() as u64 - read;
+        for (name, verdict) in found {
+            match verdict {
+                None => drop(verdicts.whole.insert(name)),
+                Some(verdict) => drop(verdicts.others.insert(name, verdict)),
+            }
         }
         Ok(())
     }
 
+    fn job(&self, looked: &Looked, name: &ObjectName, size: u64) -> Result<Job> {
+        let known = looked.indexed.get(name);
+        let info = self.info(&known[0], &looked.packs)?;
+        Ok(Job { info, sums: known.iter().filter_map(|known| known.sum).collect(), size })
+    }
+
     /// Turns a verdict into a finding; how bad it is shows when the trees are walked.
-    fn judge(&mut self, info: &PackInfo, verdict: &Verdict, packs: &mut Packs) {
-        let key = pack_key(info);
+    fn judge(
+        &mut self,
+        name: ObjectName,
+        key: &ObjectKey,
+        (size, count): (u64, usize),
+        verdict: &Verdict,
+        packs: &mut Packs,
+    ) {
         if verdict.gone {
             self.vanished = true;
-            let finding = self.missing_pack(info);
-            packs.problems.insert(info.name, Problem { finding, missing: true, bad: HashSet::new() });
+            let finding = self.missing_pack(packs, key, size);
+            packs.problems.insert(name, Problem { finding, missing: true, bad: HashSet::new() });
             return;
         }
-        let is_whole = verdict.bad.is_empty() && !verdict.wrong_name && verdict.size == info.size;
+        let is_whole = verdict.bad.is_empty() && !verdict.wrong_name && verdict.size == size;
         if is_whole && verdict.flickered {
-            self.add(Severity::Note, &key, "It was read wrong once and right the second time")
+            self.add(Severity::Note, key, "It was read wrong once and right the second time")
                 .hint("Test this machine's memory, and the disk and its cable.");
         }
-        if is_whole && !verdict.other.is_empty() {
-            let message = format!("The index names other chunks than its {} hold", blocks(verdict.other.iter()));
-            self.add(Severity::Repairable, &key, message).hint("Run \"firn repair index --read-all-packs\".");
-            let finding = self.report.findings.len() - 1;
-            packs.problems.insert(info.name, Problem { finding, missing: false, bad: HashSet::new() });
+        if is_whole && verdict.other {
+            let message = "The index names other chunks than it holds".into();
+            let hint = "Run \"firn repair index --read-all-packs\".";
+            let finding = self.add_pack(packs, Severity::Repairable, key, message, hint);
+            packs.problems.insert(name, Problem { finding, missing: false, bad: HashSet::new() });
         }
         if is_whole {
             return;
         }
         // The next backup stores again what the source still has.
-        self.repository.note_damaged(info.name);
+        self.repository.note_damaged(name);
         let mut message = String::from("The pack is damaged");
-        if verdict.size != info.size {
-            message = format!("The pack has {} bytes and should have {}", verdict.size, info.size);
+        if verdict.size != size {
+            message = format!("The pack has {} bytes and should have {size}", verdict.size);
         }
         match verdict.bad.values().next() {
             None => message.push_str("; all its blocks can be read"),
-            Some(why) => message.push_str(&format!(
-                "; of its {} blocks, {} cannot be read ({why})",
-                info.frames.len(),
-                blocks(verdict.bad.keys())
-            )),
+            Some(why) => {
+                let bad = blocks(verdict.bad.keys());
+                message.push_str(&format!("; of its {count} blocks, {bad} cannot be read ({why})"));
+            }
         }
         // What it holds instead may be the content of another pack.
-        let hint = match verdict.bad.is_empty() && !verdict.other.is_empty() {
+        let hint = match verdict.bad.is_empty() && verdict.other {
             true => "Run \"firn repair index --read-all-packs\": it finds out what is in it.",
             false => DAMAGED,
         };
-        self.add(Severity::Repairable, &key, message).hint(hint);
-        let finding = self.report.findings.len() - 1;
+        let finding = self.add_pack(packs, Severity::Repairable, key, message, hint);
         let bad = verdict.bad.keys().copied().collect();
-        packs.problems.insert(info.name, Problem { finding, missing: false, bad });
+        packs.problems.insert(name, Problem { finding, missing: false, bad });
     }
+}
+
+/// Which of the wanted packs are read; `all` is the size of all that could be. The first in line come first.
+fn choose(wanted: Vec<((u64, u64), ObjectName, u64)>, all: u64, subset: Option<Subset>) -> Vec<(ObjectName, u64)> {
+    let wanted = wanted.into_iter().map(|(_, name, size)| (name, size));
+    let mut room = match subset {
+        None => return wanted.collect(),
+        Some(Subset::Part { part, of }) => {
+            return wanted.filter(|(name, _)| part_of(name, of) == part).collect();
+        }
+        Some(Subset::Share(share)) => (all as f64 * share) as u64,
+        Some(Subset::Bytes(bytes)) => bytes,
+    };
+    let mut chosen = Vec::new();
+    for (name, size) in wanted {
+        if room == 0 {
+            break;
+        }
+        room = room.saturating_sub(size);
+        chosen.push((name, size));
+    }
+    chosen
+}
+
+/// The part, from 1 to `of`, that a pack belongs to; by its name alone, so that all machines agree.
+fn part_of(name: &ObjectName, of: u64) -> u64 {
+    u64::from_be_bytes(*name.0.first_chunk().expect("a name has 32 bytes")) % of + 1
+}
+
+fn key_of(is_tree: bool, name: ObjectName) -> ObjectKey {
+    ObjectKey::new(pack_folder(pack_kind(is_tree)), name)
 }
 
 /// "block 3", "blocks 3, 4, 9", "blocks 1, 2, … (40 in all)".
@@ -267,192 +458,23 @@ fn blocks<'b>(numbers: impl ExactSizeIterator<Item = &'b u32>) -> String {
     }
 }
 
-/// The sum of the fingerprints of distinct ids.
-fn sum(ids: &mut Vec<ChunkId>) -> u64 {
-    ids.sort_unstable();
-    ids.dedup();
-    ids.iter().fold(0, |sum, id| sum.wrapping_add(fingerprint(id)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Reads a pack; if anything is wrong, reads it once more and believes only what is wrong both times.
-fn read_twice(
-    repository: &Repository,
-    known: &[IndexedPack],
-    size: u64,
-    progress: &dyn Progress,
-    stop: &Stop,
-) -> Result<Verdict> {
-    let read = || -> Result<Verdict> {
-        let mut reader = PackReader {
-            repository,
-            known,
-            stop,
-            progress,
-            hasher: blake3::Hasher::new(),
-            verdict: Verdict { size, ..Verdict::default() },
-        };
-        match reader.read() {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-            Err(error) if error.kind() == ErrorKind::NotFound => reader.verdict.gone = true,
-            Err(error) => reader.all_bad(&error),
+    #[test]
+    fn parts_cover_all_packs_once_and_shares_are_taken_from_the_front() {
+        let wanted: Vec<_> = (0..100u8).map(|n| ((0, u64::from(n)), ObjectName([n; 32]), 10)).collect();
+        let mut seen: Vec<ObjectName> = Vec::new();
+        for part in 1..=7 {
+            let chosen = choose(wanted.clone(), 1000, Some(Subset::Part { part, of: 7 }));
+            seen.extend(chosen.iter().map(|(name, _)| *name));
         }
-        Ok(reader.verdict)
-    };
-    let first = read()?;
-    progress.files(1);
-    if first.gone || (first.bad.is_empty() && !first.wrong_name) {
-        return Ok(first);
-    }
-    let mut again = read()?;
-    again.read += first.read;
-    again.flickered = first.bad != again.bad || first.wrong_name != again.wrong_name;
-    again.bad.retain(|block, _| first.bad.contains_key(block));
-    again.wrong_name &= first.wrong_name;
-    Ok(again)
-}
-
-struct PackReader<'a> {
-    repository: &'a Repository,
-    known: &'a [IndexedPack],
-    progress: &'a dyn Progress,
-    stop: &'a Stop,
-    hasher: blake3::Hasher,
-    verdict: Verdict,
-}
-
-impl PackReader<'_> {
-    fn info(&self) -> &PackInfo {
-        &self.known[0].info
-    }
-
-    fn all_bad(&mut self, error: &Error) {
-        self.verdict.wrong_name = true;
-        for block in 0..self.info().frames.len() as u32 {
-            self.verdict.bad.entry(block).or_insert_with(|| error.chain());
-        }
-    }
-
-    fn read(&mut self) -> Result<()> {
-        let key = pack_key(self.info());
-        if self.verdict.size > MAX_PACK {
-            return Err(Error::damaged("it is larger than any pack"));
-        }
-        let mut header = [0; HEADER_LEN];
-        self.repository.store().get_range(&key, 0, &mut header)?;
-        self.hasher.update(&header);
-        let opened = self.repository.keyring().open(pack_kind(self.info().is_tree), &header);
-        let mut at = HEADER_LEN as u64;
-        let mut block = 0;
-        let mut buffer = Vec::new();
-        while block < self.info().frames.len() {
-            // As many frames as fit into a piece, at least one.
-            let frames = &self.info().frames[block..];
-            let mut length = 0;
-            let count = frames
-                .iter()
-                .take_while(|frame| {
-                    length += u64::from(**frame);
-                    length <= PIECE
-                })
-                .count()
-                .max(1);
-            let lengths: Vec<u32> = frames[..count].to_vec();
-            let total: u64 = lengths.iter().map(|frame| u64::from(*frame)).sum();
-            if at + total > self.verdict.size && count == 1 {
-                self.bad(block, "it lies beyond the end of the pack".into());
-                at = at.saturating_add(total);
-                block += 1;
-                continue;
-            }
-            self.read_group(&key, &opened, at, block, &lengths, &mut buffer)?;
-            at += total;
-            block += count;
-        }
-        while at < self.verdict.size {
-            let step = (self.verdict.size - at).min(PIECE);
-            self.fetch(&key, at, step, &mut buffer)?;
-            self.hasher.update(&buffer);
-            at += step;
-        }
-        self.verdict.wrong_name |= *self.hasher.finalize().as_bytes() != self.info().name.0;
-        Ok(())
-    }
-
-    fn bad(&mut self, block: usize, why: String) {
-        self.verdict.wrong_name = true;
-        self.verdict.bad.insert(block as u32, why);
-    }
-
-    fn fetch(&mut self, key: &ObjectKey, at: u64, length: u64, buffer: &mut Vec<u8>) -> Result<()> {
-        self.stop.check()?;
-        buffer.resize(length as usize, 0);
-        self.repository.store().get_range(key, at, buffer)?;
-        self.verdict.read += length;
-        self.progress.bytes(length);
-        Ok(())
-    }
-
-    /// Reads some frames at once, or one by one where that fails, so that a bad sector costs one block.
-    fn read_group(
-        &mut self,
-        key: &ObjectKey,
-        opened: &Result<Opened>,
-        at: u64,
-        first: usize,
-        lengths: &[u32],
-        buffer: &mut Vec<u8>,
-    ) -> Result<()> {
-        let total: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
-        match self.fetch(key, at, total, buffer) {
-            Ok(()) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::NotFound) => return Err(error),
-            Err(error) if lengths.len() == 1 => {
-                self.bad(first, error.chain());
-                return Ok(());
-            }
-            Err(_) => {
-                let mut at = at;
-                for (number, length) in lengths.iter().enumerate() {
-                    self.read_group(key, opened, at, first + number, &[*length], buffer)?;
-                    at += u64::from(*length);
-                }
-                return Ok(());
-            }
-        }
-        self.hasher.update(buffer);
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                (first..first + lengths.len())
-                    .for_each(|block| self.bad(block, format!("its header is damaged: {}", error.chain())));
-                return Ok(());
-            }
-        };
-        let mut rest = &mut buffer[..];
-        for (number, length) in lengths.iter().enumerate() {
-            let (frame, after) = rest.split_at_mut(*length as usize);
-            rest = after;
-            self.open(opened, first + number, frame);
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, opened: &Opened, block: usize, frame: &mut [u8]) {
-        match open_block(self.repository.keyring(), opened, block as u32, frame) {
-            Err(error) => self.bad(block, error.chain()),
-            Ok(decoded) => {
-                let mut ids = decoded.chunks.into_iter().map(|(id, _)| id).collect();
-                let sum = sum(&mut ids);
-                let stated = || self.known.iter().filter_map(|known| known.sums.as_ref()?.get(block).copied());
-                // Several segments may name a pack each for itself, or share its chunks.
-                let agrees = stated().next().is_none()
-                    || stated().any(|stated| stated == sum)
-                    || stated().fold(0, u64::wrapping_add) == sum;
-                if !agrees {
-                    self.verdict.other.push(block as u32);
-                }
-            }
-        }
+        seen.sort();
+        assert_eq!(seen, wanted.iter().map(|(_, name, _)| *name).collect::<Vec<_>>());
+        assert_eq!(choose(wanted.clone(), 1000, Some(Subset::Share(0.05))).len(), 5);
+        assert_eq!(choose(wanted.clone(), 1000, Some(Subset::Bytes(11))).len(), 2);
+        assert_eq!(choose(wanted.clone(), 1000, None).len(), 100);
+        assert_eq!(choose(wanted, 1000, Some(Subset::Share(1.0))).len(), 100);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn check_with(repository: &Arc<Repository>, read_data: bool) -> CheckReport {
-    run(repository, &CheckOptions { read_data, threads: 2 }, &Silent, &Stop::new()).unwrap()
+    run(repository, &CheckOptions { read_data, threads: 2, ..CheckOptions::default() }, &Silent, &Stop::new()).unwrap()
 }
 
 fn copy(store: &MemoryStore) -> MemoryStore {
@@ -177,7 +177,12 @@ fn stopping_is_an_error() {
     let (store, _) = repository();
     let stop = Stop::new();
     stop.trigger(2);
-    let result = run(&open(Arc::new(store)), &CheckOptions { read_data: true, threads: 2 }, &Silent, &stop);
+    let result = run(
+        &open(Arc::new(store)),
+        &CheckOptions { read_data: true, threads: 2, ..CheckOptions::default() },
+        &Silent,
+        &stop,
+    );
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
 }
 
@@ -250,4 +255,90 @@ fn what_was_read_wrong_only_once_is_not_condemned() {
     let report = check_with(&flickering, true);
     assert_eq!((report.worst(), report.findings.len()), (Some(Severity::Note), 1), "{:?}", report.findings);
     assert!(report.findings[0].message.contains("right the second time"));
+}
+
+fn check_as(repository: &Arc<Repository>, options: CheckOptions) -> CheckReport {
+    run(repository, &CheckOptions { read_data: true, threads: 2, ..options }, &Silent, &Stop::new()).unwrap()
+}
+
+#[test]
+fn parts_together_read_every_pack_once() {
+    let (store, _) = repository();
+    let repository = open(Arc::new(store.clone()));
+    let data = keys(&store, ObjectKind::Data).len() as u64;
+    let trees = keys(&store, ObjectKind::Tree).len() as u64;
+    let read = |part| {
+        let report =
+            check_as(&repository, CheckOptions { subset: Some(Subset::Part { part, of: 3 }), ..Default::default() });
+        assert_eq!(report.findings, []);
+        report.packs_read - trees
+    };
+    assert_eq!((1..=3).map(read).sum::<u64>(), data);
+    let all = check_as(&repository, CheckOptions { subset: Some(Subset::Share(1.0)), ..Default::default() });
+    assert_eq!(all.packs_read, data + trees);
+    let one = check_as(&repository, CheckOptions { subset: Some(Subset::Bytes(1)), ..Default::default() });
+    assert_eq!(one.packs_read, 1 + trees);
+}
+
+#[test]
+fn a_check_of_one_snapshot_reads_and_blames_only_what_it_needs() {
+    let (store, [first, second]) = repository();
+    let repository = open(Arc::new(store.clone()));
+    let only = |name| CheckOptions { snapshots: Some(vec![name]), ..Default::default() };
+    // What the second has added is not needed by the first.
+    let both = check_as(&repository, CheckOptions::default());
+    let old = check_as(&repository, only(first));
+    assert!(old.packs_read < both.packs_read && old.snapshots == 1, "{old:?}");
+    for key in keys(&store, ObjectKind::Data) {
+        let mut bytes = store.raw_get(&key).unwrap();
+        bytes[200] ^= 4;
+        store.raw_set(&key, bytes);
+    }
+    for name in [first, second] {
+        let report = check_as(&repository, only(name));
+        assert_eq!(report.worst(), Some(Severity::Lost));
+        let hit: Vec<_> = report.findings.iter().flat_map(|finding| &finding.affected).collect();
+        assert!(!hit.is_empty() && hit.iter().all(|affected| affected.snapshot == name), "{hit:?}");
+    }
+}
+
+#[test]
+fn packs_found_right_are_left_out_next_time_and_damaged_ones_never() {
+    let (store, _) = repository();
+    let folder = tempfile::tempdir().unwrap();
+    let repository = super::fixture::open_with_cache(Arc::new(store.clone()), folder.path());
+    let data = keys(&store, ObjectKind::Data);
+    let mut bytes = store.raw_get(&data[0]).unwrap();
+    bytes[200] ^= 4;
+    store.raw_set(&data[0], bytes);
+    let lately = || CheckOptions { max_age: Some(Duration::from_secs(3600)), ..Default::default() };
+    let first = check_as(&repository, lately());
+    assert_eq!((first.packs_recent, first.worst()), (0, Some(Severity::Lost)));
+    let second = check_as(&repository, lately());
+    assert_eq!(second.packs_recent, data.len() as u64 - 1);
+    assert_eq!(second.worst(), Some(Severity::Lost), "what is damaged is read again");
+    // Without an age everything is read, whatever is remembered.
+    let third = check_as(&repository, CheckOptions::default());
+    assert_eq!((third.packs_recent, third.packs_read), (0, third.packs));
+}
+
+#[test]
+fn time_that_is_over_is_told_and_nothing_is_claimed() {
+    let (store, _) = repository();
+    let report =
+        check_as(&open(Arc::new(store)), CheckOptions { deadline: Some(Instant::now()), ..Default::default() });
+    assert_eq!((report.findings, report.packs_read, report.snapshots), (Vec::new(), 0, 0));
+    assert_eq!((report.packs_left, report.snapshots_left), (report.packs, 2));
+}
+
+#[test]
+fn more_unindexed_packs_than_fit_into_memory_are_no_loss() {
+    let (store, _) = repository();
+    for key in keys(&store, ObjectKind::Index) {
+        store.raw_remove(&key);
+    }
+    let report = check_as(&open(Arc::new(store)), CheckOptions::default());
+    assert_eq!(report.worst(), Some(Severity::Repairable), "{:?}", report.findings);
+    let open = report.findings.iter().find(|finding| finding.message.contains("not looked into")).unwrap();
+    assert!(open.hint.as_deref().unwrap().contains("firn repair index"));
 }

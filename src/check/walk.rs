@@ -1,28 +1,26 @@
 //! Whether every chunk that a live snapshot needs can be read, and which files it hits where not. Not for: reading content.
 //!
-//! Each distinct page is decoded once: what is below a page is the same wherever it hangs. Pages from which something bad
-//! can be reached are remembered, and a second walk through only those says which paths of which snapshots are hit.
+//! Each distinct page is decoded once, as long as it is remembered: what is below a page is the same wherever it hangs. A
+//! second walk, through only those pages from which something bad can be reached, says which paths of which snapshots are hit.
+//!
+//! Memory: what `Seen` is bounded by, `MAX_BAD` lost chunks, and a page for each directory on the way down.
 
 use super::lengths::Lengths;
 use super::objects::REPAIR;
-use super::packs::Packs;
+use super::packs::{Looked, Verdicts};
+use super::pages::{Claim, Edges, Reference, references, root};
+use super::seen::{Mark, Seen};
 use super::{Affected, MAX_AFFECTED, MAX_AFFECTED_REPORT, Pass, Severity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
-use crate::format::list::{ListChild, ListPage};
-use crate::format::message::ChunkKind;
-use crate::format::page::{Child, Page};
-use crate::format::tree::{Attributes, Body, Content, Entry, Extent, Totals};
 use crate::id::{ChunkId, ObjectName};
 use crate::repository::index::Index;
 use crate::repository::read::{ReadBlock, pack_key};
 use crate::repository::snapshots::Named;
-use crate::repository::tree::{check_child, decode_attributes};
+use crate::repository::tree::decode_attributes;
 use crate::view::content::check_length;
-use crate::view::path::ROOT_NAME;
 use quick_cache::sync::Cache;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// Decoded blocks kept of packs that no segment names.
@@ -31,73 +29,13 @@ const CACHED_ORPHANS: usize = 32;
 const LISTED_CHUNKS: usize = 10;
 /// Damaged pages with a finding of their own.
 const MAX_PAGE_FINDINGS: usize = 1000;
-
-/// What a page, or a snapshot, says about what it names.
-#[derive(Clone, Debug)]
-enum Claim {
-    /// A snapshot's root page.
-    Root(Totals),
-    /// The top page of a directory.
-    Top(Totals),
-    /// A page below another one of the same directory.
-    Child { level: u8, child: Child, before: Option<Vec<u8>> },
-    /// The top list page of a file of this size.
-    List(u64),
-    /// A list page below another one.
-    ListChild { level: u8, bytes: u64, extents: u64 },
-    /// A chunk of content of this length.
-    Content(u32),
-    /// An attribute set of this length.
-    Attributes(u32),
-}
-
-#[derive(Clone, Debug)]
-struct Reference {
-    id: ChunkId,
-    claim: Claim,
-    /// The entry's name, on the way from a leaf page to what belongs to the entry.
-    name: Option<Rc<[u8]>>,
-}
-
-impl Reference {
-    fn kind(&self) -> ChunkKind {
-        match self.claim {
-            Claim::Root(_) | Claim::Top(_) | Claim::Child { .. } => ChunkKind::Tree,
-            Claim::List(_) | Claim::ListChild { .. } => ChunkKind::List,
-            Claim::Content(_) => ChunkKind::Content,
-            Claim::Attributes(_) => ChunkKind::Attributes,
-        }
-    }
-
-    fn is_page(&self) -> bool {
-        matches!(self.kind(), ChunkKind::Tree | ChunkKind::List)
-    }
-
-    /// The finding that says that the chunk is not as long as stated here.
-    fn is_lie(&self, lies: &HashMap<(ChunkId, u32), usize>) -> Option<usize> {
-        match self.claim {
-            Claim::Content(len) | Claim::Attributes(len) => lies.get(&(self.id, len)).copied(),
-            _ => None,
-        }
-    }
-
-    /// Stands for the page and what is said about it: the same page under another claim is looked at again.
-    fn key(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.id.0).update(format!("{:?}", self.claim).as_bytes());
-        *hasher.finalize().as_bytes()
-    }
-}
-
-/// Whether what a list page covers begins and ends with a hole.
-#[derive(Clone, Copy, Default)]
-struct Edges {
-    begins: bool,
-    ends: bool,
-}
+/// Lost chunks that are remembered one by one, 50 bytes each; of more, some are counted more than once.
+const MAX_BAD: usize = 900_000;
+/// Pages that the second walk enters; a folder that hangs in very many places has more paths than anybody can count.
+const MAX_STEPS: u64 = 5_000_000;
 
 struct Frame {
-    key: [u8; 32],
+    key: [u8; 16],
     page: Reference,
     /// Of a list page: of what was seen of it so far.
     edges: Option<Edges>,
@@ -118,12 +56,13 @@ struct Loss {
 
 struct Walk<'p, 'a> {
     pass: &'p mut Pass<'a>,
-    packs: Packs,
+    looked: Looked,
     index: Arc<Index>,
     orphan_blocks: Cache<(u32, u32), Arc<ReadBlock>>,
     lengths: Lengths,
-    visited: HashMap<[u8; 32], Edges>,
-    tainted: HashSet<[u8; 32]>,
+    seen: Seen,
+    /// The packs that were needed so far, if only those are to be read.
+    needed: Option<HashSet<ObjectName>>,
     /// Chunks that no snapshot can get, and the finding that says why.
     bad: HashMap<ChunkId, usize>,
     /// Chunks of which something states this length, which is not theirs.
@@ -134,6 +73,7 @@ struct Walk<'p, 'a> {
     nowhere: Option<usize>,
     page_findings: usize,
     listed: usize,
+    steps: u64,
 }
 
 /// Where a chunk is.
@@ -144,16 +84,17 @@ enum Found {
 }
 
 impl Pass<'_> {
-    pub(super) fn check_trees(&mut self, snapshots: &[Named], packs: Packs) -> Result<()> {
+    pub(super) fn check_trees(&mut self, snapshots: &[Named], looked: Looked, verdicts: &mut Verdicts) -> Result<()> {
         let index = self.repository.index()?;
+        let needed = self.options.snapshots.is_some().then(HashSet::new);
         let mut walk = Walk {
             pass: self,
-            packs,
+            looked,
             index,
             orphan_blocks: Cache::new(CACHED_ORPHANS),
             lengths: Lengths::new(),
-            visited: HashMap::new(),
-            tainted: HashSet::new(),
+            seen: Seen::default(),
+            needed,
             bad: HashMap::new(),
             lies: HashMap::new(),
             losses: BTreeMap::new(),
@@ -161,12 +102,23 @@ impl Pass<'_> {
             nowhere: None,
             page_findings: 0,
             listed: 0,
+            steps: 0,
         };
-        for named in snapshots {
-            walk.find_bad(named)?;
+        let before = walk.pass.report.findings.len();
+        let mut walked = walk.find_all(snapshots)?;
+        if walk.pass.options.read_data {
+            let found = walk.pass.report.findings.split_off(before);
+            walk.pass.check_data(&mut walk.looked, walk.needed.as_ref(), verdicts)?;
+            if walk.pass.report.findings.len() == before {
+                walk.pass.report.findings.extend(found);
+            } else {
+                // Now that more is known about packs, all that is said about chunks is said anew.
+                walk.forget();
+                walked = walk.find_all(snapshots)?;
+            }
         }
         if !walk.bad.is_empty() || !walk.lies.is_empty() {
-            for named in snapshots {
+            for named in &snapshots[..walked] {
                 walk.find_paths(named)?;
             }
         }
@@ -175,11 +127,28 @@ impl Pass<'_> {
     }
 }
 
-fn root(named: &Named) -> Reference {
-    Reference { id: named.snapshot.tree, claim: Claim::Root(named.snapshot.totals), name: None }
-}
-
 impl Walk<'_, '_> {
+    /// Walks all snapshots, or those that there is time for; how many.
+    fn find_all(&mut self, snapshots: &[Named]) -> Result<usize> {
+        let mut walked = 0;
+        for named in snapshots {
+            if self.pass.is_over() {
+                self.pass.report.snapshots_left = (snapshots.len() - walked) as u64;
+                break;
+            }
+            self.find_bad(named)?;
+            walked += 1;
+        }
+        self.pass.report.snapshots = walked as u64;
+        Ok(walked)
+    }
+
+    fn forget(&mut self) {
+        (self.seen, self.bad, self.lies, self.losses) = Default::default();
+        (self.unindexed, self.nowhere, self.page_findings) = (None, None, 0);
+        (self.pass.report.tree_pages, self.pass.report.chunks) = (0, 0);
+    }
+
     /// The first walk: every page once.
     fn find_bad(&mut self, named: &Named) -> Result<()> {
         let mut stack: Vec<Frame> = Vec::new();
@@ -202,17 +171,13 @@ impl Walk<'_, '_> {
             next = top.below.next();
             if next.is_none() {
                 let done = stack.pop().expect("the stack has a top");
-                if let (Some(edges), Some(known)) = (done.edges, self.visited.get_mut(&done.key)) {
-                    *known = edges;
-                }
+                let mark = Mark { edges: done.edges.unwrap_or_default(), is_tainted: done.is_tainted };
+                self.seen.put(done.key, mark);
                 if let Claim::ListChild { .. } = done.page.claim {
                     self.join(&mut stack, done.edges);
                 }
-                if done.is_tainted {
-                    self.tainted.insert(done.key);
-                    if let Some(above) = stack.last_mut() {
-                        above.is_tainted = true;
-                    }
+                if let Some(above) = stack.last_mut() {
+                    above.is_tainted |= done.is_tainted;
                 }
             }
         }
@@ -235,12 +200,11 @@ impl Walk<'_, '_> {
             return Ok(if self.check_chunk(reference)? { Visit::Clean(None) } else { Visit::Tainted });
         }
         let key = reference.key();
-        if let Some(edges) = self.visited.get(&key).copied() {
-            let is_bad = self.tainted.contains(&key) || self.bad.contains_key(&reference.id);
+        if let Some(mark) = self.seen.get(&key) {
+            let is_bad = mark.is_tainted || self.bad.contains_key(&reference.id);
             let below_another = matches!(reference.claim, Claim::ListChild { .. });
-            return Ok(if is_bad { Visit::Tainted } else { Visit::Clean(below_another.then_some(edges)) });
+            return Ok(if is_bad { Visit::Tainted } else { Visit::Clean(below_another.then_some(mark.edges)) });
         }
-        self.visited.insert(key, Edges::default());
         self.pass.stop.check()?;
         if self.bad.contains_key(&reference.id) {
             return Ok(Visit::Tainted);
@@ -287,7 +251,7 @@ impl Walk<'_, '_> {
                 let decoded = self.read(reference, &found).and_then(|bytes| decode_attributes(&bytes, stated));
                 (decoded.map(|_| ()), stated)
             }
-            Claim::Content(stated) if self.pass.options.read_data => {
+            Claim::Content(stated) if self.pass.options.is_whole() => {
                 (self.length(reference, &found).and_then(|length| check_length(length, stated)), stated)
             }
             _ => return Ok(true),
@@ -327,21 +291,26 @@ impl Walk<'_, '_> {
             if pack.is_tree != reference.kind().is_tree() {
                 continue;
             }
-            match self.packs.problem(&pack.name, place.block) {
+            match self.looked.packs.problem(&pack.name, place.block) {
                 Some(finding) => {
                     wrong.get_or_insert(finding);
                 }
-                None => good = good.or(Some(Found::Indexed(place))),
+                None => {
+                    if let Some(needed) = &mut self.needed {
+                        needed.insert(pack.name);
+                    }
+                    good = good.or(Some(Found::Indexed(place)));
+                }
             }
         }
         let mut orphaned = None;
-        for (number, block) in self.packs.orphaned.get(&reference.id).into_iter().flatten() {
-            let name = self.packs.orphans[*number as usize].name;
-            match self.packs.problem(&name, *block) {
+        for (number, block) in self.looked.packs.orphaned(&reference.id) {
+            let name = self.looked.packs.orphans[number as usize].name;
+            match self.looked.packs.problem(&name, block) {
                 Some(finding) => {
                     wrong.get_or_insert(finding);
                 }
-                None => orphaned = orphaned.or(Some(Found::Orphan(*number, *block))),
+                None => orphaned = orphaned.or(Some(Found::Orphan(number, block))),
             }
         }
         if let (Some(finding), true) = (wrong, good.is_some() || orphaned.is_some()) {
@@ -368,10 +337,19 @@ impl Walk<'_, '_> {
 
     fn nowhere(&mut self) -> usize {
         *self.nowhere.get_or_insert_with(|| {
-            let unreadable = self.packs.unreadable_orphans;
-            let mut message = String::from("Chunks that snapshots need are in no index segment and in no stored pack");
-            if unreadable > 0 {
-                message.push_str(&format!(" that can be read ({unreadable} stored packs cannot)"));
+            let packs = &self.looked.packs;
+            let mut message = String::from("Chunks that snapshots need are in no index segment");
+            if packs.unread_orphans > 0 {
+                message.push_str(&format!(
+                    "; they may be in {} stored packs that no segment names and that were not looked into",
+                    packs.unread_orphans
+                ));
+                self.pass.add(Severity::Repairable, "index", message).hint("Run \"firn repair index\", then check again.");
+                return self.pass.report.findings.len() - 1;
+            }
+            message.push_str(" and in no stored pack");
+            if packs.unreadable_orphans > 0 {
+                message.push_str(&format!(" that can be read ({} stored packs cannot)", packs.unreadable_orphans));
             }
             self.pass.add(Severity::Lost, "index", message)
                 .hint("If packs or index segments were moved away, put them back. Run a backup: it stores again what it finds on the disk.");
@@ -380,7 +358,11 @@ impl Walk<'_, '_> {
     }
 
     fn lose(&mut self, id: ChunkId, finding: usize) {
-        if self.bad.insert(id, finding).is_none() {
+        let is_new = match self.bad.len() < MAX_BAD {
+            true => self.bad.insert(id, finding).is_none(),
+            false => !self.bad.contains_key(&id),
+        };
+        if is_new {
             let loss = self.losses.entry(finding).or_default();
             loss.count += 1;
             if loss.listed.len() < LISTED_CHUNKS {
@@ -405,7 +387,7 @@ impl Walk<'_, '_> {
         let block = match found {
             Found::Indexed(place) => self.pass.repository.block(&self.index, *place)?,
             Found::Orphan(number, block) => self.orphan_blocks.get_or_insert_with(&(*number, *block), || {
-                let info = &self.packs.orphans[*number as usize];
+                let info = &self.looked.packs.orphans[*number as usize];
                 let (offset, length) = info.frame(*block).ok_or_else(|| Error::damaged("the pack has fewer blocks"))?;
                 let mut frame = vec![0; length as usize];
                 self.pass.repository.store().get_range(&pack_key(info), offset, &mut frame)?;
@@ -431,11 +413,23 @@ impl Walk<'_, '_> {
                     path.extend_from_slice(name);
                 }
                 let lie = reference.is_lie(&self.lies);
-                if let Some(finding) = self.bad.get(&reference.id).copied().or(lie) {
+                let mut finding = self.bad.get(&reference.id).copied().or(lie);
+                if finding.is_none() && self.bad.len() >= MAX_BAD {
+                    finding = match self.locate(&reference)? {
+                        Found::Bad(finding) => Some(finding),
+                        _ => None,
+                    };
+                }
+                if let Some(finding) = finding {
                     self.affect(finding, named.name, &path);
                 }
-                let key = if reference.is_page() { reference.key() } else { [0; 32] };
-                if reference.is_page() && self.tainted.contains(&key) {
+                let key = if reference.is_page() { reference.key() } else { [0; 16] };
+                // What is no longer remembered may lead to something bad.
+                let leads_on = reference.is_page()
+                    && self.seen.get(&key).map_or(finding.is_none(), |mark| mark.is_tainted)
+                    && self.steps < MAX_STEPS;
+                if leads_on {
+                    self.steps += 1;
                     self.pass.stop.check()?;
                     let found = self.locate(&reference)?;
                     let below = self.read(&reference, &found).and_then(|bytes| references(&reference, &bytes));
@@ -474,9 +468,11 @@ impl Walk<'_, '_> {
 
     /// Says how bad each pack's damage has turned out to be.
     fn report(self) {
-        for (finding, loss) in self.losses {
-            let finding = &mut self.pass.report.findings[finding];
-            if loss.count > 0 {
+        for (number, loss) in self.losses {
+            let finding = &mut self.pass.report.findings[number];
+            // Only with unread packs is it unknown whether anything is lost.
+            let is_open = Some(number) == self.nowhere && self.looked.packs.unread_orphans > 0;
+            if loss.count > 0 && !is_open {
                 let mut ids: Vec<String> = loss.listed.iter().map(ChunkId::to_string).collect();
                 if loss.count > ids.len() as u64 {
                     ids.push("…".into());
@@ -501,96 +497,4 @@ enum Visit {
     /// The edges of what is a list page below another one.
     Clean(Option<Edges>),
     Tainted,
-}
-
-/// What a page names, after checking it against what was said about it; and the edges of a list page that has extents.
-fn references(reference: &Reference, bytes: &[u8]) -> Result<(Vec<Reference>, Option<Edges>)> {
-    let wrong = || Error::damaged("a page is not what the one above it says");
-    if reference.kind() == ChunkKind::List {
-        let page = ListPage::decode(bytes)?;
-        let (bytes, extents) = page.totals()?;
-        let agrees = match &reference.claim {
-            Claim::List(size) => *size == bytes,
-            Claim::ListChild { level, bytes: stated, extents: number } => {
-                (page.level(), bytes, extents) == (*level, *stated, *number)
-            }
-            _ => false,
-        };
-        if !agrees {
-            return Err(wrong());
-        }
-        return Ok(match page {
-            ListPage::Extents(extents) => {
-                let is_hole = |extent: Option<&Extent>| matches!(extent, Some(Extent::Hole(_)));
-                let edges = Edges { begins: is_hole(extents.first()), ends: is_hole(extents.last()) };
-                (extents.iter().filter_map(|extent| content(extent, None)).collect(), Some(edges))
-            }
-            ListPage::Interior { level, children } => {
-                let claim = |child: &ListChild| {
-                    let ListChild { bytes, extents, .. } = *child;
-                    Claim::ListChild { level: level - 1, bytes, extents }
-                };
-                let below = children.iter().map(|child| Reference { id: child.page, claim: claim(child), name: None });
-                (below.collect(), None)
-            }
-        });
-    }
-    let page = Page::decode(bytes)?;
-    match &reference.claim {
-        Claim::Root(totals) => {
-            let is_root = matches!(&page, Page::Leaf(entries) if entries.len() == 1 && entries[0].name == ROOT_NAME
-                && matches!(&entries[0].body, Body::Directory { totals: stated, .. } if stated == totals));
-            if !is_root {
-                return Err(Error::damaged("the page is not a snapshot's root"));
-            }
-        }
-        Claim::Top(totals) if page.totals()? != *totals => return Err(wrong()),
-        Claim::Child { level, child, before } => {
-            check_child(&page, (page.direct(), &page.totals()?), *level, child, before.as_deref())?;
-        }
-        _ => {}
-    }
-    let behind = if let Claim::Child { before, .. } = &reference.claim { before.clone() } else { None };
-    let below = match page {
-        Page::Leaf(entries) => entries.into_iter().flat_map(entry_references).collect(),
-        Page::Interior { level, children } => {
-            let next: Vec<_> = children.iter().skip(1).map(|next| Some(next.first_name.clone())).collect();
-            let below = children.into_iter().zip(next.into_iter().chain([behind]));
-            below
-                .map(|(child, before)| {
-                    let (id, level) = (child.page, level - 1);
-                    Reference { id, claim: Claim::Child { level, child, before }, name: None }
-                })
-                .collect()
-        }
-    };
-    Ok((below, None))
-}
-
-fn content(extent: &Extent, name: Option<Rc<[u8]>>) -> Option<Reference> {
-    match extent {
-        Extent::Hole(_) => None,
-        Extent::Chunk { id, len } => Some(Reference { id: *id, claim: Claim::Content(*len), name }),
-    }
-}
-
-fn entry_references(entry: Entry) -> Vec<Reference> {
-    let name: Rc<[u8]> = entry.name.into();
-    let mut below = Vec::new();
-    if let Some(Attributes::Chunk(id, len)) = entry.meta.attributes.as_deref() {
-        below.push(Reference { id: *id, claim: Claim::Attributes(*len), name: Some(name.clone()) });
-    }
-    match entry.body {
-        Body::File { content: Content::Extents(extents), .. } => {
-            below.extend(extents.iter().filter_map(|extent| content(extent, Some(name.clone()))));
-        }
-        Body::File { size, content: Content::List(id) } => {
-            below.push(Reference { id, claim: Claim::List(size), name: Some(name) });
-        }
-        Body::Directory { page, totals, .. } => {
-            below.push(Reference { id: page, claim: Claim::Top(totals), name: Some(name) });
-        }
-        _ => {}
-    }
-    below
 }

@@ -1,30 +1,73 @@
 //! `firn check`: is the repository whole? Not for: mending it (see `repair`).
 
+use super::amount;
 use super::context::Context;
 use super::text;
-use crate::check::{Affected, CheckOptions, CheckReport, Finding, Severity};
+use crate::check::{Affected, CheckOptions, CheckReport, Finding, Severity, Subset};
 use crate::error::Result;
+use crate::id::ObjectName;
+use crate::repository::Repository;
 use serde_json::json;
+use std::time::{Duration, Instant};
 
 /// Check that everything in the repository is there and undamaged
 ///
-/// Reads and verifies all metadata, and sees that every pack is there with its size. With --read-data, every stored byte is
-/// read and verified. Exit status 4: there is damage that can be repaired; 5: something is lost.
+/// Reads and verifies all metadata, and sees that every pack is there with its size. With --read-data, or an option that
+/// chooses a part of the data, stored data is read and verified as well; what was found right is remembered, and packs that
+/// were not read for the longest time come first. Every damage is told with the files it hits. Exit status 4: there is damage
+/// that can be repaired; 5: something is lost.
 #[derive(Debug, clap::Args)]
 #[command(visible_alias = "verify")]
 pub(crate) struct Args {
+    /// Check only what these snapshots need [default: all snapshots]
+    #[arg(value_name = "SNAPSHOT")]
+    snapshots: Vec<String>,
+
     /// Read and verify all data as well
     #[arg(long)]
     read_data: bool,
+
+    /// Read and verify a part of the data: "2/7" (that part, by names), "5%" or "20G" (packs not read for the longest time)
+    #[arg(long, value_name = "PART", value_parser = amount::subset, conflicts_with = "read_data")]
+    read_data_subset: Option<Subset>,
+
+    /// Stop cleanly after this long (for example 30m, 8h); data is read as long as there is time, and the next run goes on
+    #[arg(long, value_name = "DURATION", value_parser = amount::duration)]
+    max_time: Option<Duration>,
+
+    /// Leave out data that was found right within this time (for example 30d)
+    #[arg(long, value_name = "DURATION", value_parser = amount::duration)]
+    max_age: Option<Duration>,
 }
 
 impl Args {
+    /// Also asking for a time or an age means that data is read.
+    fn reads_data(&self) -> bool {
+        self.read_data || self.read_data_subset.is_some() || self.max_age.is_some() || self.max_time.is_some()
+    }
+
+    fn chosen(&self, context: &Context, repository: &Repository) -> Result<Option<Vec<ObjectName>>> {
+        if self.snapshots.is_empty() {
+            return Ok(None);
+        }
+        let snapshots = context.snapshots(repository)?;
+        let names: Result<Vec<_>> = self.snapshots.iter().map(|text| Ok(snapshots.resolve(text)?.name)).collect();
+        names.map(Some)
+    }
+
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let started = Instant::now();
         let repository = context.open()?;
         context.watch_signals()?;
-        let started = std::time::Instant::now();
+        let options = CheckOptions {
+            read_data: self.reads_data(),
+            threads: context.global.threads(),
+            subset: self.read_data_subset,
+            max_age: self.max_age,
+            deadline: self.max_time.and_then(|time| started.checked_add(time)),
+            snapshots: self.chosen(context, &repository)?,
+        };
         let progress = context.progress("check");
-        let options = CheckOptions { read_data: self.read_data, threads: context.global.threads() };
         let report = crate::check::run(&repository, &options, &progress, &context.stop);
         progress.finish();
         let report = report?;
@@ -82,10 +125,26 @@ fn conclusion(report: &CheckReport, options: &CheckOptions, wrong: u64) -> Strin
         text::count(report.chunks, "reference to a chunk", "references to chunks"),
         text::count(report.packs, "pack", "packs"),
     );
-    let read = text::count(report.packs_read, "pack", "packs");
-    text.push_str(&format!("; read all of {read} ({})\n", text::size(report.bytes_read)));
+    let packs = |number| text::count(number, "pack", "packs");
+    text.push_str(&format!("; read all of {} ({})\n", packs(report.packs_read), text::size(report.bytes_read)));
+    if report.packs_recent > 0 {
+        text.push_str(&format!("Left out {} found right lately\n", packs(report.packs_recent)));
+    }
+    if report.snapshots_left > 0 {
+        let left = text::count(report.snapshots_left, "snapshot", "snapshots");
+        text.push_str(&format!("The time was over before {left} could be checked\n"));
+    }
+    if report.packs_left > 0 {
+        let left = packs(report.packs_left);
+        text.push_str(&format!(
+            "The time was over before {left} could be read; the next run begins with what waits longest\n"
+        ));
+    }
+    let is_cut_short = report.packs_left + report.snapshots_left > 0;
     match (wrong, options.read_data) {
-        (0, true) => text.push_str("Everything is there and undamaged\n"),
+        (0, _) if is_cut_short => text.push_str("All that was looked at is there and undamaged\n"),
+        (0, true) if options.is_whole() => text.push_str("Everything is there and undamaged\n"),
+        (0, true) => text.push_str("Everything that was to be checked is there, and what was read is undamaged\n"),
         (0, false) => text.push_str("Everything is there; the data itself was not read (see --read-data)\n"),
         (number, _) => text.push_str(&format!("Found {}\n", text::count(number, "thing wrong", "things wrong"))),
     }
@@ -128,6 +187,10 @@ fn summary(report: &CheckReport, errors: u64, seconds: f64) -> serde_json::Value
         "tree_pages": report.tree_pages,
         "chunk_references": report.chunks,
         "bytes_read": report.bytes_read,
+        "packs_recent": report.packs_recent,
+        "packs_left": report.packs_left,
+        "snapshots_left": report.snapshots_left,
+        "complete": report.packs_left + report.snapshots_left == 0,
         "total_duration": seconds,
     })
 }
@@ -154,6 +217,19 @@ mod tests {
         let value = json(&finding);
         assert_eq!(value["severity"], "lost");
         assert_eq!(value["affected"][0]["path_base64"], "L2Eb/w==");
+    }
+
+    #[test]
+    fn a_check_that_was_cut_short_does_not_claim_everything() {
+        let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+        let whole = conclusion(&CheckReport::default(), &options, 0);
+        assert!(whole.ends_with("Everything is there and undamaged\n"), "{whole}");
+        let short = CheckReport { packs_left: 3, ..CheckReport::default() };
+        let text = conclusion(&short, &options, 0);
+        assert!(text.contains("before 3 packs could be read") && text.contains("All that was looked at"), "{text}");
+        assert_eq!(summary(&short, 0, 1.0)["complete"], false);
+        let part = CheckOptions { subset: Some(Subset::Part { part: 1, of: 2 }), ..options };
+        assert!(!conclusion(&CheckReport::default(), &part, 0).contains("Everything is there and undamaged"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ fn repair(store: &MemoryStore, options: RepairOptions) -> Result<RepairReport> {
 }
 
 fn check(store: &MemoryStore) -> CheckReport {
-    let options = CheckOptions { read_data: true, threads: 1 };
+    let options = CheckOptions { read_data: true, threads: 1, ..CheckOptions::default() };
     run(&open(Arc::new(store.clone())), &options, &Silent, &Stop::new()).unwrap()
 }
 

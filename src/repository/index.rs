@@ -135,9 +135,14 @@ impl Index {
 
     /// Calls `each` for every pack that the index names. A pack in several tables comes several times.
     pub fn for_each_pack(&self, each: &mut dyn FnMut(PackInfo) -> Result<()>) -> Result<()> {
-        for table in &self.tables {
-            for number in 0..table.pack_count() {
-                each(table.pack(number)?)?;
+        self.for_each_pack_at(&mut |_, pack| each(pack))
+    }
+
+    /// The same, with a place in each pack (its block 0) by which `pack` finds it again.
+    pub fn for_each_pack_at(&self, each: &mut dyn FnMut(Place, PackInfo) -> Result<()>) -> Result<()> {
+        for (number, table) in self.tables.iter().enumerate() {
+            for pack in 0..table.pack_count() {
+                each(Place { table: number as u32, pack, block: 0 }, table.pack(pack)?)?;
             }
         }
         Ok(())
