@@ -485,7 +485,7 @@ fn known_damage_is_stored_again_by_the_next_backup() {
     let options = OpenOptions { cache: CacheChoice::Root(folder.path().into()), block_cache: 8 << 20 };
     let open_cached = || Arc::new(Repository::open(Arc::new(store.clone()), &credentials("p"), &options).unwrap());
     let repository = open_cached();
-    let check = crate::check::CheckOptions { read_data: true, threads: 1, ..CheckOptions::default() };
+    let check = crate::check::CheckOptions { read_data: true, threads: 1, ..Default::default() };
     let report = crate::check::run(&repository, &check, &Silent, &crate::progress::Stop::new()).unwrap();
     assert_eq!(report.worst(), Some(crate::check::Severity::Lost));
     drop(repository);
