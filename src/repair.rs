@@ -8,7 +8,14 @@
 //!
 //! Memory: one segment being built (16 MiB), the names of packs (100 bytes each), and a pack's contents a thread.
 
+pub mod packs;
+#[cfg(test)]
+mod packs_tests;
+mod rewrite;
 mod segments;
+pub mod snapshots;
+#[cfg(test)]
+mod snapshots_tests;
 #[cfg(test)]
 mod tests;
 
@@ -66,7 +73,7 @@ pub struct RepairReport {
     pub configs_removed: u64,
 }
 
-/// A pin that goes when the work ends, however it ends.
+/// A pin (or a mark) that goes when the work ends, however it ends.
 struct Pinned<'a> {
     repository: &'a Repository,
     key: ObjectKey,

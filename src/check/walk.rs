@@ -104,9 +104,14 @@ impl Pass<'_> {
             listed: 0,
             steps: 0,
         };
+        // When everything is read anyway, what is known about packs is complete before the only walk.
+        let is_whole = walk.pass.options.is_whole();
+        if is_whole {
+            walk.pass.check_data(&mut walk.looked, None, verdicts)?;
+        }
         let before = walk.pass.report.findings.len();
         let mut walked = walk.find_all(snapshots)?;
-        if walk.pass.options.read_data {
+        if walk.pass.options.read_data && !is_whole {
             let found = walk.pass.report.findings.split_off(before);
             walk.pass.check_data(&mut walk.looked, walk.needed.as_ref(), verdicts)?;
             if walk.pass.report.findings.len() == before {

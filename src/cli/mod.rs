@@ -14,6 +14,8 @@ mod mount;
 mod password;
 mod progress;
 mod repair;
+mod repair_packs;
+mod repair_snapshots;
 mod restore;
 mod scrub;
 mod signals;

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::message;
 use super::text;
+use super::{repair_packs, repair_snapshots};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repair::{RepairOptions, RepairReport};
 use serde_json::json;
@@ -11,6 +12,53 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Index(Index),
+    Packs(Packs),
+    Snapshots(Snapshots),
+}
+
+/// Save what can be read of damaged packs into new ones, then remove the damaged ones
+///
+/// Every readable block is stored again and read back. A damaged pack is removed only when everything that it held is stored
+/// elsewhere and no backup runs; one that holds the only copy of something unreadable stays. Run a backup first: it stores again
+/// what is still on the disk. Exit status 5: something could not be read and is nowhere else.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Packs {
+    /// Names of packs, or their first digits [default: those that were found damaged on this machine]
+    #[arg(value_name = "PACK")]
+    pub(super) packs: Vec<String>,
+
+    /// Tell what would be done, and change nothing
+    #[arg(short = 'n', long)]
+    pub(super) dry_run: bool,
+
+    /// Leave the damaged packs where they are
+    #[arg(long)]
+    pub(super) keep: bool,
+
+    /// Remove them even if a part of them cannot be read and is nowhere else
+    #[arg(long, conflicts_with = "keep")]
+    pub(super) discard_lost: bool,
+}
+
+/// Write damaged snapshots anew without what is lost
+///
+/// In the new snapshot a file of which a part is lost has ".damaged" behind its name and zeros where bytes are missing; what is
+/// lost completely is left out. "firn snapshots --json" lists all of it as issues. Old snapshots stay, unless --forget is given. Run
+/// "firn check --read-data" before: damage that nobody has found is not known here. And run a backup before: what it stores again
+/// is no longer lost. Exit status 5: something is lost.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Snapshots {
+    /// Which snapshots [default: all that are damaged]
+    #[arg(value_name = "SNAPSHOT")]
+    pub(super) snapshots: Vec<String>,
+
+    /// Tell what would be done, and change nothing
+    #[arg(short = 'n', long)]
+    pub(super) dry_run: bool,
+
+    /// Forget the damaged snapshots once they are written anew
+    #[arg(long)]
+    pub(super) forget: bool,
 }
 
 /// Write the index, and copies of the config, again from what is stored
@@ -20,7 +68,7 @@ pub(crate) enum Command {
 pub(crate) struct Index {
     /// Tell what would be done, and change nothing
     #[arg(short = 'n', long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 
     /// Write the whole index anew from the contents of all packs, instead of keeping what is good
     #[arg(long)]
@@ -29,7 +77,17 @@ pub(crate) struct Index {
 
 impl Command {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
-        let Command::Index(args) = self;
+        match self {
+            Command::Index(args) => args.run(context),
+            Command::Packs(args) => repair_packs::run(&args, context),
+            Command::Snapshots(args) => repair_snapshots::run(&args, context),
+        }
+    }
+}
+
+impl Index {
+    fn run(self, context: &Context) -> Result<u8> {
+        let args = self;
         let repository = context.open()?;
         context.watch_signals()?;
         let threads = context.global.threads();

@@ -4,7 +4,7 @@ use super::*;
 use crate::check::fixture::{coordinate, keys, open, repository};
 use crate::check::{CheckOptions, CheckReport, Severity, run};
 use crate::progress::Silent;
-use crate::store::MemoryStore;
+use crate::store::{Listed, MemoryStore, Properties, Store};
 use std::sync::Arc;
 
 const FAST: RepairOptions = RepairOptions { dry_run: false, read_all: false, threads: 2 };
@@ -185,4 +185,64 @@ fn a_pack_with_more_chunks_than_a_segment_is_spread() {
     // Only the last one replaces.
     assert_eq!((read(0).replaces.len(), read(1).replaces.len()), (0, 1));
     assert_eq!((read(0).packs, read(0).chunks.len()), (read(1).packs, segments::SEGMENT_CHUNKS));
+}
+
+/// Lists only a part of what is there, as some servers do for a while.
+#[derive(Debug)]
+struct Forgetful(MemoryStore);
+
+impl Store for Forgetful {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+        self.0.put(key, bytes)
+    }
+    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
+        self.0.get(key, limit)
+    }
+    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.0.get_range(key, offset, buffer)
+    }
+    fn size(&self, key: &ObjectKey) -> Result<u64> {
+        self.0.size(key)
+    }
+    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        match kind {
+            ObjectKind::Data | ObjectKind::Tree => Ok(()),
+            _ => self.0.list(kind, visit),
+        }
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<()> {
+        self.0.delete(key)
+    }
+    fn properties(&self) -> Properties {
+        self.0.properties()
+    }
+}
+
+/// restic#3273 and #3317: an incomplete listing made a rebuilt index forget packs.
+#[test]
+fn packs_that_a_listing_misses_stay_in_the_index() {
+    for read_all in [false, true] {
+        let (store, _) = repository();
+        let chunks = rows(&store);
+        let forgetful = open(Arc::new(Forgetful(store.clone())));
+        let report = repair_index(&forgetful, &RepairOptions { read_all, ..FAST }, &Silent, &Stop::new()).unwrap();
+        assert_eq!((report.packs, report.scanned), (0, 0));
+        assert_eq!(rows(&store), chunks);
+        assert_eq!(check(&store).findings, []);
+    }
+}
+
+/// kopia: an index object without any byte stopped everything.
+#[test]
+fn an_empty_index_object_is_damage_like_any_other_and_repairing_twice_does_nothing() {
+    let (store, _) = repository();
+    let key = keys(&store, ObjectKind::Index).remove(0);
+    store.raw_set(&key, Vec::new());
+    assert_eq!(check(&store).worst(), Some(Severity::Repairable));
+    assert_eq!(repair(&store, FAST).unwrap().segments_removed, 1);
+    assert_eq!(check(&store).findings, []);
+    let before = store.raw_keys();
+    let again = repair(&store, FAST).unwrap();
+    assert_eq!((again.segments_written, again.segments_removed), (0, 0));
+    assert_eq!(store.raw_keys(), before);
 }

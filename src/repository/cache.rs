@@ -123,6 +123,11 @@ fn clear(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Replaces a small file of the local state as a whole.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_new(path, bytes)
+}
+
 fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |error| {
         Error::io(format!("\"{}\" cannot be written", path.display()), error)

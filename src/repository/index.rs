@@ -126,6 +126,19 @@ impl Index {
         Ok(())
     }
 
+    /// Calls `each` with every row: its place, and the beginning of the chunk's id (the rest is zero), by which `find` finds it.
+    pub fn scan(&self, each: &mut dyn FnMut(Place, ChunkId) -> Result<()>) -> Result<()> {
+        for (number, table) in self.tables.iter().enumerate() {
+            for row in table.scan() {
+                let row = row?;
+                let mut id = [0; 32];
+                id[..row.prefix.len()].copy_from_slice(&row.prefix);
+                each(Place { table: number as u32, pack: row.pack, block: row.block }, ChunkId(id))?;
+            }
+        }
+        Ok(())
+    }
+
     /// What is known about the pack at `place`.
     pub fn pack(&self, place: Place) -> Result<Arc<PackInfo>> {
         self.pack_cache.get_or_insert_with(&(place.table, place.pack), || {

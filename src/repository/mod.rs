@@ -236,6 +236,16 @@ impl Repository {
         }
     }
 
+    /// Takes back that a pack is damaged: it was found right, or is no more.
+    pub fn forget_damaged(&self, pack: &ObjectName) {
+        let mut packs = self.damaged_packs();
+        if packs.remove(pack) {
+            let text: String = packs.iter().map(|name| format!("{name}\n")).collect();
+            // What was noted meanwhile may be lost with this; it is found again.
+            drop(cache::replace(&self.cache.damaged(), text.as_bytes()));
+        }
+    }
+
     /// The packs that were found damaged on this machine.
     pub fn damaged_packs(&self) -> HashSet<ObjectName> {
         let text = std::fs::read_to_string(self.cache.damaged()).unwrap_or_default();

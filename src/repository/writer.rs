@@ -122,7 +122,18 @@ impl Writer {
     /// Steps 1 to 6: pins the session, reads marks, then the index, and finds out which packs may be relied on.
     /// The caller lists snapshots and tombs (4) after this, then asks `is_revoked` for their sessions (5).
     pub fn begin(repository: &Arc<Repository>, options: WriterOptions, progress: &dyn Progress) -> Result<Writer> {
+        Writer::begin_without(repository, options, [], progress)
+    }
+
+    /// The same; nothing in the packs `absent` counts as stored.
+    pub fn begin_without(
+        repository: &Arc<Repository>,
+        options: WriterOptions,
+        absent: impl IntoIterator<Item = ObjectName>,
+        progress: &dyn Progress,
+    ) -> Result<Writer> {
         repository.check_writable()?;
+        let absent: HashSet<ObjectName> = absent.into_iter().collect();
         let session = SessionId::random()?;
         let pin = ObjectKey::new(ObjectKind::Pin, session);
         if !options.dry_run {
@@ -136,7 +147,7 @@ impl Writer {
             };
             repository.put_json(Kind::Pin, &pin, &body)?;
         }
-        let begun = Writer::begin_pinned(repository, options.clone(), session, pin.clone(), progress);
+        let begun = Writer::begin_pinned(repository, options.clone(), session, pin.clone(), absent, progress);
         if begun.is_err() && !options.dry_run {
             drop(repository.store().delete(&pin));
         }
@@ -148,9 +159,11 @@ impl Writer {
         options: WriterOptions,
         session: SessionId,
         pin: ObjectKey,
+        absent: HashSet<ObjectName>,
         progress: &dyn Progress,
     ) -> Result<Writer> {
         let mut marked = read_marks(repository)?;
+        marked.extend(absent);
         marked.extend(repository.damaged_packs());
         repository.reload_index(progress)?;
         let index = repository.index()?;

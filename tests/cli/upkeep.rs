@@ -48,6 +48,66 @@ fn a_lost_index_is_written_again() {
     world.run(["check", "--read-data"]).succeeds();
 }
 
+/// Every step follows what the one before has said.
+#[test]
+fn damage_is_found_healed_by_the_next_backup_and_cleaned_up() {
+    let world = world_with_snapshot();
+    let pack = world.objects("data")[0].clone();
+    let name = pack.file_name().unwrap().to_str().unwrap().to_owned();
+    patch(&pack, 5000, |byte| byte ^ 1);
+    let found = world.run(["check", "--read-data"]).fails(5, &[]);
+    assert!(found.stdout.contains("source/random") && found.stdout.contains("Run a backup"), "{found:?}");
+    let kept = world.run(["repair", "packs"]).fails(5, &[]);
+    assert!(kept.stdout.contains(&name) && kept.stdout.contains("It stays"), "{kept:?}");
+    assert!(kept.stdout.contains("Run a backup"), "{kept:?}");
+    world.run(["backup", "-q", "source"]).succeeds();
+    // Now what is damaged is also stored elsewhere.
+    world.run(["check", "--read-data"]).fails(4, &[]);
+    let plan = world.run(["repair", "packs", "-n"]).succeeds().stdout;
+    assert!(plan.contains("Would be removed") && pack.exists(), "{plan}");
+    let done = world.run(["repair", "packs", &name[..12]]).succeeds().stdout;
+    assert!(done.contains("Removed") && !pack.exists(), "{done}");
+    let clean = world.run(["check", "--read-data"]).succeeds().stdout;
+    assert!(clean.ends_with("Everything is there and undamaged\n"), "{clean}");
+    world.run(["restore", "latest~1", "-t", "out"]).succeeds();
+    let said = world.run(["repair", "packs"]).succeeds().stdout;
+    assert!(said.contains("No pack is known to be damaged"), "{said}");
+}
+
+#[test]
+fn a_snapshot_is_written_anew_without_what_is_lost() {
+    let world = world_with_snapshot();
+    world.write("source/small", "whole\n".repeat(50));
+    world.run(["backup", "-q", "source"]).succeeds();
+    // The large file is in the first pack.
+    let pack = world.objects("data").into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    patch(&pack, 5000, |byte| byte ^ 1);
+    world.run(["check", "--read-data"]).fails(5, &[]);
+    std::fs::remove_file(world.path("source/random")).unwrap();
+    let plan = world.run(["repair", "snapshots", "-n"]).fails(5, &[]).stdout;
+    assert!(plan.contains("Would write") && plan.contains("source/random: Its content"), "{plan}");
+    let done = world.run(["repair", "snapshots", "--forget"]).fails(5, &[]).stdout;
+    assert!(done.contains("Wrote the snapshot") && done.contains("Forgot the snapshot"), "{done}");
+    let list = world.run(["ls", &format!("latest:{}", world.text("source"))]).succeeds().stdout;
+    assert!(list.contains("small") && !list.contains("random"), "{list}");
+    world.run(["repair", "snapshots"]).succeeds();
+    world.run(["restore", "latest", "-t", "out"]).succeeds();
+}
+
+#[test]
+fn a_part_of_the_data_or_of_the_snapshots_is_checked() {
+    let world = world_with_snapshot();
+    let said = world.run(["check", "--read-data-subset", "100%"]).succeeds().stdout;
+    assert!(said.contains("what was read is undamaged"), "{said}");
+    let again = world.run(["check", "--max-age", "1d", "--json"]).succeeds().json().pop().unwrap();
+    assert!(again["packs_recent"].as_u64() > Some(0) && again["complete"] == true, "{again}");
+    let none = world.run(["check", "--max-time", "0s"]).succeeds().stdout;
+    assert!(none.contains("The time was over"), "{none}");
+    world.run(["check", "latest", "--read-data"]).succeeds();
+    world.run(["check", "ffffffff"]).fails(1, &["There is no snapshot"]);
+    world.run(["check", "--read-data-subset", "9/7"]).fails(2, &["is no part of the data"]);
+}
+
 #[test]
 fn a_scrub_needs_no_password_and_remembers() {
     let world = world_with_snapshot();

@@ -1,0 +1,478 @@
+//! Saves every readable block of damaged packs into new ones, and removes the damaged packs once nothing more is to be got from
+//! them. Not for: content that cannot be read any more (the next backup stores again what the source still has; see also
+//! `snapshots`).
+//!
+//! Saving works as a backup does: a pin first, the damaged packs count as absent, packs are durable before the index names
+//! them. Everything saved is then read back from the store. Only after that, and only if every chunk of a damaged pack is
+//! somewhere else, is the pack removed, as a prune would do it (CONCURRENCY in `man/firn-repository.7`): a mark first; then
+//! the pins, and if there is any, the pack stays for another time; then the index and the marks of others are read again and
+//! every chunk is looked up once more; then the index is published without the pack; then it is deleted. A pack that holds the
+//! only, unreadable copy of anything stays: another reading, or another program, may yet get it out.
+//!
+//! Blocks are found by the lengths in the index, else by the pack's contents, else one behind the other by their own heads.
+//! Done twice, the second time finds nothing to do.
+//!
+//! Memory: one block a pack being read, what a writer takes, and 100 bytes a pack.
+
+use super::{Pinned, Repair, RepairOptions, RepairReport, SegmentWriter};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::block;
+use crate::format::bounds::MAX_PACK;
+use crate::format::coordination::Mark;
+use crate::format::header::{HEADER_LEN, Kind};
+use crate::id::{ChunkId, ObjectName, SessionId};
+use crate::progress::{Progress, Silent, Stop};
+use crate::repository::Repository;
+use crate::repository::assemble::RawBlock;
+use crate::repository::index::{Index, Place, StoredPacks, Usable};
+use crate::repository::keyring::Opened;
+use crate::repository::pack::{Block, open_block, pack_folder, salvage};
+use crate::repository::read::pack_kind;
+use crate::repository::writer::{Writer, WriterOptions};
+use crate::store::{ObjectKey, ObjectKind};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// How packs are repaired.
+#[derive(Clone, Copy, Debug)]
+pub struct PacksOptions {
+    /// Only finds out what would be done; nothing is stored or deleted.
+    pub dry_run: bool,
+    /// Leaves the damaged packs where they are, also when all of them was saved.
+    pub keep: bool,
+    /// Removes them also if a part cannot be read and is nowhere else.
+    pub discard: bool,
+    /// Threads that compress and seal.
+    pub threads: usize,
+}
+
+/// What became of a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It is not damaged.
+    Whole,
+    /// Everything in it is elsewhere now, and it is removed.
+    Removed,
+    /// It stays because that was asked for.
+    Kept,
+    /// It stays because it holds the only copy of something, though nobody can read it now.
+    KeptForLost,
+    /// It stays because something else is at work in the repository.
+    KeptForOthers,
+}
+
+/// What a repair did (or would do) with one pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackOutcome {
+    /// Its path in the store.
+    pub pack: String,
+    /// Its blocks, as far as they are known.
+    pub blocks: u64,
+    /// Those that cannot be read.
+    pub unreadable: u64,
+    /// Chunks that were saved into new packs; all others that can be read were elsewhere already.
+    pub saved: u64,
+    /// Their bytes.
+    pub saved_bytes: u64,
+    /// Chunks that cannot be read and are nowhere else, as far as the index tells.
+    pub lost: u64,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// A damaged pack.
+struct Hurt {
+    name: ObjectName,
+    is_tree: bool,
+    key: ObjectKey,
+    frames: Vec<u32>,
+    /// Blocks that were read well.
+    readable: HashSet<u32>,
+    outcome: PackOutcome,
+}
+
+/// The stored packs that a person named by path, name or the first digits of it; with no name, those known to be damaged here.
+pub fn choose(repository: &Repository, texts: &[String]) -> Result<Vec<ObjectKey>> {
+    let stored = StoredPacks::list(repository.store())?;
+    let key = |is_tree: bool, name: ObjectName| ObjectKey::new(pack_folder(pack_kind(is_tree)), name);
+    let damaged = repository.damaged_packs();
+    let mut chosen = BTreeSet::new();
+    if texts.is_empty() {
+        let known = stored.iter().filter(|(_, name, _)| damaged.contains(name));
+        chosen.extend(known.map(|(is_tree, name, _)| key(is_tree, name)));
+    }
+    for text in texts {
+        let digits = text.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+        let is_hex = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let found: Vec<_> = stored
+            .iter()
+            .filter(|(_, name, _)| is_hex && name.to_string().starts_with(&digits))
+            .map(|(is_tree, name, _)| key(is_tree, name))
+            .collect();
+        match found[..] {
+            [ref one] => drop(chosen.insert(one.clone())),
+            [] => {
+                return Err(Error::new(ErrorKind::NotFound, format!("No pack \"{text}\" is stored"))
+                    .with_hint("\"firn check --read-data\" names damaged packs; a pack that is missing altogether cannot be repaired."));
+            }
+            _ => {
+                let message = format!("\"{text}\" is ambiguous: the names of {} packs begin with it", found.len());
+                return Err(Error::new(ErrorKind::Input, message).with_hint("Write more digits."));
+            }
+        }
+    }
+    Ok(chosen.into_iter().collect())
+}
+
+/// Saves what these packs hold. Fails before anything is changed if one was written by a newer firn.
+pub fn repair_packs(
+    repository: &Arc<Repository>,
+    packs: &[ObjectKey],
+    options: &PacksOptions,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<Vec<PackOutcome>> {
+    repository.check_writable()?;
+    repository.reload_index(progress)?;
+    let work = Work { repository, options, progress, stop };
+    progress.stage("looking at packs");
+    let (mut hurt, mut outcomes) = (Vec::new(), Vec::new());
+    for key in packs {
+        stop.check()?;
+        match work.look(key)? {
+            Some(pack) => hurt.push(pack),
+            None => outcomes.push(PackOutcome::of(key, Fate::Whole)),
+        }
+    }
+    if !options.dry_run {
+        for outcome in &outcomes {
+            repository.forget_damaged(&name_of(&outcome.pack)?);
+        }
+    }
+    if !hurt.is_empty() {
+        // From here on a writer of this machine takes nothing in them for granted. A false alarm would only cost space.
+        if !options.dry_run {
+            hurt.iter().for_each(|pack| repository.note_damaged(pack.name));
+        }
+        work.save(&mut hurt)?;
+        let condemned: HashSet<ObjectName> = hurt.iter().map(|pack| pack.name).collect();
+        work.count_lost(&mut hurt, &condemned, &HashSet::new())?;
+        work.remove(&mut hurt)?;
+    }
+    outcomes.extend(hurt.into_iter().map(|pack| pack.outcome));
+    outcomes.sort_by(|a, b| a.pack.cmp(&b.pack));
+    Ok(outcomes)
+}
+
+fn name_of(path: &str) -> Result<ObjectName> {
+    ObjectName::parse(path.rsplit('/').next().unwrap_or_default())
+}
+
+impl PackOutcome {
+    fn of(key: &ObjectKey, fate: Fate) -> PackOutcome {
+        PackOutcome { pack: key.path(), blocks: 0, unreadable: 0, saved: 0, saved_bytes: 0, lost: 0, fate }
+    }
+}
+
+struct Work<'a> {
+    repository: &'a Arc<Repository>,
+    options: &'a PacksOptions,
+    progress: &'a dyn Progress,
+    stop: &'a Stop,
+}
+
+impl Work<'_> {
+    /// A pack that is damaged indeed; `None` if all its bytes are right.
+    fn look(&self, key: &ObjectKey) -> Result<Option<Hurt>> {
+        let (name, is_tree) = (ObjectName::parse(&key.name)?, key.kind == ObjectKind::Tree);
+        if self.has_right_bytes(key, name)? || self.has_right_bytes(key, name)? {
+            return Ok(None);
+        }
+        if let Err(error) = self.header(key, is_tree)
+            && error.kind() == ErrorKind::Unsupported
+        {
+            return Err(error
+                .context(format!("The pack \"{key}\" was written by a newer firn; nothing was changed"))
+                .with_hint("Repair it with a newer firn."));
+        }
+        let mut frames = None;
+        let index = self.repository.index()?;
+        index.for_each_pack(&mut |info| {
+            if info.name == name && info.is_tree == is_tree {
+                frames = Some(info.frames);
+            }
+            Ok(())
+        })?;
+        let frames = match frames {
+            Some(frames) => frames,
+            None => match salvage(self.repository.keyring(), self.repository.store(), pack_kind(is_tree), name) {
+                Ok(salvaged) => salvaged.contents.blocks.iter().map(|block| block.frame_len).collect(),
+                Err(error) if error.kind() == ErrorKind::Damaged => Vec::new(),
+                Err(error) => return Err(error),
+            },
+        };
+        let outcome = PackOutcome { blocks: frames.len() as u64, ..PackOutcome::of(key, Fate::Kept) };
+        Ok(Some(Hurt { name, is_tree, key: key.clone(), frames, readable: HashSet::new(), outcome }))
+    }
+
+    fn header(&self, key: &ObjectKey, is_tree: bool) -> Result<Opened> {
+        let mut header = [0; HEADER_LEN];
+        self.repository.store().get_range(key, 0, &mut header)?;
+        self.repository.keyring().open(pack_kind(is_tree), &header)
+    }
+
+    fn has_right_bytes(&self, key: &ObjectKey, name: ObjectName) -> Result<bool> {
+        let size = self.repository.store().size(key)?;
+        let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+        let mut buffer = vec![0; 1 << 20];
+        while at < size.min(MAX_PACK + 1) {
+            self.stop.check()?;
+            let piece = &mut buffer[..(size - at).min(1 << 20) as usize];
+            match self.repository.store().get_range(key, at, piece) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Err(error),
+                Err(_) => return Ok(false),
+                Ok(()) => {}
+            }
+            hasher.update(piece);
+            at += piece.len() as u64;
+        }
+        Ok(*hasher.finalize().as_bytes() == name.0)
+    }
+
+    /// Calls `each` with every block that can be read, each tried twice.
+    fn blocks(&self, pack: &mut Hurt, each: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
+        pack.readable.clear();
+        let Ok(opened) = self.header(&pack.key, pack.is_tree).or_else(|_| self.header(&pack.key, pack.is_tree)) else {
+            return Ok(());
+        };
+        let mut at = HEADER_LEN as u64;
+        for (number, length) in pack.frames.iter().enumerate() {
+            self.stop.check()?;
+            let read = || {
+                let mut frame = vec![0; *length as usize];
+                self.repository.store().get_range(&pack.key, at, &mut frame)?;
+                open_block(self.repository.keyring(), &opened, number as u32, &mut frame)
+            };
+            if let Ok(block) = read().or_else(|_| read()) {
+                pack.readable.insert(number as u32);
+                each(block)?;
+            }
+            at += u64::from(*length);
+        }
+        Ok(())
+    }
+
+    /// Stores every readable chunk that is nowhere else, and reads it back.
+    fn save(&self, hurt: &mut [Hurt]) -> Result<()> {
+        self.progress.stage("saving blocks");
+        let (threads, dry_run) = (self.options.threads, self.options.dry_run);
+        let options = WriterOptions { level: 3, threads, dry_run };
+        let mut writer = Writer::begin_without(self.repository, options, hurt.iter().map(|p| p.name), self.progress)?;
+        let mut outcome = Ok(());
+        for pack in hurt.iter_mut() {
+            let (mut saved, mut bytes) = (0, 0);
+            let stored = self.blocks(pack, &mut |block| {
+                let (chunks, length) = save_block(&writer, block)?;
+                (saved, bytes) = (saved + chunks, bytes + length);
+                Ok(())
+            });
+            (pack.outcome.saved, pack.outcome.saved_bytes) = (saved, bytes);
+            pack.outcome.unreadable = pack.outcome.blocks - pack.readable.len() as u64;
+            outcome = stored;
+            if outcome.is_err() {
+                break;
+            }
+        }
+        let flushed = writer.flush();
+        // Whatever went wrong, what is stored is indexed and the pin goes.
+        drop(writer.abandon());
+        outcome.and(flushed)?;
+        if !dry_run {
+            self.read_back(hurt)?;
+        }
+        Ok(())
+    }
+
+    /// Everything that was readable must now be readable elsewhere, from the store itself.
+    fn read_back(&self, hurt: &mut [Hurt]) -> Result<()> {
+        self.progress.stage("reading back what was saved");
+        self.repository.reload_index(&Silent)?;
+        let index = self.repository.index()?;
+        let condemned: HashSet<ObjectName> = hurt.iter().map(|pack| pack.name).collect();
+        let usable = self.usable(&index, &condemned)?;
+        for pack in hurt.iter_mut() {
+            let (key, before) = (pack.key.clone(), pack.readable.clone());
+            self.blocks(pack, &mut |block| {
+                for (id, _) in &block.chunks {
+                    let is_there = copies(&index, &usable, id)?
+                        .into_iter()
+                        .any(|place| self.repository.block(&index, place).is_ok_and(|copy| copy.chunk(block.kind, id).is_some()));
+                    if !is_there {
+                        return Err(Error::new(ErrorKind::Failed, format!("The chunk \"{id}\" of the pack \"{key}\" was saved but cannot be read back; nothing was removed"))
+                            .with_hint("Run \"firn check --read-data\", then repair the packs again."));
+                    }
+                }
+                Ok(())
+            })?;
+            pack.readable = pack.readable.intersection(&before).copied().collect();
+        }
+        Ok(())
+    }
+
+    /// Which packs may be relied on: stored, not condemned by a prune, not known to be damaged, none of these.
+    fn usable(&self, index: &Index, without: &HashSet<ObjectName>) -> Result<Usable> {
+        let mut marked = self.repair().marks()?;
+        marked.extend(without);
+        marked.extend(self.repository.damaged_packs());
+        index.usable(&StoredPacks::list(self.repository.store())?, &marked)
+    }
+
+    fn repair(&self) -> Repair<'_> {
+        const OPTIONS: RepairOptions = RepairOptions { dry_run: false, read_all: false, threads: 1 };
+        let report = RepairReport::default();
+        Repair { repository: self.repository, options: &OPTIONS, progress: self.progress, stop: self.stop, report }
+    }
+
+    /// Counts for each pack the chunks that the index places in unreadable blocks and that are nowhere else. With `readable`,
+    /// chunks in readable blocks have to be elsewhere as well.
+    fn count_lost(&self, hurt: &mut [Hurt], condemned: &HashSet<ObjectName>, must: &HashSet<ObjectName>) -> Result<()> {
+        let index = self.repository.index()?;
+        let usable = self.usable(&index, condemned)?;
+        let mut numbers: HashMap<(u32, u32), usize> = HashMap::new();
+        index.for_each_pack_at(&mut |place, info| {
+            if let Some(at) = hurt.iter().position(|pack| pack.name == info.name) {
+                numbers.insert((place.table, place.pack), at);
+            }
+            Ok(())
+        })?;
+        hurt.iter_mut().for_each(|pack| pack.outcome.lost = 0);
+        index.scan(&mut |place, start| {
+            if let Some(at) = numbers.get(&(place.table, place.pack)) {
+                let pack = &mut hurt[*at];
+                let counts = !pack.readable.contains(&place.block) || must.contains(&pack.name);
+                if counts && copies(&index, &usable, &start)?.is_empty() {
+                    pack.outcome.lost += 1;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Removes the packs of which nothing is lost, unless something else is at work.
+    fn remove(&self, hurt: &mut [Hurt]) -> Result<()> {
+        let mut condemned = BTreeSet::new();
+        for pack in hurt.iter_mut() {
+            // Of a pack that the index does not name, unreadable blocks may hold anything.
+            let is_unknown = pack.outcome.blocks == 0 || pack.outcome.unreadable > 0 && !self.is_indexed(pack)?;
+            pack.outcome.fate = match self.options {
+                PacksOptions { keep: true, .. } => Fate::Kept,
+                PacksOptions { discard: false, .. } if pack.outcome.lost > 0 || is_unknown => Fate::KeptForLost,
+                _ => Fate::Removed,
+            };
+            if pack.outcome.fate == Fate::Removed {
+                condemned.insert(pack.name);
+            }
+        }
+        if condemned.is_empty() || self.options.dry_run {
+            return Ok(());
+        }
+        self.progress.stage("removing damaged packs");
+        let mark = Marked::put(self.repository, &condemned)?;
+        let removed = self.remove_marked(hurt, &condemned);
+        drop(mark);
+        if !removed? {
+            for pack in hurt.iter_mut().filter(|pack| pack.outcome.fate == Fate::Removed) {
+                pack.outcome.fate = Fate::KeptForOthers;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_indexed(&self, pack: &Hurt) -> Result<bool> {
+        let mut found = false;
+        self.repository.index()?.for_each_pack(&mut |info| {
+            found |= info.name == pack.name;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The steps of a prune behind its mark. Returns whether it could be done.
+    fn remove_marked(&self, hurt: &mut [Hurt], condemned: &BTreeSet<ObjectName>) -> Result<bool> {
+        if !self.repair().names(ObjectKind::Pin)?.is_empty() {
+            return Ok(false);
+        }
+        // Who pins from now on sees the mark. What others have condemned meanwhile counts as gone.
+        self.repository.reload_index(&Silent)?;
+        let names: HashSet<ObjectName> = condemned.iter().copied().collect();
+        let lost: Vec<u64> = hurt.iter().map(|pack| pack.outcome.lost).collect();
+        self.count_lost(hurt, &names, &names)?;
+        let has_more =
+            hurt.iter().zip(lost).any(|(pack, before)| names.contains(&pack.name) && pack.outcome.lost > before);
+        if has_more {
+            return Ok(false);
+        }
+        let mut repair = self.repair();
+        let old = repair.old_segments()?;
+        repair.replace(&old, &HashSet::new(), &names, SegmentWriter::new(self.repository, false))?;
+        for pack in hurt.iter().filter(|pack| names.contains(&pack.name)) {
+            self.repository.store().delete(&pack.key)?;
+            self.repository.forget_damaged(&pack.name);
+        }
+        self.repository.reload_index(&Silent)?;
+        Ok(true)
+    }
+}
+
+/// Hands over the chunks of a block that the repository lacks: how many, and their bytes.
+fn save_block(writer: &Writer, block: Block) -> Result<(u64, u64)> {
+    let mut lacking = Vec::new();
+    for (id, range) in &block.chunks {
+        if writer.claim(id, range.len())? {
+            lacking.push((*id, range.clone()));
+        }
+    }
+    if lacking.is_empty() {
+        return Ok((0, 0));
+    }
+    let end = block.chunks.iter().map(|(_, range)| range.end).max().unwrap_or(0);
+    // Only private blocks are padded.
+    let private = end < block.body.len();
+    let chunks: Vec<(ChunkId, u32)> = lacking.iter().map(|(id, range)| (*id, range.len() as u32)).collect();
+    let saved = (chunks.len() as u64, chunks.iter().map(|(_, length)| u64::from(*length)).sum());
+    let body = if lacking.len() == block.chunks.len() {
+        block.body
+    } else {
+        block::encode(&lacking.iter().map(|(_, range)| &block.body[range.clone()]).collect::<Vec<_>>())?
+    };
+    writer.deliver(RawBlock { kind: block.kind, body, chunks, private })?;
+    Ok(saved)
+}
+
+/// The places of a chunk in packs that may be relied on.
+fn copies(index: &Index, usable: &Usable, id: &ChunkId) -> Result<Vec<Place>> {
+    let mut places = Vec::new();
+    index.find(id, &mut |place| {
+        if usable.contains(place) {
+            places.push(place);
+        }
+        true
+    })?;
+    Ok(places)
+}
+
+/// A mark that goes when the work ends, however it ends.
+struct Marked<'a>(#[expect(dead_code, reason = "it works when it is dropped")] Pinned<'a>);
+
+impl Marked<'_> {
+    fn put<'a>(repository: &'a Repository, packs: &BTreeSet<ObjectName>) -> Result<Marked<'a>> {
+        let prune = SessionId::random()?;
+        let key = ObjectKey::new(ObjectKind::Mark, format!("{prune}-1"));
+        let packs = packs.iter().copied().collect();
+        let mark = Mark { version: 1, prune, packs, time: jiff::Timestamp::now() };
+        repository.put_json(Kind::Mark, &key, &mark)?;
+        Ok(Marked(Pinned { repository, key }))
+    }
+}
