@@ -23,7 +23,7 @@ const MAX_PACK_FINDINGS: usize = 10_000;
 #[cfg(not(test))]
 const MAX_ORPHANED: usize = 2_000_000;
 #[cfg(test)]
-const MAX_ORPHANED: usize = 40;
+const MAX_ORPHANED: usize = 4;
 
 /// What reading whole packs has shown. A pack's name never comes to mean other bytes, so verdicts outlive a second look.
 #[derive(Debug, Default)]
