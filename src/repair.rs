@@ -31,6 +31,7 @@ use crate::repository::index::{StoredPacks, read_segment};
 use crate::repository::pack::{Salvaged, pack_folder, salvage, salvage_verified};
 use crate::repository::read::pack_kind;
 use crate::store::{ObjectKey, ObjectKind};
+pub use rewrite::SUFFIX as DAMAGED_SUFFIX;
 use segments::{SegmentWriter, pack_record};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -5,8 +5,8 @@ use crate::format::coordination::{Mark, Pin, Revoke, Tomb};
 use crate::format::header::Kind;
 use crate::format::message::ChunkKind;
 use crate::format::snapshot::Snapshot;
-use crate::format::tree::{AttributeSet, Attributes, Body, Entry, Extent, Metadata, Owner, Timestamp};
-use crate::id::{ObjectName, SessionId};
+use crate::format::tree::{AttributeSet, Attributes, Body, Entry, Extent, Metadata, Owner, Timestamp, Totals};
+use crate::id::{ChunkId, ObjectName, SessionId, WriterId};
 use crate::progress::Silent;
 use crate::repository::assemble::{Assembler, Group};
 use crate::repository::keys::Credentials;
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 /// The files below "/home"; those of the second snapshot differ in "changed".
 pub(crate) const PATHS: [&str; 5] = ["/home", "/home/big", "/home/changed", "/home/list", "/home/small"];
 
-fn credentials(text: &str) -> Credentials {
+pub(crate) fn credentials(text: &str) -> Credentials {
     Credentials { password: None, key_file: Some(Zeroizing::new(text.as_bytes().to_vec())) }
 }
 
@@ -43,7 +43,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-fn entry(name: &str, body: Body, attributes: Option<Arc<Attributes>>) -> Entry {
+pub(crate) fn entry(name: &str, body: Body, attributes: Option<Arc<Attributes>>) -> Entry {
     let owner = Owner { uid: 1, gid: 2, user: b"u".to_vec(), group: b"g".to_vec() };
     let meta = Metadata {
         mode: 0o644,
@@ -103,11 +103,24 @@ pub(crate) fn back_up(
     let (tree, _) = root.finish(&cut, &mut out).unwrap();
     out.flush().unwrap();
     drop(out);
-    let (session, now) = (writer.session(), jiff::Timestamp::now());
-    let snapshot = Snapshot {
+    let (session, id) = (writer.session(), repository.writer_id());
+    writer.commit(|_| snapshot(id, session, sequence, previous, tree, totals)).unwrap().0
+}
+
+/// The record of a snapshot.
+pub(crate) fn snapshot(
+    writer: WriterId,
+    session: SessionId,
+    sequence: u64,
+    previous: Option<ObjectName>,
+    tree: ChunkId,
+    totals: Totals,
+) -> Snapshot {
+    let now = jiff::Timestamp::now();
+    Snapshot {
         version: 1,
         program: "test".into(),
-        writer: repository.writer_id(),
+        writer,
         session,
         sequence,
         previous,
@@ -132,8 +145,7 @@ pub(crate) fn back_up(
         issues_total: 0,
         chunker: 1,
         signature: None,
-    };
-    writer.commit(|_| snapshot).unwrap().0
+    }
 }
 
 /// Two snapshots, the second naming the first as the one before; two keys.

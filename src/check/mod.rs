@@ -23,6 +23,8 @@ mod walk;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod tests;
 
 use crate::error::{Error, ErrorKind, Result};

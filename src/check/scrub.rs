@@ -112,7 +112,7 @@ pub fn scrub(store: &dyn Store, options: &ScrubOptions, progress: &dyn Progress,
                             Err(_) => ledger.forget(&item.name),
                         }
                     }
-                    shared.lock().unwrap_or_else(PoisonError::into_inner).take(&key, read);
+                    shared.lock().unwrap_or_else(PoisonError::into_inner).take(&key, item.size, read);
                 }
             });
         }
@@ -208,7 +208,7 @@ fn verify(
 }
 
 impl ScrubReport {
-    fn take(&mut self, key: &ObjectKey, read: Result<u64>) {
+    fn take(&mut self, key: &ObjectKey, size: u64, read: Result<u64>) {
         match read {
             Err(error) if error.kind() == ErrorKind::NotFound => self.gone += 1,
             Ok(size) => {
@@ -217,6 +217,7 @@ impl ScrubReport {
             }
             Err(error) => {
                 self.read += 1;
+                self.bytes_read += size;
                 self.damaged += 1;
                 if self.findings.len() < MAX_FINDINGS {
                     self.findings.push(finding(key, &error));

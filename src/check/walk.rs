@@ -25,8 +25,11 @@ use std::sync::Arc;
 
 /// Decoded blocks kept of packs that no segment names.
 const CACHED_ORPHANS: usize = 32;
+/// What to do about a missing pack that snapshots need.
+const MISSING: &str = "If it was moved away, put it back. Run a backup: it stores again what it finds on the disk; then run \
+    \"firn repair index\".";
 /// Ids of lost chunks listed in a message.
-const LISTED_CHUNKS: usize = 10;
+const LISTED_CHUNKS: usize = 3;
 /// Damaged pages with a finding of their own.
 const MAX_PAGE_FINDINGS: usize = 1000;
 /// Lost chunks that are remembered one by one, 50 bytes each; of more, some are counted more than once.
@@ -137,13 +140,12 @@ impl Walk<'_, '_> {
     fn find_all(&mut self, snapshots: &[Named]) -> Result<usize> {
         let mut walked = 0;
         for named in snapshots {
-            if self.pass.is_over() {
-                self.pass.report.snapshots_left = (snapshots.len() - walked) as u64;
+            if !self.find_bad(named)? {
                 break;
             }
-            self.find_bad(named)?;
             walked += 1;
         }
+        self.pass.report.snapshots_left = (snapshots.len() - walked) as u64;
         self.pass.report.snapshots = walked as u64;
         Ok(walked)
     }
@@ -154,11 +156,14 @@ impl Walk<'_, '_> {
         (self.pass.report.tree_pages, self.pass.report.chunks) = (0, 0);
     }
 
-    /// The first walk: every page once.
-    fn find_bad(&mut self, named: &Named) -> Result<()> {
+    /// The first walk: every page once. Returns whether there was time for all of it.
+    fn find_bad(&mut self, named: &Named) -> Result<bool> {
         let mut stack: Vec<Frame> = Vec::new();
         let mut next = Some(root(named));
         loop {
+            if self.pass.is_over() {
+                return Ok(false);
+            }
             if let Some(reference) = next.take() {
                 let depth =
                     stack.last().map_or(0, |frame| frame.depth) + usize::from(matches!(reference.claim, Claim::Top(_)));
@@ -172,7 +177,7 @@ impl Walk<'_, '_> {
                     }
                 }
             }
-            let Some(top) = stack.last_mut() else { return Ok(()) };
+            let Some(top) = stack.last_mut() else { return Ok(true) };
             next = top.below.next();
             if next.is_none() {
                 let done = stack.pop().expect("the stack has a top");
@@ -488,6 +493,9 @@ impl Walk<'_, '_> {
                     loss.count,
                     ids.join(", ")
                 ));
+                if finding.hint.as_deref() == Some(REPAIR) {
+                    finding.hint = Some(MISSING.into());
+                }
                 finding.hint.get_or_insert_with(|| "If there is a copy of this object, put it back.".into());
             } else if loss.elsewhere {
                 finding.severity = finding.severity.max(Severity::Repairable);

@@ -103,7 +103,10 @@ pub(super) fn words(finding: &Finding) -> String {
         Severity::Repairable => "Damage",
         Severity::Lost => "Lost",
     };
-    let mut text = format!("{word}: {}\n", text::line(&finding.message));
+    let mut text = match finding.message.contains(&finding.object) {
+        true => format!("{word}: {}\n", text::line(&finding.message)),
+        false => format!("{word}: \"{}\": {}\n", finding.object, text::line(&finding.message)),
+    };
     for Affected { snapshot, path } in &finding.affected {
         text.push_str(&format!("    {}:{}\n", snapshot.short(), text::escape(path)));
     }
@@ -141,6 +144,9 @@ fn conclusion(report: &CheckReport, options: &CheckOptions, wrong: u64) -> Strin
         ));
     }
     let is_cut_short = report.packs_left + report.snapshots_left > 0;
+    if is_cut_short && wrong == 0 && report.snapshots + report.packs_read == 0 {
+        return text;
+    }
     match (wrong, options.read_data) {
         (0, _) if is_cut_short => text.push_str("All that was looked at is there and undamaged\n"),
         (0, true) if options.is_whole() => text.push_str("Everything is there and undamaged\n"),
@@ -214,6 +220,8 @@ mod tests {
             words(&finding),
             "Lost: The pack \"data/ab\" is missing\n    12121212:/a\\x1b\\xff\n    and 2 more\n    Hint: Do something.\n"
         );
+        let unnamed = words(&Finding { message: "It is missing".into(), ..finding.clone() });
+        assert!(unnamed.starts_with("Lost: \"data/ab\": It is missing\n"), "{unnamed}");
         let value = json(&finding);
         assert_eq!(value["severity"], "lost");
         assert_eq!(value["affected"][0]["path_base64"], "L2Eb/w==");
@@ -224,7 +232,7 @@ mod tests {
         let options = CheckOptions { read_data: true, ..CheckOptions::default() };
         let whole = conclusion(&CheckReport::default(), &options, 0);
         assert!(whole.ends_with("Everything is there and undamaged\n"), "{whole}");
-        let short = CheckReport { packs_left: 3, ..CheckReport::default() };
+        let short = CheckReport { packs_left: 3, snapshots: 1, ..CheckReport::default() };
         let text = conclusion(&short, &options, 0);
         assert!(text.contains("before 3 packs could be read") && text.contains("All that was looked at"), "{text}");
         assert_eq!(summary(&short, 0, 1.0)["complete"], false);

@@ -76,7 +76,13 @@ impl Args {
         let Body::File { size, content } = &entry.body else {
             return Err(refuse(&entry.body, &shown, &named.name.short()));
         };
-        let told = if entry.meta.unreliable { "changed while it was read" } else { "" };
+        let told = match entry.meta.unreliable {
+            true if path.ends_with(crate::repair::DAMAGED_SUFFIX.as_bytes()) => {
+                "is what a repair has left of a file: zeros stand where bytes are lost"
+            }
+            true => "changed while it was read: it may be a mixture of two states",
+            false => "",
+        };
         let stop = &*context.stop;
         let copied = match &self.output {
             None => to_stdout(&repository, *size, content, stop),
@@ -87,8 +93,7 @@ impl Args {
             return Err(error.context(format!("\"{shown}\" was not written completely")));
         }
         if !told.is_empty() {
-            let error =
-                Error::new(ErrorKind::Incomplete, format!("\"{shown}\" {told}: it may be a mixture of two states"));
+            let error = Error::new(ErrorKind::Incomplete, format!("\"{shown}\" {told}"));
             super::message::warning(&error, "dump", context.global.json);
         }
         Ok(0)

@@ -54,8 +54,8 @@ fn words(outcomes: &[PackOutcome], dry_run: bool) -> String {
             if outcome.saved == 0 { "; what can be read is stored elsewhere" } else { "" },
         ));
         if outcome.lost > 0 {
-            let lost = text::count(outcome.lost, "chunk", "chunks");
-            text.push_str(&format!("    {lost} cannot be read and are nowhere else\n"));
+            let lost = text::count(outcome.lost, "chunk that cannot be read is", "chunks that cannot be read are");
+            text.push_str(&format!("    {lost} nowhere else\n"));
         }
         text.push_str(match (outcome.fate, dry_run) {
             (Fate::Removed, false) => "    Removed, because all that it held is stored elsewhere or was given up\n",

@@ -364,7 +364,7 @@ impl Work<'_> {
     fn remove(&self, hurt: &mut [Hurt]) -> Result<()> {
         let mut condemned = BTreeSet::new();
         for pack in hurt.iter_mut() {
-            // Of a pack that the index does not name, unreadable blocks may hold anything.
+            // Unreadable blocks may hold anything, unless the index names all that is in the pack.
             let is_unknown = pack.outcome.blocks == 0 || pack.outcome.unreadable > 0 && !self.is_indexed(pack)?;
             pack.outcome.fate = match self.options {
                 PacksOptions { keep: true, .. } => Fate::Kept,
@@ -391,12 +391,13 @@ impl Work<'_> {
     }
 
     fn is_indexed(&self, pack: &Hurt) -> Result<bool> {
+        let index = self.repository.index()?;
         let mut found = false;
-        self.repository.index()?.for_each_pack(&mut |info| {
+        index.for_each_pack(&mut |info| {
             found |= info.name == pack.name;
             Ok(())
         })?;
-        Ok(found)
+        Ok(found && index.damaged.is_empty())
     }
 
     /// The steps of a prune behind its mark. Returns whether it could be done.
@@ -415,7 +416,9 @@ impl Work<'_> {
             return Ok(false);
         }
         let mut repair = self.repair();
-        let old = repair.old_segments()?;
+        let mut old = repair.old_segments()?;
+        // Damaged segments are for "repair index", which reads the packs that they named.
+        old.useless.clear();
         repair.replace(&old, &HashSet::new(), &names, SegmentWriter::new(self.repository, false))?;
         for pack in hurt.iter().filter(|pack| names.contains(&pack.name)) {
             self.repository.store().delete(&pack.key)?;

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Behind the name of a file of which a part is lost.
-pub(super) const SUFFIX: &str = ".damaged";
+pub const SUFFIX: &str = ".damaged";
 /// Pages whose state is remembered; beyond that, they are looked at again.
 const MAX_KNOWN: usize = 1 << 20;
 /// Ranges that one issue names.

@@ -158,10 +158,9 @@ fn repair_one(
     // Behind the pin everything is read anew: who takes whole folders over must have listed snapshots and tombs after it.
     let made = make(repository, &writer, name, stop);
     let (snapshots, old, made) = match made {
-        Ok(Some(made)) => made,
-        Ok(None) => {
+        Ok(Ok(made)) => made,
+        Ok(Err(why)) => {
             drop(writer.abandon());
-            let why = "It was forgotten, or a prune has revoked it, or its root folder is lost";
             return Ok(outcome(name, Became::Hopeless(why.into())));
         }
         Err(error) => {
@@ -192,24 +191,26 @@ fn repair_one(
 
 type Made = (ChunkId, crate::format::tree::Totals, Issues);
 
-/// The tree of what is left; `None` if nothing can be made.
+/// The tree of what is left, or why nothing can be made.
 fn make(
     repository: &Arc<Repository>,
     writer: &Writer,
     name: ObjectName,
     stop: &Stop,
-) -> Result<Option<(Snapshots, Snapshot, Made)>> {
+) -> Result<std::result::Result<(Snapshots, Snapshot, Made), &'static str>> {
     let snapshots = repository.snapshots()?;
-    let Some(Named { snapshot, .. }) = snapshots.live.iter().find(|named| named.name == name) else { return Ok(None) };
+    let Some(Named { snapshot, .. }) = snapshots.live.iter().find(|named| named.name == name) else {
+        return Ok(Err("It was forgotten meanwhile"));
+    };
     let snapshot = snapshot.clone();
     if writer.is_revoked(snapshot.session)? {
-        return Ok(None);
+        return Ok(Err("A prune has revoked the backup that wrote it"));
     }
     let lost = Lost::look(repository)?;
     let mut rewriter = Rewriter::new(writer, lost, stop);
-    let Some((tree, totals)) = rewriter.root(&snapshot)? else { return Ok(None) };
+    let Some((tree, totals)) = rewriter.root(&snapshot)? else { return Ok(Err("Its root folder is lost")) };
     let issues = rewriter.finish()?;
-    Ok(Some((snapshots, snapshot, (tree, totals, issues))))
+    Ok(Ok((snapshots, snapshot, (tree, totals, issues))))
 }
 
 /// What is written instead of `old`.
