@@ -171,7 +171,8 @@ pub fn run(
     let mut attempt = 1;
     loop {
         let before = Listing::take(repository)?;
-        let mut pass = Pass { repository, options, progress, stop, report: CheckReport::default(), vanished: false };
+        let (report, is_last) = (CheckReport::default(), attempt == ATTEMPTS);
+        let mut pass = Pass { repository, options, progress, stop, report, vanished: false, is_last };
         pass.look(&mut verdicts)?;
         let alarm = pass.report.worst() > Some(Severity::Note);
         let moved = pass.vanished || (alarm && Listing::take(repository)? != before);
@@ -211,8 +212,10 @@ struct Pass<'a> {
     progress: &'a dyn Progress,
     stop: &'a Stop,
     report: CheckReport,
-    /// Something that had been listed was gone when it was read.
+    /// Something that had been listed was gone when it was read, or something that is there was not listed.
     vanished: bool,
+    /// What is still not listed now never is.
+    is_last: bool,
 }
 
 impl Pass<'_> {

@@ -313,6 +313,14 @@ impl Pass<'_> {
             // A listing may miss what was put while it ran.
             if self.repository.store().size(&key).is_ok() {
                 self.vanished = true;
+                if self.is_last {
+                    let message = format!(
+                        "The snapshot \"{name}\" is stored, but the store does not list it, so nothing shows it; the snapshot \"{}\" names it",
+                        by.name
+                    );
+                    self.add(Severity::Repairable, key, message)
+                        .hint("Repair the store, and prune nothing before that: what only this snapshot needs would count as unneeded.");
+                }
                 continue;
             }
             let finding = self.add(Severity::Lost, key, message);
