@@ -6,6 +6,7 @@
 mod action;
 mod case;
 mod flips;
+mod library;
 mod matrix;
 mod sample;
 mod scenes;

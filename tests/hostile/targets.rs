@@ -38,9 +38,10 @@ fn a_link_that_comes_and_goes() {
                 drop(symlink(outside.join("e"), target.join("d/e")));
                 drop(fs::remove_file(target.join("d/e")));
                 drop(fs::rename(target.join("d/away"), target.join("d/e")));
+                std::thread::sleep(std::time::Duration::from_micros(100));
             }
         });
-        for _ in 0..12 {
+        for _ in 0..8 {
             let address = format!("{id}:/");
             forge.bounded(&["restore", &address, "-t", target.to_str().unwrap(), "--overwrite", "always"]);
         }
