@@ -259,7 +259,13 @@ fn restore_newest(store: &Arc<Hiding>, sample: &Sample, case: &str) -> Seen {
 
 fn checked(store: &Arc<Hiding>) -> Option<CheckReport> {
     let repository = open(store.clone()).ok()?;
-    check::run(&repository, &CheckOptions { read_data: true, threads: 1 }, &Silent, &Stop::new()).ok()
+    check::run(
+        &repository,
+        &CheckOptions { read_data: true, threads: 1, ..CheckOptions::default() },
+        &Silent,
+        &Stop::new(),
+    )
+    .ok()
 }
 
 fn checks(store: &Arc<Hiding>) -> (Seen, String) {

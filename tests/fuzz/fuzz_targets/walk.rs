@@ -24,7 +24,7 @@ use firn::repository::pack::pack_folder;
 use firn::repository::snapshots::Named;
 use firn::repository::{CacheChoice, OpenOptions, Repository};
 use firn::restore::{self, Overwrite, RestoreOptions};
-use firn::store::{MemoryStore, ObjectKey, ObjectKind, Store};
+use firn::store::{MemoryStore, ObjectKey, ObjectKind};
 use firn::view::browse::{Node, View};
 use firn::view::read::Reader;
 use libfuzzer_sys::fuzz_target;
@@ -222,7 +222,7 @@ fuzz_target!(|data: &[u8]| {
     put(&store, &keyring, Kind::Snapshot, ObjectKind::Snapshot, &body);
     let options = OpenOptions { cache: CacheChoice::None, block_cache: 1 << 20 };
     let repository = Arc::new(Repository::open(Arc::new(store), &credentials(), &options).expect("it is whole"));
-    let options = CheckOptions { read_data: true, threads: 1 };
+    let options = CheckOptions { read_data: true, threads: 1, ..CheckOptions::default() };
     let report = check::run(&repository, &options, &Silent, &Stop::new()).expect("it can be checked");
     let lost = report.worst() == Some(Severity::Lost);
     let named = repository.snapshots().expect("memory does not fail").live.remove(0);
