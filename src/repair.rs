@@ -124,6 +124,12 @@ pub fn repair_index(
     let todo = repair.choose(&old, &stored, &marked);
     repair.refuse_newer(&todo)?;
     repair.repair_configs()?;
+    if !options.dry_run {
+        // A durable segment must not name a pack whose name is not durable: writers rely on what the index names.
+        let keys: Vec<_> =
+            todo.iter().map(|(is_tree, name)| ObjectKey::new(pack_folder(pack_kind(*is_tree)), name)).collect();
+        repository.store().settle(&keys)?;
+    }
     let mut writer = SegmentWriter::new(repository, options.dry_run);
     let (done, missing) = (repair.scan(&todo, &mut writer)?, repair.confirm_missing(&old, &stored)?);
     repair.replace(&old, &done, &missing, writer)?;

@@ -4,7 +4,7 @@ use super::*;
 use crate::check::fixture::{coordinate, keys, open, repository};
 use crate::check::{CheckOptions, CheckReport, Severity, run};
 use crate::progress::Silent;
-use crate::store::{Listed, MemoryStore, Properties, Store};
+use crate::store::{Listed, MemoryStore, Operation, Properties, RecordingStore, Store};
 use std::sync::Arc;
 
 const FAST: RepairOptions = RepairOptions { dry_run: false, read_all: false, threads: 2 };
@@ -94,6 +94,20 @@ fn a_pack_without_contents_is_salvaged_by_its_blocks() {
     // The pack is still not what its name says, and nothing is lost.
     let report = check(&store);
     assert_eq!((report.worst(), report.findings.len()), (Some(Severity::Repairable), 1));
+}
+
+#[test]
+fn packs_are_durable_before_a_segment_names_them() {
+    let (store, _) = repository();
+    keys(&store, ObjectKind::Index).iter().for_each(|key| drop(store.raw_remove(key)));
+    let packs = keys(&store, ObjectKind::Data).len() + keys(&store, ObjectKind::Tree).len();
+    let recording = Arc::new(RecordingStore::with_log(store));
+    repair_index(&open(recording.clone()), &FAST, &Silent, &Stop::new()).unwrap();
+    let log = recording.log();
+    let settles = || log.iter().filter(|call| call.operation == Operation::Settle);
+    assert_eq!(settles().map(|call| call.bytes).sum::<u64>(), packs as u64);
+    let named = log.iter().position(|call| call.operation == Operation::Put && call.kind == ObjectKind::Index).unwrap();
+    assert!(log[named..].iter().all(|call| call.operation != Operation::Settle));
 }
 
 #[test]

@@ -202,6 +202,25 @@ fn the_order_of_steps_is_that_of_the_protocol() {
 }
 
 #[test]
+fn what_a_snapshot_relies_on_is_made_durable_first() {
+    let store = new_store();
+    backup(&open(&store), 0..20).unwrap();
+    let recording = Arc::new(RecordingStore::with_log(store.clone()));
+    // Nothing new is stored: the snapshot relies on the segment of the other writer, who may have been stopped right after naming it.
+    let (_, written) = backup(&open_any(recording.clone()).unwrap(), 0..20).unwrap();
+    assert_eq!(written.chunks, 0);
+    let log = recording.log();
+    let at = |operation: Operation, kind: ObjectKind| {
+        log.iter().position(|call| call.operation == operation && call.kind == kind).unwrap()
+    };
+    let settled = at(Operation::Settle, ObjectKind::Index);
+    assert_eq!(log[settled].bytes, 1);
+    assert!(at(Operation::List, ObjectKind::Index) < settled && settled < at(Operation::Put, ObjectKind::Snapshot));
+    let faults = Faults { fail_settle: 1.0, ..Faults::default() };
+    assert!(begin(&open_any(Arc::new(FaultyStore::new(store, faults))).unwrap()).is_err());
+}
+
+#[test]
 fn marked_packs_are_not_relied_on() {
     let store = new_store();
     let (_, first) = backup(&open(&store), 0..30).unwrap();

@@ -165,8 +165,7 @@ impl Writer {
         let mut marked = read_marks(repository)?;
         marked.extend(absent);
         marked.extend(repository.damaged_packs());
-        repository.reload_index(progress)?;
-        let index = repository.index()?;
+        let index = settled_index(repository, &options, progress)?;
         let stored = StoredPacks::list(repository.store())?;
         let usable = index.usable(&stored, &marked)?;
         let data_packs = OPEN_DATA_PACKS.max(options.threads);
@@ -326,6 +325,18 @@ impl Writer {
         })?;
         Ok(revoked)
     }
+}
+
+/// The index as of now, durable: a snapshot may rely on a segment whose writer was stopped before it made its name durable, and
+/// without that segment its chunks would not be found after a power cut.
+fn settled_index(repository: &Repository, options: &WriterOptions, progress: &dyn Progress) -> Result<Arc<Index>> {
+    repository.reload_index(progress)?;
+    let index = repository.index()?;
+    if !options.dry_run {
+        let keys: Vec<_> = index.segments.iter().map(|name| ObjectKey::new(ObjectKind::Index, name)).collect();
+        repository.store().settle(&keys)?;
+    }
+    Ok(index)
 }
 
 /// The packs that unfinished prunes have condemned. An unreadable mark condemns unknown packs: writing then is not safe.
@@ -502,8 +513,7 @@ impl Shared {
             self.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             stored.extend(segment.chunks.into_iter().map(|(id, _, _)| id));
         }
-        self.repository.reload_index(&crate::progress::Silent)?;
-        let index = self.repository.index()?;
+        let index = settled_index(&self.repository, &self.options, &crate::progress::Silent)?;
         let usable = index.usable(&StoredPacks::list(self.repository.store())?, &self.marked)?;
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { index, usable };
         for id in &stored {
@@ -532,7 +542,7 @@ impl Shared {
         orphans.sort();
         for (name, is_tree) in orphans {
             let key = ObjectKey::new(pack_folder(pack_kind(is_tree)), name);
-            if let Err(error) = self.repository.store().settle(&key) {
+            if let Err(error) = self.repository.store().settle(std::slice::from_ref(&key)) {
                 progress.note(&format!("A stored pack that no index names was left alone: {}", error.chain()));
                 continue;
             }

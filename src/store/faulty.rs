@@ -27,6 +27,8 @@ pub struct Faults {
     pub fail_delete: f64,
     /// A prepare fails.
     pub fail_prepare: f64,
+    /// A settle fails.
+    pub fail_settle: f64,
     /// A put is applied but reported as failed.
     pub applied_put: f64,
     /// A delete is applied but reported as failed.
@@ -63,6 +65,7 @@ impl Faults {
             Operation::List => self.fail_list,
             Operation::Delete => self.fail_delete,
             Operation::Prepare => self.fail_prepare,
+            Operation::Settle => self.fail_settle,
         }
     }
 
@@ -347,8 +350,9 @@ impl<S: Store> Store for FaultyStore<S> {
         fails
     }
 
-    fn settle(&self, key: &ObjectKey) -> Result<()> {
-        self.inner.settle(key)
+    fn settle(&self, keys: &[ObjectKey]) -> Result<()> {
+        self.decide_read(Operation::Settle, &format!("{} objects", keys.len()))?;
+        self.inner.settle(keys)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<()> {

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{from_hex, to_hex};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -333,10 +334,15 @@ impl Store for LocalStore {
         synced
     }
 
-    fn settle(&self, key: &ObjectKey) -> Result<()> {
-        check_key(key)?;
-        let folder = self.folder_for(key)?;
-        self.sync_folder(&folder, &folder_of(key))
+    fn settle(&self, keys: &[ObjectKey]) -> Result<()> {
+        keys.iter().try_for_each(check_key)?;
+        // Each folder once, however many of its objects are meant.
+        let folders: BTreeMap<String, &ObjectKey> = keys.iter().map(|key| (folder_of(key), key)).collect();
+        for (name, key) in folders {
+            let folder = self.folder_for(key)?;
+            self.sync_folder(&folder, &name)?;
+        }
+        Ok(())
     }
 
     fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {

@@ -183,9 +183,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Calls `visit` for each object of `kind`; an error of `visit` ends the listing and is returned.
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()>;
 
-    /// Makes sure that an object which is listed would also survive a power cut: its writer may have been stopped, or be just now,
-    /// between giving it its name and making the name durable. Nothing to do where listed means durable.
-    fn settle(&self, _key: &ObjectKey) -> Result<()> {
+    /// Makes sure that objects which are listed would also survive a power cut: their writer may have been stopped, or be just now,
+    /// between giving them their names and making those durable. Nothing to do where listed means durable.
+    fn settle(&self, _keys: &[ObjectKey]) -> Result<()> {
         Ok(())
     }
 
@@ -218,6 +218,8 @@ pub enum Operation {
     Delete,
     /// [`Store::prepare`]
     Prepare,
+    /// [`Store::settle`]
+    Settle,
 }
 
 impl Operation {
@@ -237,6 +239,7 @@ impl fmt::Display for Operation {
             Operation::List => "list",
             Operation::Delete => "delete",
             Operation::Prepare => "prepare",
+            Operation::Settle => "settle",
         })
     }
 }
@@ -259,8 +262,8 @@ macro_rules! store_behind {
             fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
                 (**self).list(kind, visit)
             }
-            fn settle(&self, key: &ObjectKey) -> Result<()> {
-                (**self).settle(key)
+            fn settle(&self, keys: &[ObjectKey]) -> Result<()> {
+                (**self).settle(keys)
             }
             fn delete(&self, key: &ObjectKey) -> Result<()> {
                 (**self).delete(key)

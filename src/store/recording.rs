@@ -12,7 +12,7 @@ pub struct Count {
     pub calls: u64,
     /// The calls that returned an error.
     pub errors: u64,
-    /// Bytes of objects that went in or out with success; for `list` and `prepare`, the number of objects named.
+    /// Bytes of objects that went in or out with success; for `list`, `prepare` and `settle`, the number of objects named.
     pub bytes: u64,
 }
 
@@ -59,7 +59,7 @@ pub struct Call {
     pub operation: Operation,
     /// Of which kind of objects.
     pub kind: ObjectKind,
-    /// Of which object; empty for `list` and `prepare`.
+    /// Of which object; empty for `list`, `prepare` and `settle`.
     pub name: String,
     /// As in [`Count::bytes`].
     pub bytes: u64,
@@ -128,6 +128,15 @@ impl<S: Store> RecordingStore<S> {
         }
     }
 
+    fn record_kinds(&self, operation: Operation, keys: &[ObjectKey], succeeded: bool) {
+        for kind in ObjectKind::ALL {
+            let named = keys.iter().filter(|key| key.kind == kind).count() as u64;
+            if named > 0 {
+                self.record(operation, kind, "", named, succeeded);
+            }
+        }
+    }
+
     fn record_one<T>(&self, operation: Operation, key: &ObjectKey, bytes: u64, result: &Result<T>) {
         let bytes = if result.is_ok() { bytes } else { 0 };
         self.record(operation, key.kind, &key.name, bytes, result.is_ok());
@@ -170,8 +179,11 @@ impl<S: Store> Store for RecordingStore<S> {
         result
     }
 
-    fn settle(&self, key: &ObjectKey) -> Result<()> {
-        self.inner.settle(key)
+    /// Counted once for each kind among the keys.
+    fn settle(&self, keys: &[ObjectKey]) -> Result<()> {
+        let result = self.inner.settle(keys);
+        self.record_kinds(Operation::Settle, keys, result.is_ok());
+        result
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<()> {
@@ -183,12 +195,7 @@ impl<S: Store> Store for RecordingStore<S> {
     /// Counted once for each kind among the keys.
     fn prepare(&self, keys: &[ObjectKey]) -> Result<()> {
         let result = self.inner.prepare(keys);
-        for kind in ObjectKind::ALL {
-            let named = keys.iter().filter(|key| key.kind == kind).count() as u64;
-            if named > 0 {
-                self.record(Operation::Prepare, kind, "", named, result.is_ok());
-            }
-        }
+        self.record_kinds(Operation::Prepare, keys, result.is_ok());
         result
     }
 
