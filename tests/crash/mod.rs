@@ -3,5 +3,12 @@
 // Clippy takes only what carries #[test] for a test.
 #![allow(clippy::unwrap_used)]
 
+mod disk;
 mod disks;
+mod faults;
 mod kills;
+mod lab;
+mod operations;
+mod power;
+mod storm;
+mod trace;

@@ -1,0 +1,191 @@
+//! Every operation of every command is cut off at each of its writes to the store: the n-th put or delete fails, applied or
+//! not, and nothing reaches the store any more. Not for: what becomes of a single write on a disk (see `power`).
+
+use super::lab::{Acknowledged, COST, Lab, init, key, open, twin};
+use firn::error::{ErrorKind, Result};
+use firn::progress::{Silent, Stop};
+use firn::repair::{RepairOptions, repair_index};
+use firn::store::{Faults, FaultyStore, MemoryStore, ObjectKey, ObjectKind, Store};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What an operation acknowledged, if it got that far.
+type Said = Option<Acknowledged>;
+
+/// A repository before an operation, and what it must go on holding.
+struct Scene {
+    store: MemoryStore,
+    acknowledged: Vec<Acknowledged>,
+}
+
+impl Scene {
+    /// A repository with snapshots of these folders.
+    fn with(lab: &Lab, folders: &[&str]) -> Scene {
+        let store = lab.repository();
+        let repository = open(Arc::new(store.clone()), &key(1), None).unwrap();
+        let acknowledged = folders.iter().map(|name| lab.backup(&repository, name).unwrap()).collect();
+        Scene { store, acknowledged }
+    }
+}
+
+/// Runs `operation` with a crash at each of its writes and asks `oracle` after each; returns how many crashes that were.
+fn crash_everywhere(
+    lab: &Lab,
+    name: &str,
+    scene: &Scene,
+    operation: &dyn Fn(Arc<dyn Store>, &Path) -> Result<Said>,
+    oracle: &dyn Fn(MemoryStore, Option<&Path>, Said, &str),
+) -> u64 {
+    let mut crashes = 0;
+    for applies in [false, true] {
+        for moment in 1.. {
+            let store = twin(&scene.store);
+            let faults = Faults { crash_at: Some(moment), crash_applies: applies, ..Faults::default() };
+            let faulty = Arc::new(FaultyStore::new(store.clone(), faults));
+            let cache = lab.fresh("cache");
+            let outcome = operation(faulty.clone(), &cache);
+            let how = if applies { "applied" } else { "not applied" };
+            let text = format!("{name}, write {moment} of the store, {how}");
+            if !faulty.has_crashed() {
+                outcome.unwrap_or_else(|error| panic!("{text}, without a crash: {}", error.chain()));
+                break;
+            }
+            crashes += 1;
+            // The one who goes on may or may not have the local state of the one who was stopped.
+            let cache = (moment % 2 == 0).then_some(cache.as_path());
+            oracle(store, cache, outcome.ok().flatten(), &text);
+        }
+    }
+    println!("{name}: {crashes} crashes");
+    crashes
+}
+
+/// As `crash_everywhere`, for what must leave the snapshots of the scene and be followed by work as usual.
+fn leaves_all_whole(
+    lab: &Lab,
+    name: &str,
+    scene: &Scene,
+    operation: &dyn Fn(Arc<dyn Store>, &Path) -> Result<Said>,
+) -> u64 {
+    crash_everywhere(lab, name, scene, operation, &|store, cache, said, moment| {
+        let repository = open(Arc::new(store), &key(1), cache);
+        let repository = repository.unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
+        let acknowledged: Vec<_> = scene.acknowledged.iter().cloned().chain(said).collect();
+        lab.is_whole(&repository, &acknowledged, moment);
+    })
+}
+
+#[test]
+fn init_can_be_cut_off() {
+    let lab = Lab::new();
+    let scene = Scene { store: MemoryStore::new(), acknowledged: Vec::new() };
+    let operation = |store: Arc<dyn Store>, _: &Path| init(store.as_ref()).map(|()| None);
+    let crashes = crash_everywhere(&lab, "init", &scene, &operation, &|store, _, _, moment| {
+        if store.raw_keys().is_empty() {
+            // As if nothing had been asked.
+            init(&store).unwrap();
+        }
+        let mut repository = open(Arc::new(store.clone()), &key(1), None).unwrap();
+        if store.raw_keys().iter().all(|key| key.kind != ObjectKind::Config) {
+            // The message names the way out.
+            let error = repository.check_writable().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged, "{moment}");
+            assert!(error.hint().is_some_and(|hint| hint.contains("repair index")), "{moment}: {error:?}");
+        }
+        // With one config of two it works, and check says what to do for the other.
+        let options = RepairOptions { dry_run: false, read_all: false, threads: 2 };
+        repair_index(&repository, &options, &Silent, &Stop::new()).unwrap();
+        repository = open(Arc::new(store), &key(1), None).unwrap();
+        lab.is_whole(&repository, &[], moment);
+    });
+    assert_eq!(crashes, 6);
+}
+
+#[test]
+fn backups_can_be_cut_off() {
+    let lab = Lab::new();
+    let backup = |name: &'static str| {
+        let lab = &lab;
+        move |store: Arc<dyn Store>, cache: &Path| {
+            let repository = open(store, &key(1), Some(cache))?;
+            lab.backup(&repository, name).map(Some)
+        }
+    };
+    let first = leaves_all_whole(&lab, "first backup", &Scene::with(&lab, &[]), &backup("a"));
+    // Pin, at least four packs, index, snapshot, and the pin again.
+    assert!(first >= 16, "{first}");
+    let second = leaves_all_whole(&lab, "second backup", &Scene::with(&lab, &["a"]), &backup("b"));
+    assert!(second >= 12, "{second}");
+    let nothing_new = leaves_all_whole(&lab, "backup of what is known", &Scene::with(&lab, &["a", "b"]), &backup("b"));
+    assert!(nothing_new >= 6, "{nothing_new}");
+    // Cut off in turn: whoever goes on has the leavings of others in the way.
+    let scene = Scene::with(&lab, &["a"]);
+    let third = leaves_all_whole(&lab, "backup after one that was cut off", &scene, &|store, cache| {
+        for stop in 2..5 {
+            let faults = Faults { crash_at: Some(stop), crash_applies: stop % 2 == 1, ..Faults::default() };
+            let repository = open(Arc::new(FaultyStore::new(store.clone(), faults)), &key(1), Some(cache))?;
+            assert!(lab.backup(&repository, "c").is_err());
+        }
+        lab.backup(&open(store, &key(1), Some(cache))?, "c").map(Some)
+    });
+    assert!(third >= 30, "{third}");
+}
+
+#[test]
+fn changes_of_keys_can_be_cut_off() {
+    let lab = Lab::new();
+    let scene = Scene::with(&lab, &["a"]);
+    let opens = |store: &MemoryStore, number| open(Arc::new(store.clone()), &key(number), None);
+    let crashes = leaves_all_whole(&lab, "key add", &scene, &|store, cache| {
+        open(store, &key(1), Some(cache))?.add_key(&key(2), COST, "second").map(|_| None)
+    });
+    assert_eq!(crashes, 2);
+    // As the command does it: at no moment is there no key.
+    let passwd = |store: Arc<dyn Store>, cache: &Path| {
+        let repository = open(store, &key(1), Some(cache))?;
+        repository.add_key(&key(2), COST, "")?;
+        repository.remove_key(repository.slot()).map(|()| None)
+    };
+    let crashes = crash_everywhere(&lab, "key passwd", &scene, &passwd, &|store, _, _, moment| {
+        let repository = opens(&store, 2).or_else(|_| opens(&store, 1));
+        let repository = repository.unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
+        lab.is_whole(&repository, &scene.acknowledged, moment);
+    });
+    assert_eq!(crashes, 4);
+    let two = Scene::with(&lab, &["a"]);
+    opens(&two.store, 1).unwrap().add_key(&key(2), COST, "").unwrap();
+    let crashes = leaves_all_whole(&lab, "key remove", &two, &|store, cache| {
+        let other = open(store.clone(), &key(2), Some(cache))?.slot();
+        open(store, &key(1), Some(cache))?.remove_key(other).map(|()| None)
+    });
+    assert_eq!(crashes, 2);
+}
+
+#[test]
+fn repair_index_can_be_cut_off() {
+    let lab = Lab::new();
+    let options = RepairOptions { dry_run: false, read_all: false, threads: 2 };
+    let operation = |options: RepairOptions| {
+        move |store: Arc<dyn Store>, cache: &Path| {
+            let repository = open(store, &key(1), Some(cache))?;
+            repair_index(&repository, &options, &Silent, &Stop::new()).map(|_| None)
+        }
+    };
+    // A healthy one is written anew: its old segments go one by one, and nothing is ever missing.
+    let scene = Scene::with(&lab, &["a", "b"]);
+    let all = RepairOptions { read_all: true, ..options };
+    let crashes = leaves_all_whole(&lab, "repair index --read-all", &scene, &operation(all));
+    assert!(crashes >= 10, "{crashes}");
+    // One that lacks its index and its config is no worse afterwards; once more, and it is whole.
+    let scene = Scene::with(&lab, &["a", "b"]);
+    let lost = |key: &&ObjectKey| matches!(key.kind, ObjectKind::Index | ObjectKind::Config);
+    scene.store.raw_keys().iter().filter(lost).for_each(|key| drop(scene.store.raw_remove(key)));
+    let crashes = crash_everywhere(&lab, "repair index", &scene, &operation(options), &|store, cache, _, moment| {
+        let repair = operation(options);
+        repair(Arc::new(store.clone()), &lab.path("cache"))
+            .unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
+        let repository = open(Arc::new(store), &key(1), cache).unwrap();
+        lab.is_whole(&repository, &scene.acknowledged, moment);
+    });
+    assert!(crashes >= 10, "{crashes}");
+}
