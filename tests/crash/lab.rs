@@ -140,7 +140,7 @@ impl Lab {
 
     /// A check of every byte finds nothing worse than this.
     pub(crate) fn is_clean(&self, repository: &Arc<Repository>, worst: Severity, moment: &str) {
-        let options = CheckOptions { read_data: true, threads: 2 };
+        let options = CheckOptions { read_data: true, threads: 2, ..CheckOptions::default() };
         let report = check::run(repository, &options, &Silent, &Stop::new());
         let report = report.unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
         assert!(report.worst() <= Some(worst), "{moment}: {:#?}", report.findings);
