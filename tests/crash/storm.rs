@@ -84,7 +84,8 @@ impl Ledger {
     fn ended(&mut self, child: Child, folder: usize, copy: String, killed: bool) {
         let ran = Ran::from(child.wait_with_output().unwrap());
         assert!(!ran.stderr.contains("panicked") && (killed || ran.code == 0), "{}: {ran:?}", self.moment);
-        let said = ran.stdout.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).last();
+        let lines = ran.stdout.lines().rev();
+        let said = lines.filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).next();
         match said.filter(|said| said["message_type"] == "summary") {
             Some(said) => self.entries.push(Entry {
                 id: said["snapshot_id"].as_str().unwrap().to_owned(),
