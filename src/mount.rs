@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::snapshots::Named;
+use crate::view::ahead::Ahead;
 use crate::view::browse::{View, top_directory};
 use crate::view::read::Reader;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -206,10 +207,13 @@ fn mount(
     let mut fuse = fuse_options(repository, options);
     // Access control lists are only right beside the recorded owners.
     fuse.acl = fuse.default_permissions && attributes && options.owner == OwnerView::Original;
+    let reader = Arc::new(Reader::new(repository.clone(), options.threads, options.cache_bytes));
+    let ahead = Arc::new(Ahead::new(reader.clone()));
     let build = || fs::SnapshotFs {
         repository: repository.clone(),
         view: view.clone(),
-        reader: Reader::new(repository.clone(), options.threads, options.cache_bytes),
+        reader: reader.clone(),
+        ahead: ahead.clone(),
         owner: options.owner,
         me: (crate::os::user_id(), rustix::process::getgid().as_raw()),
         strict: options.allow_other,
@@ -218,14 +222,19 @@ fn mount(
         totals: Mutex::default(),
     };
     let report = |events: Sender<Event>| move |fault: &Fault| drop(events.try_send(Event::Fault(fault.clone())));
-    match firn_fuse::mount(build(), &options.mountpoint, &fuse, report(events.clone())) {
+    let mounted = match firn_fuse::mount(build(), &options.mountpoint, &fuse, report(events.clone())) {
         Err(MountError::NoAcl) => {
             progress.note("This kernel cannot apply access control lists to a mount: only owner, group and mode count");
             fuse.acl = false;
-            firn_fuse::mount(build(), &options.mountpoint, &fuse, report(events.clone())).map_err(mount_error)
+            firn_fuse::mount(build(), &options.mountpoint, &fuse, report(events.clone()))
         }
-        other => other.map_err(mount_error),
-    }
+        other => other,
+    };
+    let mounted = mounted.map_err(mount_error)?;
+    let notifier = mounted.notifier();
+    // A file that the kernel does not take is asked for as ever.
+    ahead.connect(Box::new(move |ino, bytes| drop(notifier.contents(ino, bytes))));
+    Ok(mounted)
 }
 
 fn serve(

@@ -378,6 +378,17 @@ impl Notifier {
         self.0.inval_inode(INodeNo(ino), 0, 0)
     }
 
+    /// Puts the whole contents of a small file into the kernel's cache, so that reading it needs no request. The kernel must know the
+    /// inode already, from a look-up or a listing, and takes what it is given for the truth: it must be complete and right.
+    ///
+    /// It may wait for requests that are being answered: never call it on a thread that those need.
+    ///
+    /// # Errors
+    /// The kernel does not know the inode, or the mount has ended.
+    pub fn contents(&self, ino: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.store(INodeNo(ino), 0, bytes)
+    }
+
     /// This name in a mutable directory now means something else, or nothing, or something for the first time.
     ///
     /// # Errors

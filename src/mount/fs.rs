@@ -10,6 +10,7 @@ use crate::format::tree::{Body, Entry};
 use crate::progress::Silent;
 use crate::repository::Repository;
 use crate::repository::index::Index;
+use crate::view::ahead::Ahead;
 use crate::view::browse::{Node, View};
 use crate::view::folders::ItemBody;
 use crate::view::pages::EntryRef;
@@ -27,7 +28,8 @@ const RELOAD_PAUSE: Duration = Duration::from_secs(60);
 pub(super) struct SnapshotFs {
     pub(super) repository: Arc<Repository>,
     pub(super) view: Arc<View>,
-    pub(super) reader: Reader,
+    pub(super) reader: Arc<Reader>,
+    pub(super) ahead: Arc<Ahead>,
     pub(super) owner: OwnerView,
     /// User and group who mount.
     pub(super) me: (u32, u32),
@@ -223,14 +225,24 @@ impl ReadOnlyFs for SnapshotFs {
         // Goes on where it was if it has to be repeated with a fresh index.
         let next = std::cell::Cell::new(offset);
         let each = std::cell::RefCell::new(each);
+        let any = std::cell::Cell::new(false);
         self.guard(Some(dir), || {
             self.view.list(dir, next.get(), &mut |position, name, node| {
+                any.set(true);
                 let attr = self.attr_of(node)?;
                 let go_on = (each.borrow_mut())(ListItem { next: position + 1, name, attr });
                 next.set(position + 1);
                 Ok(go_on)
             })
-        })
+        })?;
+        // Asked for more behind the last entry, the kernel has taken over all of them.
+        if !any.get()
+            && offset > 0
+            && let Ok(Some((tree, place))) = self.view.place(dir)
+        {
+            self.ahead.listed(tree, place);
+        }
+        Ok(())
     }
 
     fn read(&self, file: &Node, offset: u64, len: u32, reply: &mut dyn FnMut(&[u8])) -> std::result::Result<(), Fault> {
@@ -241,6 +253,9 @@ impl ReadOnlyFs for SnapshotFs {
                 reply(&text.as_bytes()[from..to]);
             }
             return Ok(());
+        }
+        if let (0, Node::Stored(stored)) = (offset, file) {
+            self.ahead.opened(stored);
         }
         let reply = std::cell::RefCell::new(reply);
         self.guard(Some(file), || {

@@ -303,6 +303,11 @@ impl View {
         }
     }
 
+    /// A directory's place in its snapshot; `None` for everything else.
+    pub fn place<'n>(&self, node: &'n Node) -> Result<Option<(&'n Arc<SnapshotTree>, Place)>> {
+        place(node)
+    }
+
     /// The path of a node in the mount, for messages.
     pub fn path(&self, node: &Node) -> String {
         let (tree, path) = match node {
@@ -338,6 +343,7 @@ impl Node {
     }
 }
 
+/// The tree and place of a directory in a snapshot.
 fn place(node: &Node) -> Result<Option<(&Arc<SnapshotTree>, Place)>> {
     match node {
         Node::Item(_) => Ok(None),

@@ -11,8 +11,10 @@
 //! | `folders.rs` | which folders are around the snapshots? |
 //! | `browse.rs` | all of this as one tree that follows the repository |
 //! | `read.rs` | a range of a file now, and what will be wanted next |
+//! | `ahead.rs` | who goes through a tree, and what will such a reader want next? |
 //! | `prefetch.rs` | reading ahead, within bounds |
 
+pub mod ahead;
 pub mod browse;
 pub mod content;
 pub mod folders;

@@ -256,18 +256,31 @@ impl Pages {
 
     /// The entry at or above this rank, counted from the directory's first entry; `None` behind the last.
     pub fn by_rank(&self, directory: &Directory, rank: u64) -> Result<Option<Found>> {
+        Ok(self.locate(directory, rank)?.map(|(_, found)| found))
+    }
+
+    /// The position of the entry at or above this rank; that behind the last one if there is none.
+    pub fn position(&self, directory: &Directory, rank: u64) -> Result<u64> {
+        match self.locate(directory, rank)? {
+            Some((position, _)) => Ok(position),
+            None => Ok(self.top(directory)?.direct),
+        }
+    }
+
+    fn locate(&self, directory: &Directory, rank: u64) -> Result<Option<(u64, Found)>> {
         if rank >= directory.totals.entries {
             return Ok(None);
         }
         let (mut page, mut before) = (self.top(directory)?, Before::default());
-        let mut base = 0;
+        let (mut base, mut first) = (0, 0);
         loop {
             let at = page.ranks.partition_point(|start| *start <= rank - base);
             let Some(at) = at.checked_sub(1) else { return Ok(None) };
             let next = match &page.page {
-                Page::Leaf(_) => return Ok(Some(found(&page, at, base))),
+                Page::Leaf(_) => return Ok(Some((first + at as u64, found(&page, at, base)))),
                 Page::Interior { level, children } => {
                     base += page.ranks[at];
+                    first += page.ordinals[at];
                     before = before.of_child(&page, at);
                     self.child(level - 1, &children[at], &before)?
                 }

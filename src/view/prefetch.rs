@@ -15,15 +15,9 @@ const QUEUED: usize = 128;
 /// Threads that load chunks.
 #[derive(Debug)]
 pub struct Prefetcher {
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<ChunkId>>,
     reserved: Arc<AtomicU64>,
     limit: u64,
-}
-
-struct Job {
-    chunks: Vec<ChunkId>,
-    /// Given back when the job is done.
-    held: Option<Reservation>,
 }
 
 /// Bytes of the cache taken for chunks that were loaded ahead and not used yet; given back when dropped.
@@ -67,39 +61,19 @@ impl Prefetcher {
     /// Loads one chunk. The caller keeps what is returned until the chunk was used; `None`: not now.
     pub fn load(&self, chunk: ChunkId, bytes: u64) -> Option<Reservation> {
         let held = self.reserve(bytes)?;
-        self.send(Job { chunks: vec![chunk], held: None }).then_some(held)
-    }
-
-    /// Loads several small chunks that most likely share a few blocks. Says whether it will.
-    pub fn load_all(&self, chunks: Vec<ChunkId>, bytes: u64) -> bool {
-        match self.reserve(bytes) {
-            Some(held) => self.send(Job { chunks, held: Some(held) }),
-            None => false,
-        }
-    }
-
-    fn send(&self, job: Job) -> bool {
-        match self.jobs.as_ref().map(|jobs| jobs.try_send(job)) {
-            Some(Ok(())) => true,
-            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => false,
+        match self.jobs.as_ref().map(|jobs| jobs.try_send(chunk)) {
+            Some(Ok(())) => Some(held),
+            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => None,
         }
     }
 }
 
-fn run(repository: &Repository, jobs: &Receiver<Job>) {
-    while let Ok(job) = jobs.recv() {
-        let mut last = None;
-        for chunk in &job.chunks {
-            let Some((pack, block)) = place(repository, chunk).filter(|place| last.as_ref() != Some(place)) else {
-                continue;
-            };
-            if !repository.is_cached(&pack, block) {
-                // The reader who wants this chunk meets the same error and reports it.
-                drop(repository.chunk(ChunkKind::Content, chunk));
-            }
-            last = Some((pack, block));
+fn run(repository: &Repository, jobs: &Receiver<ChunkId>) {
+    while let Ok(chunk) = jobs.recv() {
+        if place(repository, &chunk).is_some_and(|(pack, block)| !repository.is_cached(&pack, block)) {
+            // The reader who wants this chunk meets the same error and reports it.
+            drop(repository.chunk(ChunkKind::Content, &chunk));
         }
-        drop(job.held);
     }
 }
 

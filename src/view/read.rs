@@ -2,9 +2,9 @@
 //! wanted next. Not for: whole files in one go (see `content`), or the threads that read ahead (see `prefetch`).
 //!
 //! A stream is a reader who goes forward through a file; up to four are told apart in one file. Ahead of each, chunks are
-//! loaded up to a distance that doubles with every read to 16 MiB. Small files read in the order of their directory take the
-//! contents of the next ones along. Memory: `STREAMS` windows of `WINDOW` extents (3 MiB at most); what is loaded ahead and not
-//! used yet is at most half the block cache.
+//! loaded up to a distance that doubles with every read to 16 MiB. (Files that follow one another: see `ahead`.)
+//! Memory: `STREAMS` windows of `WINDOW` extents (3 MiB at most); what is loaded ahead and not used yet is at most half the
+//! block cache.
 
 use super::content::{Placed, check_length, extents_in};
 use super::pages::EntryRef;
@@ -32,14 +32,6 @@ const FIRST_DISTANCE: u64 = 1 << 20;
 const BACKWARDS: u64 = 1 << 20;
 /// … and one this far behind it.
 const FORWARDS: u64 = 4 << 20;
-/// Directories whose files are read in order.
-const FOLDERS: usize = 8;
-/// Files that may be left out between two that are read "in order".
-const STRIDE: u32 = 8;
-/// Following files whose contents are loaded with one.
-const FOLLOWING: u32 = 64;
-/// Bytes of following files loaded ahead.
-const FOLLOWING_BYTES: u64 = 4 << 20;
 /// Numbers of 512-byte blocks of long files, kept because counting them takes their whole list.
 const COUNTED: usize = 4096;
 /// Extents of a file that are looked at to answer one question about all of them: 4 TiB of an ordinary file.
@@ -53,9 +45,7 @@ pub struct Reader {
     repository: Arc<Repository>,
     prefetcher: Prefetcher,
     streams: Mutex<VecDeque<Stream>>,
-    folders: Mutex<VecDeque<Folder>>,
     counted: Cache<ChunkId, u64>,
-    following_bytes: u64,
 }
 
 /// Somebody who reads a file forwards.
@@ -73,15 +63,6 @@ struct Stream {
     held: VecDeque<(u64, Reservation)>,
 }
 
-/// A page of a directory whose files are read in order.
-#[derive(Debug)]
-struct Folder {
-    page: ChunkId,
-    last: u32,
-    /// Files before this have been asked for.
-    horizon: u32,
-}
-
 impl Reader {
     /// With this many threads that read ahead, and a block cache of this many bytes behind.
     pub fn new(repository: Arc<Repository>, threads: usize, block_cache: u64) -> Reader {
@@ -89,9 +70,7 @@ impl Reader {
             prefetcher: Prefetcher::new(&repository, threads, block_cache / 2),
             repository,
             streams: Mutex::default(),
-            folders: Mutex::default(),
             counted: Cache::new(COUNTED),
-            following_bytes: FOLLOWING_BYTES.min(block_cache / 32),
         }
     }
 
@@ -107,9 +86,6 @@ impl Reader {
             // The decoder has seen to it that there are `size` bytes.
             reply(bytes.get(offset as usize..end as usize).ok_or_else(|| short(*size))?);
             return Ok(());
-        }
-        if offset == 0 {
-            self.follow(entry);
         }
         let window = self.stream(ino, *size, content, offset, end)?;
         self.assemble(&window, offset, end, reply).ok_or_else(|| short(*size))?
@@ -244,41 +220,25 @@ impl Reader {
         }
     }
 
-    /// Has the contents of following files loaded if the files of this directory are read in order.
-    fn follow(&self, entry: &EntryRef) {
-        let (page, at) = (entry.page(), entry.at());
-        let mut folders = lock(&self.folders);
-        let Some(found) = folders.iter().position(|folder| folder.page == page.id()) else {
-            folders.truncate(FOLDERS - 1);
-            folders.push_front(Folder { page: page.id(), last: at, horizon: at + 1 });
-            return;
-        };
-        let Some(mut folder) = folders.remove(found) else { return };
-        let in_order = at > folder.last && at - folder.last <= STRIDE;
-        folder.last = at;
-        folder.horizon = folder.horizon.max(at + 1);
-        // In batches: half of what was loaded is used before more is.
-        if in_order && folder.horizon - at <= FOLLOWING / 2 {
-            let (mut chunks, mut bytes) = (Vec::new(), 0);
-            let end = page.entries().len().min((at + FOLLOWING) as usize);
-            let mut next = folder.horizon;
-            for entry in page.entries().get(next as usize..end).unwrap_or_default() {
-                if bytes >= self.following_bytes {
-                    break;
-                }
-                next += 1;
-                if let Body::File { content: Content::Extents(extents), .. } = &entry.body
-                    && let Some(Extent::Chunk { id, len }) = extents.first()
-                {
-                    chunks.push(*id);
-                    bytes += u64::from(*len);
-                }
-            }
-            if chunks.is_empty() || self.prefetcher.load_all(chunks, bytes) {
-                folder.horizon = next;
-            }
+    /// Calls `give` once with all bytes of a file, which is to be a small one.
+    pub fn whole(&self, entry: &EntryRef, give: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let Body::File { size, content } = &entry.body else { return Err(not_a_file()) };
+        if let Content::Inline(bytes) = content {
+            give(bytes);
+            return Ok(());
         }
-        folders.push_front(folder);
+        let window = extents_in(&self.repository, content, 0, *size, WINDOW)?;
+        self.assemble(&window, 0, *size, give).ok_or_else(|| short(*size))?
+    }
+
+    /// The threads that load chunks ahead.
+    pub(super) fn prefetcher(&self) -> &Prefetcher {
+        &self.prefetcher
+    }
+
+    /// The repository that is read.
+    pub(super) fn repository(&self) -> &Arc<Repository> {
+        &self.repository
     }
 
     /// Whether a range can be read without waiting for storage, as far as that is known cheaply: it lies in one chunk whose

@@ -161,27 +161,3 @@ fn random_reads_load_nothing_ahead() {
     assert_eq!(reader.ahead(), 0);
     assert_eq!(block_reads(&sample.store).len(), 4);
 }
-
-#[test]
-fn small_files_in_order_bring_the_next_along() {
-    let files = |n: u64| (format!("{n:04}"), Thing::File(vec![Piece::Data(noise(n, (130 << 10) + n as usize))]));
-    let sample = Sample::new();
-    let (view, reader) = open(&sample, 64 << 20, &dir((0..40).map(files)));
-    sample.store.reset();
-    for n in 0..2u64 {
-        read(&reader, &file(&view, &format!("{n:04}")), 0, 1 << 20);
-    }
-    for _ in 0..500 {
-        if reader.ahead() == 0 && block_reads(&sample.store).len() > 10 {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    let ahead = block_reads(&sample.store).len();
-    // 64 MiB of cache allow 2 MiB of following files, 16 of 130 KiB.
-    assert!((10..=20).contains(&ahead), "{ahead}");
-    for n in 2..40u64 {
-        assert_eq!(read(&reader, &file(&view, &format!("{n:04}")), 0, 1 << 20), noise(n, (130 << 10) + n as usize));
-    }
-    assert_eq!(block_reads(&sample.store).len(), 40);
-}

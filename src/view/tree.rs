@@ -284,6 +284,15 @@ impl SnapshotTree {
         Ok(found)
     }
 
+    /// The directory of this rank; `None` if there is none.
+    pub fn place_of(self: &Arc<Self>, rank: u64) -> Result<Option<Place>> {
+        let top = self.top()?;
+        if rank == top.rank {
+            return Ok(Some(Place { rank, directory: top.directory }));
+        }
+        Ok(self.by_rank(rank)?.and_then(|stored| stored.place()))
+    }
+
     /// Walks down to a rank, calling `each` with the name of every entry on the way.
     fn descend(self: &Arc<Self>, rank: u64, each: &mut dyn FnMut(&[u8])) -> Result<Option<Stored>> {
         let top = self.top()?;
