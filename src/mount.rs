@@ -97,6 +97,8 @@ impl MountOptions {
 enum Event {
     Fault(Fault),
     Note(String),
+    /// There is something that this mount cannot show.
+    Renew,
 }
 
 /// Passes notes on to the thread that may talk to the user.
@@ -148,24 +150,11 @@ pub fn run(
     ready: &mut dyn FnMut(),
 ) -> Result<()> {
     let point = prepare(&repository, options, progress)?;
-    let view = Arc::new(view(&repository, options, progress)?);
     let (sender, events) = bounded(MESSAGES);
-    let mounted = mount(&repository, &view, options, &sender, progress)?;
-    let (stop_refresh, stopped) = bounded::<()>(0);
-    let refresher = match options.refresh.is_zero() || !view.is_growing() {
-        true => None,
-        false => Some(start_refresh(view, mounted.notifier(), options.refresh, sender.clone(), stopped)?),
-    };
+    let maker = Maker { repository, options, sender };
+    let showing = maker.show(None, progress)?;
     ready();
-    let served = serve(mounted, &point, options, progress, stop, &events);
-    drop(stop_refresh);
-    if let Some(thread) = refresher {
-        let deadline = Instant::now() + LAST_WAIT;
-        while !thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-    served
+    Serving { maker, point, progress, showing, outlived: Vec::new() }.run(stop, &events)
 }
 
 fn view(repository: &Arc<Repository>, options: &MountOptions, progress: &dyn Progress) -> Result<View> {
@@ -190,98 +179,198 @@ fn fuse_options(repository: &Repository, options: &MountOptions) -> Options {
     }
 }
 
-fn mount(
-    repository: &Arc<Repository>,
-    view: &Arc<View>,
-    options: &MountOptions,
-    events: &Sender<Event>,
-    progress: &dyn Progress,
-) -> Result<Mounted> {
-    let attributes = match view.snapshots().first() {
-        Some(tree) if !view.is_growing() => {
-            let directory = top_directory(tree)?;
-            directory.totals.attributed > 0 || tree.top()?.entry.meta.attributes.is_some()
-        }
-        _ => true,
-    };
-    let mut fuse = fuse_options(repository, options);
-    // Access control lists are only right beside the recorded owners.
-    fuse.acl = fuse.default_permissions && attributes && options.owner == OwnerView::Original;
-    let reader = Arc::new(Reader::new(repository.clone(), options.threads, options.cache_bytes));
-    let ahead = Arc::new(Ahead::new(reader.clone()));
-    let build = || fs::SnapshotFs {
-        repository: repository.clone(),
-        view: view.clone(),
-        reader: reader.clone(),
-        ahead: ahead.clone(),
-        owner: options.owner,
-        me: (crate::os::user_id(), rustix::process::getgid().as_raw()),
-        strict: options.allow_other,
-        attributes,
-        reloaded: Mutex::default(),
-        totals: Mutex::default(),
-    };
-    let report = |events: Sender<Event>| move |fault: &Fault| drop(events.try_send(Event::Fault(fault.clone())));
-    let mounted = match firn_fuse::mount(build(), &options.mountpoint, &fuse, report(events.clone())) {
-        Err(MountError::NoAcl) => {
-            progress.note("This kernel cannot apply access control lists to a mount: only owner, group and mode count");
-            fuse.acl = false;
-            firn_fuse::mount(build(), &options.mountpoint, &fuse, report(events.clone()))
-        }
-        other => other,
-    };
-    let mounted = mounted.map_err(mount_error)?;
-    let notifier = mounted.notifier();
-    // A file that the kernel does not take is asked for as ever.
-    ahead.connect(Box::new(move |ino, bytes| drop(notifier.contents(ino, bytes))));
-    Ok(mounted)
+/// Makes mounts of the same things.
+struct Maker<'a> {
+    repository: Arc<Repository>,
+    options: &'a MountOptions,
+    sender: Sender<Event>,
 }
 
-fn serve(
+/// A mount and the thread that follows the repository for it.
+struct Showing {
     mounted: Mounted,
-    point: &Path,
-    options: &MountOptions,
-    progress: &dyn Progress,
-    stop: &Stop,
-    events: &Receiver<Event>,
-) -> Result<()> {
-    let unmounter = mounted.unmounter();
-    let (mut tried, mut detached, mut said) = (None::<Instant>, false, false);
-    while !mounted.is_ended() {
-        match events.recv_timeout(TICK) {
-            Ok(event) => pass_on(event, point, progress),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TICK),
-        }
-        if options.detach.signal().is_some() && !detached {
-            detached = true;
-            unmounter.detach().map_err(|error| unmount_error(&error))?;
-            progress.note("The mount is out of sight; it is served until the last program that uses it is done");
-        }
-        if stop.signal().is_some() && !detached && tried.is_none_or(|tried| tried.elapsed() >= RETRY) {
-            tried = Some(Instant::now());
-            match unmounter.unmount() {
-                Ok(()) => break,
-                Err(error @ (UnmountError::Busy { .. } | UnmountError::Covered { .. })) => {
-                    if !said {
-                        progress.note(&format!("{error}. It ends when they are done; ask again to detach it at once"));
-                    }
-                    said = true;
-                }
-                Err(error) => return Err(unmount_error(&error)),
+    /// Dropped to stop the thread.
+    follow: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Showing {
+    /// Stops following the repository. The thread may be busy with a slow store, which is not waited for very long.
+    fn stop_following(&mut self) {
+        if let Some((stop, thread)) = self.follow.take() {
+            drop(stop);
+            let deadline = Instant::now() + LAST_WAIT;
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
     }
-    let ended = mounted.wait();
-    for event in events.try_iter() {
-        pass_on(event, point, progress);
+}
+
+impl Maker<'_> {
+    /// Mounts what is there now, in place of an `old` mount if there is one.
+    ///
+    /// The kernel asks for the attributes of each file that is copied, some three times, and keeps none of the answers; it stops for
+    /// good when it hears that there are none. So a mount of snapshots without any says so, and is renewed when one with
+    /// attributes comes. Where that is not possible, only a mount that cannot grow says it.
+    fn show(&self, old: Option<&Mounted>, progress: &dyn Progress) -> Result<Showing> {
+        let options = self.options;
+        let view = Arc::new(view(&self.repository, options, progress)?);
+        let attributes = match view.snapshots().first() {
+            Some(tree) if !view.is_growing() => {
+                let directory = top_directory(tree)?;
+                directory.totals.attributed > 0 || tree.top()?.entry.meta.attributes.is_some()
+            }
+            // With others looking in, the folder of a snapshot shows what its root has.
+            _ => view.has_attributes() || options.allow_other || !firn_fuse::can_renew(),
+        };
+        if !attributes {
+            view.stay_plain();
+        }
+        let mounted = self.mount(old, &view, attributes, progress)?;
+        let follow = match options.refresh.is_zero() || !view.is_growing() {
+            true => None,
+            false => {
+                let (stop, stopped) = bounded(0);
+                let every = options.refresh;
+                Some((stop, start_refresh(view, mounted.notifier(), every, self.sender.clone(), stopped)?))
+            }
+        };
+        Ok(Showing { mounted, follow })
     }
-    ended.map_err(|error| Error::io(format!("The mount on \"{}\" broke off", point.display()), error))
+
+    fn mount(
+        &self,
+        old: Option<&Mounted>,
+        view: &Arc<View>,
+        attributes: bool,
+        progress: &dyn Progress,
+    ) -> Result<Mounted> {
+        let (repository, options) = (&self.repository, self.options);
+        let mut fuse = fuse_options(repository, options);
+        // Access control lists are only right beside the recorded owners.
+        fuse.acl = fuse.default_permissions && attributes && options.owner == OwnerView::Original;
+        let reader = Arc::new(Reader::new(repository.clone(), options.threads, options.cache_bytes));
+        let ahead = Arc::new(Ahead::new(reader.clone()));
+        let build = |fuse: &Options| {
+            let fs = fs::SnapshotFs {
+                repository: repository.clone(),
+                view: view.clone(),
+                reader: reader.clone(),
+                ahead: ahead.clone(),
+                owner: options.owner,
+                me: (crate::os::user_id(), rustix::process::getgid().as_raw()),
+                strict: options.allow_other,
+                attributes,
+                reloaded: Mutex::default(),
+                totals: Mutex::default(),
+            };
+            let events = self.sender.clone();
+            let report = move |fault: &Fault| drop(events.try_send(Event::Fault(fault.clone())));
+            match old {
+                Some(old) => firn_fuse::renew(old, fs, fuse, report),
+                None => firn_fuse::mount(fs, &options.mountpoint, fuse, report),
+            }
+        };
+        let mounted = match build(&fuse) {
+            Err(MountError::NoAcl) => {
+                progress
+                    .note("This kernel cannot apply access control lists to a mount: only owner, group and mode count");
+                fuse.acl = false;
+                build(&fuse)
+            }
+            other => other,
+        };
+        let mounted = mounted.map_err(mount_error)?;
+        let notifier = mounted.notifier();
+        // A file that the kernel does not take is asked for as ever.
+        ahead.connect(Box::new(move |ino, bytes| drop(notifier.contents(ino, bytes))));
+        Ok(mounted)
+    }
+}
+
+/// A mount being served.
+struct Serving<'a> {
+    maker: Maker<'a>,
+    point: PathBuf,
+    progress: &'a dyn Progress,
+    showing: Showing,
+    /// Mounts that were renewed and are still in use.
+    outlived: Vec<Mounted>,
+}
+
+impl Serving<'_> {
+    fn run(mut self, stop: &Stop, events: &Receiver<Event>) -> Result<()> {
+        let detach = self.maker.options.detach.clone();
+        let (mut tried, mut detached, mut said) = (None::<Instant>, false, false);
+        while !self.is_ended() {
+            match events.recv_timeout(TICK) {
+                Ok(Event::Renew) if stop.signal().is_none() && !detached => self.renew(),
+                Ok(event) => pass_on(event, &self.point, self.progress),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TICK),
+            }
+            let unmounter = self.showing.mounted.unmounter();
+            if detach.signal().is_some() && !detached {
+                detached = true;
+                unmounter.detach().map_err(|error| unmount_error(&error))?;
+                self.progress
+                    .note("The mount is out of sight; it is served until the last program that uses it is done");
+            }
+            if stop.signal().is_some() && !detached && tried.is_none_or(|tried| tried.elapsed() >= RETRY) {
+                tried = Some(Instant::now());
+                match unmounter.unmount() {
+                    Ok(()) => {}
+                    Err(error @ (UnmountError::Busy { .. } | UnmountError::Covered { .. })) => {
+                        if !said {
+                            self.progress
+                                .note(&format!("{error}. It ends when they are done; ask again to detach it at once"));
+                        }
+                        said = true;
+                    }
+                    Err(error) => return Err(unmount_error(&error)),
+                }
+            }
+        }
+        self.end(events)
+    }
+
+    fn is_ended(&mut self) -> bool {
+        self.outlived.retain(|mounted| !mounted.is_ended());
+        self.showing.mounted.is_ended() && self.outlived.is_empty()
+    }
+
+    /// Something came that this mount cannot show: a new one takes its place.
+    fn renew(&mut self) {
+        if self.showing.mounted.is_ended() {
+            return;
+        }
+        match self.maker.show(Some(&self.showing.mounted), self.progress) {
+            Ok(showing) => {
+                let mut old = std::mem::replace(&mut self.showing, showing);
+                old.stop_following();
+                self.outlived.push(old.mounted);
+            }
+            Err(error) => self.progress.note(&format!(
+                "New snapshots have extended attributes and will be seen once this is mounted again: {}",
+                error.chain()
+            )),
+        }
+    }
+
+    fn end(mut self, events: &Receiver<Event>) -> Result<()> {
+        self.showing.stop_following();
+        let ended = self.showing.mounted.wait();
+        for event in events.try_iter() {
+            pass_on(event, &self.point, self.progress);
+        }
+        ended.map_err(|error| Error::io(format!("The mount on \"{}\" broke off", self.point.display()), error))
+    }
 }
 
 fn pass_on(event: Event, point: &Path, progress: &dyn Progress) {
     match event {
         Event::Note(text) => progress.note(&text),
+        Event::Renew => {}
         Event::Fault(fault) => {
             let kind = match fault.kind {
                 FaultKind::Damaged => ErrorKind::Damaged,
@@ -303,12 +392,18 @@ fn start_refresh(
     stopped: Receiver<()>,
 ) -> Result<JoinHandle<()>> {
     let run = move || {
-        let messenger = Messenger(events);
-        let mut failing = false;
+        let messenger = Messenger(events.clone());
+        let (mut failing, mut outgrown) = (false, false);
         // Nothing is ever sent: the other end is dropped to stop this.
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
             match view.refresh(&messenger) {
-                Ok(changes) => {
+                Ok(None) => {
+                    // Once is enough; should it be lost in a full queue or fail, the next mount shows all there is.
+                    if !outgrown {
+                        outgrown = events.try_send(Event::Renew).is_ok();
+                    }
+                }
+                Ok(Some(changes)) => {
                     failing = false;
                     for change in changes {
                         // The mount may have ended meanwhile, which is not an error here.

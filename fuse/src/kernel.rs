@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags};
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
 
 /// The door to the kernel.
@@ -25,6 +25,8 @@ const HELPER: &str = "fusermount3";
 pub(crate) struct MountEntry {
     /// Number of the mount, unique while it exists; given to others right after.
     pub(crate) id: u64,
+    /// The mount that this one is on.
+    pub(crate) parent: u64,
     /// Device number of the file system as `major:minor`.
     pub(crate) device: String,
     pub(crate) point: PathBuf,
@@ -47,7 +49,22 @@ pub(crate) struct Request<'a> {
 /// The mounts at a path (absolute, without symbolic links), the visible one last.
 pub(crate) fn mounts_at(point: &Path) -> io::Result<Vec<MountEntry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(table.split(|&b| b == b'\n').filter_map(parse).filter(|entry| entry.point == point).collect())
+    Ok(stacked(table.split(|&b| b == b'\n').filter_map(parse).filter(|entry| entry.point == point).collect()))
+}
+
+/// Sorts the mounts at one path so that each stands behind the one it is on. The table has them by age, and a mount can have been put
+/// beneath an older one.
+fn stacked(mut entries: Vec<MountEntry>) -> Vec<MountEntry> {
+    let mut sorted: Vec<MountEntry> = Vec::with_capacity(entries.len());
+    while !entries.is_empty() {
+        let is_next = |entry: &MountEntry| match sorted.last() {
+            Some(last) => entry.parent == last.id,
+            None => !entries.iter().any(|other| other.id == entry.parent),
+        };
+        let at = entries.iter().position(is_next).unwrap_or(0);
+        sorted.push(entries.remove(at));
+    }
+    sorted
 }
 
 /// The visible mount at a path.
@@ -59,9 +76,11 @@ pub(crate) fn mounted_at(point: &Path) -> io::Result<Option<MountEntry>> {
 fn parse(line: &[u8]) -> Option<MountEntry> {
     let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
     let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
     let dash = fields.iter().position(|&field| field == b"-")?;
     Some(MountEntry {
-        id: std::str::from_utf8(fields.first()?).ok()?.parse().ok()?,
+        id: number(fields.first()?)?,
+        parent: number(fields.get(1)?)?,
         device: text(fields.get(2)?),
         point: PathBuf::from(OsString::from_vec(unescape(fields.get(4)?))),
         fs_type: text(fields.get(dash + 1)?),
@@ -123,6 +142,45 @@ fn mount_by_call(request: &Request<'_>) -> io::Result<OwnedFd> {
     let data = CString::new(data)?;
     rustix::mount::mount(request.fs_name, request.point, "fuse", flags, data.as_c_str())?;
     Ok(device)
+}
+
+/// Whether a mount can be put beneath another one (Linux 6.5) by this process.
+pub(crate) fn can_mount_beneath() -> bool {
+    use rustix::fs::CWD;
+    // There is no empty path; a kernel that does not know the flag says so before it looks.
+    is_root() && rustix::mount::move_mount(CWD, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_BENEATH) == Err(Errno::NOENT)
+}
+
+/// A mount that is nowhere yet, and its connection to the kernel.
+pub(crate) fn mount_nowhere(request: &Request<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
+    let device = OwnedFd::from(std::fs::File::options().read(true).write(true).open(DEVICE)?);
+    let context = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&context, key, value);
+    set("source", request.fs_name)?;
+    set("fd", &device.as_raw_fd().to_string())?;
+    set("rootmode", "40000")?;
+    set("user_id", &rustix::process::getuid().as_raw().to_string())?;
+    set("group_id", &rustix::process::getgid().as_raw().to_string())?;
+    rustix::mount::fsconfig_set_flag(&context, "ro")?;
+    for option in kernel_options(request) {
+        match option.split_once('=') {
+            Some((key, value)) => set(key, value)?,
+            None => rustix::mount::fsconfig_set_flag(&context, &*option)?,
+        }
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NOATIME;
+    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    Ok((mount, device))
+}
+
+/// Puts such a mount beneath the one that is visible at a path.
+pub(crate) fn put_beneath(mount: &OwnedFd, point: &Path) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_BENEATH;
+    Ok(rustix::mount::move_mount(mount, "", rustix::fs::CWD, point, flags)?)
 }
 
 fn kernel_options(request: &Request<'_>) -> Vec<String> {
@@ -246,10 +304,21 @@ mod tests {
         let line = br"36 35 0:98 / /mnt/a\040b\134c rw,noatime master:1 shared:2 - fuse.firn my\040repo rw,user_id=0";
         let entry = parse(line).unwrap();
         assert_eq!(entry.point, Path::new("/mnt/a b\\c"));
-        assert_eq!((entry.id, entry.device.as_str()), (36, "0:98"));
+        assert_eq!((entry.id, entry.parent, entry.device.as_str()), (36, 35, "0:98"));
         assert_eq!((entry.fs_type.as_str(), entry.source.as_str()), ("fuse.firn", "my repo"));
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"36 35 0:98 / /mnt rw -"), None);
+    }
+
+    #[test]
+    fn the_visible_mount_is_the_last_however_old_it_is() {
+        let table = [(40, 30), (41, 40), (42, 41), (50, 29), (30, 50)];
+        let line =
+            |(id, parent): &(u64, u64)| parse(format!("{id} {parent} 0:1 / /m rw - fuse x rw").as_bytes()).unwrap();
+        let ids = |entries: Vec<MountEntry>| entries.iter().map(|entry| entry.id).collect::<Vec<_>>();
+        assert_eq!(ids(stacked(table.iter().map(line).collect())), [50, 30, 40, 41, 42]);
+        // Nonsense ends, too.
+        assert_eq!(stacked([(1, 2), (2, 1)].iter().map(line).collect()).len(), 2);
     }
 
     #[test]

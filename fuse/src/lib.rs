@@ -10,7 +10,7 @@
 //! | `check.rs` | can this directory be mounted on, and if not, what should the user do? |
 //! | `kernel.rs` | mounting, unmounting and the mount table |
 //! | `holders.rs` | who keeps a mount busy? |
-//! | `session.rs` | options, [`mount()`], and the handle of a running mount |
+//! | `session.rs` | options, [`mount()`], [`renew`], and the handle of a running mount |
 
 mod adapter;
 mod answers;
@@ -24,5 +24,5 @@ mod tree;
 
 pub use check::{MountError, check, clear_dead};
 pub use holders::Holder;
-pub use session::{Mounted, Notifier, Options, UnmountError, Unmounter, mount};
+pub use session::{Mounted, Notifier, Options, UnmountError, Unmounter, can_renew, mount, renew};
 pub use tree::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, StatFs, Whence, Work};

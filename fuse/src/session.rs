@@ -85,16 +85,9 @@ pub fn mount<T: ReadOnlyFs>(
     check_root(&answers)?;
     let acl = options.acl;
     let adapter = Adapter::new(answers, options.workers, options.patience, acl, options.direct_io).map_err(failed)?;
-    let device = kernel::mount(&kernel::Request {
-        point: &point,
-        fs_name: &options.fs_name,
-        subtype: &options.subtype,
-        allow_other: options.allow_other,
-        default_permissions: options.default_permissions || acl,
-    })
-    .map_err(|reason| refused(&point, options, reason))?;
+    let device = kernel::mount(&request(&point, options)).map_err(|reason| refused(&point, options, reason))?;
     // From here on, whatever fails must not leave the mount behind.
-    let started = start(adapter, device, &point, options);
+    let started = start(adapter, device, &point, options, || Ok(()));
     started.map_err(|reason| {
         let _ = kernel::unmount(&point, true);
         match reason.raw_os_error() {
@@ -102,6 +95,46 @@ pub fn mount<T: ReadOnlyFs>(
             _ => failed(reason),
         }
     })
+}
+
+fn request<'a>(point: &'a Path, options: &'a Options) -> kernel::Request<'a> {
+    kernel::Request {
+        point,
+        fs_name: &options.fs_name,
+        subtype: &options.subtype,
+        allow_other: options.allow_other,
+        default_permissions: options.default_permissions || options.acl,
+    }
+}
+
+/// Whether [`renew`] can work here: for root, since Linux 6.5.
+pub fn can_renew() -> bool {
+    kernel::can_mount_beneath()
+}
+
+/// Mounts a tree in place of a running mount, so that at no moment anything else is seen there. Programs that use files of the old
+/// mount go on with it; who comes by path finds the new one. The old one is to be kept until it has ended.
+///
+/// # Errors
+/// As [`mount`]; the old mount stays then.
+pub fn renew<T: ReadOnlyFs>(
+    old: &Mounted,
+    tree: T,
+    options: &Options,
+    on_fault: impl Fn(&Fault) + Send + Sync + 'static,
+) -> Result<Mounted, MountError> {
+    let point = old.mountpoint().to_owned();
+    let failed = |reason: io::Error| MountError::Io { point: point.clone(), reason };
+    let answers = Arc::new(Answers::new(tree, Box::new(on_fault)));
+    check_root(&answers)?;
+    let adapter =
+        Adapter::new(answers, options.workers, options.patience, options.acl, options.direct_io).map_err(failed)?;
+    let (mount, device) = kernel::mount_nowhere(&request(&point, options)).map_err(failed)?;
+    let swap = || {
+        kernel::put_beneath(&mount, &point)?;
+        old.unmounter.detach().map_err(io::Error::other)
+    };
+    start(adapter, device, &point, options, swap).map_err(failed)
 }
 
 fn check_root<T: ReadOnlyFs>(answers: &Answers<T>) -> Result<(), MountError> {
@@ -124,9 +157,14 @@ fn refused(point: &Path, options: &Options, reason: io::Error) -> MountError {
     }
 }
 
-fn start<T: ReadOnlyFs>(adapter: Adapter<T>, device: OwnedFd, point: &Path, options: &Options) -> io::Result<Mounted> {
-    // The table is the only witness of which mount is ours; without it, unmounting goes by path alone.
-    let entry = kernel::mounted_at(point).ok().flatten().filter(|entry| entry.fs_type.starts_with("fuse"));
+/// Serves a connection; `show` makes its mount visible once the kernel has been spoken to.
+fn start<T: ReadOnlyFs>(
+    adapter: Adapter<T>,
+    device: OwnedFd,
+    point: &Path,
+    options: &Options,
+    show: impl FnOnce() -> io::Result<()>,
+) -> io::Result<Mounted> {
     let connection = device.try_clone()?;
     let mut config = Config::default();
     config.n_threads = Some(options.threads.max(1));
@@ -134,6 +172,9 @@ fn start<T: ReadOnlyFs>(adapter: Adapter<T>, device: OwnedFd, point: &Path, opti
     let audience = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     let session = Session::from_fd(adapter, device, audience, config)?;
     let notifier = Notifier(session.notifier());
+    show()?;
+    // The table is the only witness of which mount is ours; without it, unmounting goes by path alone.
+    let entry = kernel::mounted_at(point).ok().flatten().filter(|entry| entry.fs_type.starts_with("fuse"));
     if let (Some(entry), Some(kib)) = (&entry, options.read_ahead_kib) {
         let _ = kernel::set_read_ahead(&entry.device, kib);
     }

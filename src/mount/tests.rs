@@ -166,6 +166,53 @@ fn snapshots_come_and_go_in_a_running_mount() {
 }
 
 #[test]
+fn a_mount_without_attributes_is_renewed_when_some_come() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    if !firn_fuse::can_renew() {
+        return;
+    }
+    let sample = Sample::new();
+    sample.snapshot("2026-01-01T00:00:00Z", "h", &[], &dir([("a", Thing::Inline(b"1".to_vec()))]));
+    let said = mounted(
+        &sample,
+        |_| {},
+        |point, _, _| {
+            let mut value = [0u8; 8];
+            let refused = rustix::fs::getxattr(point.join("latest/a"), "user.one", &mut value[..]);
+            assert_eq!(refused, Err(rustix::io::Errno::OPNOTSUPP));
+            let open = fs::File::open(point.join("latest/a")).unwrap();
+            let (done, gap) = (AtomicBool::new(false), AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                // At no moment is the place empty.
+                scope.spawn(|| {
+                    let end = Instant::now() + Duration::from_secs(15);
+                    while !done.load(Ordering::Relaxed) && Instant::now() < end {
+                        if fs::symlink_metadata(point.join("README.txt")).is_err() {
+                            gap.store(true, Ordering::Relaxed);
+                        }
+                    }
+                });
+                let attributes = vec![(b"user.one".to_vec(), b"1".to_vec())];
+                let tree = dir([("a", Thing::Inline(b"2".to_vec())), ("b", Thing::WithAttributes(attributes))]);
+                sample.snapshot("2026-02-01T00:00:00Z", "h", &[], &tree);
+                wait_until("the second comes", || fs::read(point.join("latest/a")).is_ok_and(|bytes| bytes == b"2"));
+                done.store(true, Ordering::Relaxed);
+            });
+            assert!(!gap.load(Ordering::Relaxed));
+            let got = rustix::fs::getxattr(point.join("latest/b"), "user.one", &mut value[..]).unwrap();
+            assert_eq!(&value[..got], b"1");
+            let none = rustix::fs::getxattr(point.join("latest/a"), "user.one", &mut value[..]);
+            assert_eq!(none, Err(rustix::io::Errno::NODATA));
+            // Who had a file open goes on with the mount of before.
+            let mut byte = [0];
+            open.read_exact_at(&mut byte, 0).unwrap();
+            assert_eq!(byte, *b"1");
+        },
+    );
+    assert!(said.is_none_or(|said| said.is_empty()));
+}
+
+#[test]
 fn damage_is_an_error_for_what_it_hits_only() {
     let sample = Sample::new();
     let (tree, bytes) = root();

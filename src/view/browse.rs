@@ -14,6 +14,7 @@ use crate::repository::snapshots::Named;
 use crate::store::ObjectKind;
 use jiff::tz::TimeZone;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Bytes of decoded pages kept in memory unless told otherwise.
@@ -54,6 +55,8 @@ enum Shown {
 #[derive(Debug)]
 struct All {
     zone: TimeZone,
+    /// Nothing with extended attributes may be shown.
+    plain: AtomicBool,
     folders: RwLock<Arc<Folders>>,
     known: Mutex<Known>,
 }
@@ -71,7 +74,7 @@ impl View {
     pub fn all(repository: Arc<Repository>, cache: u64, zone: TimeZone, progress: &dyn Progress) -> Result<View> {
         let (pages, locations) = caches(repository, cache);
         let folders = RwLock::new(Arc::new(Folders::new(Vec::new(), &zone, None)));
-        let shown = Shown::All(All { zone, folders, known: Mutex::default() });
+        let shown = Shown::All(All { zone, plain: AtomicBool::new(false), folders, known: Mutex::default() });
         let view = View { pages, locations, shown };
         view.refresh(progress)?;
         Ok(view)
@@ -85,15 +88,28 @@ impl View {
         Ok(View { pages, locations, shown: Shown::One(Arc::new(tree)) })
     }
 
+    /// Whether any file that is shown has extended attributes.
+    pub fn has_attributes(&self) -> bool {
+        self.snapshots().iter().any(|tree| tree.named().snapshot.totals.attributed > 0)
+    }
+
+    /// From now on, a snapshot with extended attributes is not shown; `refresh` tells of it instead.
+    pub fn stay_plain(&self) {
+        if let Shown::All(all) = &self.shown {
+            all.plain.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Looks for snapshots that came or went, by their names; only if there are any are they read and the index with them.
-    pub fn refresh(&self, progress: &dyn Progress) -> Result<Vec<Change>> {
-        let Shown::All(all) = &self.shown else { return Ok(Vec::new()) };
+    /// `None`: there is one that a plain view may not show, and all stays as it was.
+    pub fn refresh(&self, progress: &dyn Progress) -> Result<Option<Vec<Change>>> {
+        let Shown::All(all) = &self.shown else { return Ok(Some(Vec::new())) };
         let repository = self.pages.repository();
         let mut known = all.known.lock().unwrap_or_else(PoisonError::into_inner);
         let names = live_names(repository)?;
         let first = known.names.is_empty() && known.slots.is_empty();
         if !first && names == known.names {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let mut snapshots = HashMap::with_capacity(names.len());
         let mut has_new = first;
@@ -104,6 +120,9 @@ impl View {
             }
             match repository.snapshot(*name) {
                 Ok(snapshot) => {
+                    if snapshot.totals.attributed > 0 && all.plain.load(Ordering::Relaxed) {
+                        return Ok(None);
+                    }
                     has_new = true;
                     snapshots.insert(*name, Arc::new(Named { name: *name, snapshot }));
                 }
@@ -119,7 +138,7 @@ impl View {
         if has_new {
             repository.reload_index(progress)?;
         }
-        Ok(self.show(all, &mut known, names, snapshots))
+        Ok(Some(self.show(all, &mut known, names, snapshots)))
     }
 
     fn show(
