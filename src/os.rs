@@ -20,6 +20,16 @@ pub fn raise_open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Keeps threads from having heaps of their own, which is what GNU's allocator gives each: blocks of half a MiB that one thread
+/// frees would not serve the next, and a mount with thirty threads takes a third more memory. To be called before any thread begins.
+pub fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets a number in the allocator; no other thread runs yet. A refusal changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 4);
+    }
+}
+
 /// The most memory that this process ever had resident, in bytes. (Not `getrusage`: that survives `execve`.)
 pub fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -82,6 +82,7 @@ fn command() -> clap::Command {
 
 /// Reads the arguments, does what they say and returns the exit code.
 pub fn run() -> ExitCode {
+    crate::os::share_heaps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
