@@ -350,6 +350,18 @@ impl Repair<'_> {
     }
 
     /// Carries over what old segments say about packs that were not read, writes the rest, and removes what is replaced.
+    /// Whether a segment that can be read says that it stands for this one, too: another repair has taken it over already.
+    fn is_replaced(&self, name: &ObjectName) -> Result<bool> {
+        for other in self.names(ObjectKind::Index)? {
+            let other = ObjectName::parse(&other)?;
+            let read = read_segment(self.repository.keyring(), self.repository.store(), other);
+            if read.is_ok_and(|segment| segment.replaces.contains(name)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn replace(
         &mut self,
         old: &Old,
@@ -369,7 +381,12 @@ impl Repair<'_> {
         }
         for name in &dirty {
             self.stop.check()?;
-            let segment = read_segment(self.repository.keyring(), self.repository.store(), *name)?;
+            let segment = match read_segment(self.repository.keyring(), self.repository.store(), *name) {
+                Ok(segment) => segment,
+                // Another repair or a prune was faster: it has published whatever counts of it before it took it away.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             let mut rows: Vec<Vec<_>> = vec![Vec::new(); segment.packs.len()];
             for (id, pack, block) in segment.chunks {
                 rows[pack as usize].push((id, block));
@@ -393,6 +410,10 @@ impl Repair<'_> {
         for name in &written.names {
             let is_there = listed.contains(&name.to_string());
             let read = read_segment(self.repository.keyring(), self.repository.store(), *name);
+            let is_gone = !is_there || read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            if is_gone && self.is_replaced(name)? {
+                continue;
+            }
             if let Err(error) = read
                 .and_then(|_| if is_there { Ok(()) } else { Err(Error::new(ErrorKind::Failed, "it is not listed")) })
             {

@@ -232,6 +232,70 @@ impl Store for Forgetful {
     }
 }
 
+/// Once everything is read, or once a new segment is stored, another repair runs from its beginning to its end.
+#[derive(Debug)]
+struct Overtaken {
+    store: MemoryStore,
+    after_put: bool,
+    reads: std::sync::atomic::AtomicU64,
+    overtaken: std::sync::atomic::AtomicBool,
+}
+
+impl Overtaken {
+    fn overtake(&self) {
+        if !self.overtaken.swap(true, Ordering::Relaxed) {
+            repair(&self.store, RepairOptions { read_all: true, ..FAST }).unwrap();
+        }
+    }
+}
+
+impl Store for Overtaken {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+        self.store.put(key, bytes)?;
+        if self.after_put && key.kind == ObjectKind::Index {
+            self.overtake();
+        }
+        Ok(())
+    }
+    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
+        // Each of the two segments is read once to find out what it names, and then once more to be replaced.
+        let reads = self.reads.fetch_add(u64::from(key.kind == ObjectKind::Index), Ordering::Relaxed);
+        if !self.after_put && key.kind == ObjectKind::Index && reads == 2 {
+            self.overtake();
+        }
+        self.store.get(key, limit)
+    }
+    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.store.get_range(key, offset, buffer)
+    }
+    fn size(&self, key: &ObjectKey) -> Result<u64> {
+        self.store.size(key)
+    }
+    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.store.list(kind, visit)
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<()> {
+        self.store.delete(key)
+    }
+    fn properties(&self) -> Properties {
+        self.store.properties()
+    }
+}
+
+#[test]
+fn a_repair_that_another_one_overtakes_ends_well() {
+    for after_put in [false, true] {
+        let (store, _) = repository();
+        let chunks = rows(&store);
+        let (reads, overtaken) = Default::default();
+        let slow = Arc::new(Overtaken { store: store.clone(), after_put, reads, overtaken });
+        repair_index(&open(slow.clone()), &RepairOptions { read_all: true, ..FAST }, &Silent, &Stop::new()).unwrap();
+        assert!(slow.overtaken.load(Ordering::Relaxed), "{after_put}");
+        assert_eq!(check(&store).findings, [], "{after_put}");
+        assert!(rows(&store) >= chunks, "{after_put}");
+    }
+}
+
 /// restic#3273 and #3317: an incomplete listing made a rebuilt index forget packs.
 #[test]
 fn packs_that_a_listing_misses_stay_in_the_index() {
