@@ -324,3 +324,51 @@ fn an_empty_index_object_is_damage_like_any_other_and_repairing_twice_does_nothi
     assert_eq!((again.segments_written, again.segments_removed), (0, 0));
     assert_eq!(store.raw_keys(), before);
 }
+
+/// Segments that are listed and taken away, one more at each attempt to read them: by a repair that has many to take away.
+#[derive(Debug)]
+struct Vanishing(MemoryStore, BTreeSet<String>);
+
+impl Store for Vanishing {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+        self.0.put(key, bytes)
+    }
+    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
+        if key.kind == ObjectKind::Index && self.1.contains(&key.name) {
+            self.0.delete(key)?;
+        }
+        self.0.get(key, limit)
+    }
+    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.0.get_range(key, offset, buffer)
+    }
+    fn size(&self, key: &ObjectKey) -> Result<u64> {
+        self.0.size(key)
+    }
+    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.0.list(kind, visit)
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<()> {
+        self.0.delete(key)
+    }
+    fn properties(&self) -> Properties {
+        self.0.properties()
+    }
+}
+
+#[test]
+fn readers_do_not_mind_how_long_a_repair_takes_old_segments_away() {
+    let (store, _) = repository();
+    let repository = open(Arc::new(store.clone()));
+    let put = |replaced: &BTreeSet<ObjectName>, n: u8| {
+        let mut writer = SegmentWriter::new(&repository, false);
+        let id = crate::id::ChunkId([n; 32]);
+        writer.push(pack_record(ObjectName([n; 32]), false, 0, 1000, vec![100]), vec![(id, 0)]).unwrap();
+        writer.finish(replaced).unwrap().names
+    };
+    let old: BTreeSet<ObjectName> = (0..40).flat_map(|n| put(&BTreeSet::new(), n)).collect();
+    put(&old, 41);
+    let left = rows(&store);
+    let names = old.iter().map(ToString::to_string).collect();
+    assert_eq!(open(Arc::new(Vanishing(store.clone(), names))).index().unwrap().rows(), left);
+}

@@ -301,6 +301,7 @@ impl Loader<'_> {
             progress.stage("reading the index");
         }
         let mut built: BTreeMap<ObjectName, (PathBuf, Table)> = BTreeMap::new();
+        let mut gone = Vec::new();
         for name in missing {
             if replaced.contains(&name) {
                 continue;
@@ -312,17 +313,22 @@ impl Loader<'_> {
                     built.insert(name, table);
                 }
                 Err(error) if error.kind() == ErrorKind::Damaged => self.damaged.push((name, error)),
+                // Whoever replaced it takes the old ones away one by one, which may take longer than all attempts to read them.
+                Err(error) if error.kind() == ErrorKind::NotFound => gone.push((name, error)),
                 Err(error) => return Err(error),
             }
+        }
+        if let Some((_, error)) = gone.into_iter().find(|(name, _)| !replaced.contains(name)) {
+            return Err(error);
         }
         // A segment read before the one that replaces it was known, or a table opened before, steps back now.
         let stale = |table: &Table| table.origins().iter().any(|origin| replaced.contains(&origin.segment));
         self.tables.extend(built.into_values());
-        let (gone, kept): (Vec<_>, Vec<_>) =
+        let (left, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.tables).into_iter().partition(|(_, table)| stale(table));
         self.tables = kept;
         let mut again = Vec::new();
-        for (path, table) in gone {
+        for (path, table) in left {
             again.extend(table.origins().iter().map(|origin| origin.segment).filter(|name| !replaced.contains(name)));
             drop(fs::remove_file(&path));
         }
