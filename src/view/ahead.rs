@@ -167,7 +167,7 @@ impl Ahead {
 
     fn send(&self, state: &mut State, job: Job) {
         let key = (job.tree.slot(), job.place.rank);
-        if !self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok()) {
+        if self.jobs.as_ref().is_none_or(|jobs| jobs.try_send(job).is_err()) {
             state.done(key, None);
         }
     }
