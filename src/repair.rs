@@ -349,7 +349,6 @@ impl Repair<'_> {
         Ok(missing)
     }
 
-    /// Carries over what old segments say about packs that were not read, writes the rest, and removes what is replaced.
     /// Whether a segment that can be read says that it stands for this one, too: another repair has taken it over already.
     fn is_replaced(&self, name: &ObjectName) -> Result<bool> {
         for other in self.names(ObjectKind::Index)? {
@@ -362,6 +361,7 @@ impl Repair<'_> {
         Ok(false)
     }
 
+    /// Carries over what old segments say about packs that were not read, writes the rest, and removes what is replaced.
     fn replace(
         &mut self,
         old: &Old,
