@@ -12,28 +12,26 @@ pub mod packs;
 #[cfg(test)]
 mod packs_tests;
 mod rewrite;
-mod segments;
 pub mod snapshots;
 #[cfg(test)]
 mod snapshots_tests;
 #[cfg(test)]
 mod tests;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::format::config::Config;
-use crate::format::coordination::{Mark, Pin};
 use crate::format::header::{HEADER_LEN, Header, Kind};
-use crate::id::{ObjectName, SessionId};
+use crate::id::ObjectName;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
-use crate::repository::index::{StoredPacks, read_segment};
+use crate::repository::index::StoredPacks;
 use crate::repository::pack::{Salvaged, pack_folder, salvage, salvage_verified};
 use crate::repository::read::pack_kind;
+use crate::repository::segments::{OldSegments, SegmentWriter, pack_record, replace};
 use crate::store::{ObjectKey, ObjectKind};
 pub use rewrite::SUFFIX as DAMAGED_SUFFIX;
-use segments::{SegmentWriter, pack_record};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// How an index is repaired.
@@ -74,34 +72,6 @@ pub struct RepairReport {
     pub configs_removed: u64,
 }
 
-/// A pin (or a mark) that goes when the work ends, however it ends.
-struct Pinned<'a> {
-    repository: &'a Repository,
-    key: ObjectKey,
-}
-
-impl Drop for Pinned<'_> {
-    fn drop(&mut self) {
-        // A pin left behind only makes a prune wait.
-        drop(self.repository.store().delete(&self.key));
-    }
-}
-
-fn pin(repository: &Repository) -> Result<Pinned<'_>> {
-    let session = SessionId::random()?;
-    let key = ObjectKey::new(ObjectKind::Pin, session);
-    let body = Pin {
-        version: 1,
-        session,
-        writer: repository.writer_id(),
-        host: crate::os::hostname(),
-        pid: crate::os::process_id(),
-        started: jiff::Timestamp::now(),
-    };
-    repository.put_json(Kind::Pin, &key, &body)?;
-    Ok(Pinned { repository, key })
-}
-
 /// Makes the index name every chunk that is stored. Fails before anything is changed if any pack, segment, mark or config
 /// was written by a newer firn, or if a mark cannot be read.
 pub fn repair_index(
@@ -115,10 +85,10 @@ pub fn repair_index(
         Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
         _ => {}
     }
-    let pinned = if options.dry_run { None } else { Some(pin(repository)?) };
+    let pinned = if options.dry_run { None } else { Some(repository.pinned()?) };
     let mut repair = Repair { repository, options, progress, stop, report: RepairReport::default() };
-    let marked = repair.marks()?;
-    let old = repair.old_segments()?;
+    let marked = repository.marked_packs()?;
+    let old = OldSegments::read(repository, stop)?;
     let stored = StoredPacks::list(repository.store())?;
     repair.report.packs = stored.len() as u64;
     let todo = repair.choose(&old, &stored, &marked);
@@ -140,16 +110,6 @@ pub fn repair_index(
     Ok(repair.report)
 }
 
-/// The segments as they were found.
-#[derive(Default)]
-struct Old {
-    readable: BTreeSet<ObjectName>,
-    /// Damaged, or replaced by a readable one.
-    useless: BTreeSet<ObjectName>,
-    /// For each pack of a readable segment: kind, and each size that is stated, with the segments that do.
-    packs: HashMap<ObjectName, (bool, BTreeMap<u64, Vec<ObjectName>>)>,
-}
-
 struct Repair<'a> {
     repository: &'a Repository,
     options: &'a RepairOptions,
@@ -161,68 +121,8 @@ struct Repair<'a> {
 type Todo = Vec<(bool, ObjectName)>;
 
 impl Repair<'_> {
-    fn names(&self, kind: ObjectKind) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        self.repository.store().list(kind, &mut |object| {
-            names.push(object.name);
-            Ok(())
-        })?;
-        names.sort();
-        Ok(names)
-    }
-
-    fn marks(&self) -> Result<HashSet<ObjectName>> {
-        let mut marked = HashSet::new();
-        for name in self.names(ObjectKind::Mark)? {
-            let key = ObjectKey::new(ObjectKind::Mark, &name);
-            match self.repository.get_json::<Mark>(Kind::Mark, &key) {
-                Ok(mark) => marked.extend(mark.packs),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(error
-                        .context(format!("The mark \"{key}\" of a prune cannot be read, so it is unknown which packs are about to be deleted"))
-                        .with_hint("Let the prune finish or run it again; then remove the damaged mark."));
-                }
-            }
-        }
-        Ok(marked)
-    }
-
-    fn old_segments(&self) -> Result<Old> {
-        let mut old = Old::default();
-        let mut replaced = HashSet::new();
-        for name in self.names(ObjectKind::Index)? {
-            self.stop.check()?;
-            let name = ObjectName::parse(&name)?;
-            let read = || read_segment(self.repository.keyring(), self.repository.store(), name);
-            // Once more before it is believed to be damaged.
-            let segment = read().or_else(|error| if error.kind() == ErrorKind::Damaged { read() } else { Err(error) });
-            match segment {
-                Ok(segment) => {
-                    replaced.extend(segment.replaces);
-                    old.readable.insert(name);
-                    for pack in segment.packs {
-                        let (_, sizes) = old.packs.entry(pack.name).or_insert((pack.is_tree, BTreeMap::new()));
-                        sizes.entry(pack.size).or_default().push(name);
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Damaged => drop(old.useless.insert(name)),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        old.useless.extend(old.readable.iter().filter(|name| replaced.contains(*name)));
-        old.readable.retain(|name| !replaced.contains(name));
-        for (_, sizes) in old.packs.values_mut() {
-            sizes.values_mut().for_each(|by| by.retain(|name| !replaced.contains(name)));
-            sizes.retain(|_, by| !by.is_empty());
-        }
-        old.packs.retain(|_, (_, sizes)| !sizes.is_empty());
-        Ok(old)
-    }
-
     /// The packs whose contents must be read.
-    fn choose(&mut self, old: &Old, stored: &StoredPacks, marked: &HashSet<ObjectName>) -> Todo {
+    fn choose(&mut self, old: &OldSegments, stored: &StoredPacks, marked: &HashSet<ObjectName>) -> Todo {
         let mut todo = Todo::new();
         for (is_tree, name, size) in stored.iter() {
             let is_known = old
@@ -334,7 +234,7 @@ impl Repair<'_> {
     }
 
     /// Packs of the index that are really not stored: a listing alone proves nothing.
-    fn confirm_missing(&self, old: &Old, stored: &StoredPacks) -> Result<HashSet<ObjectName>> {
+    fn confirm_missing(&self, old: &OldSegments, stored: &StoredPacks) -> Result<HashSet<ObjectName>> {
         let mut missing = HashSet::new();
         for (name, (is_tree, _)) in &old.packs {
             if stored.size(*is_tree, name).is_none() {
@@ -349,89 +249,29 @@ impl Repair<'_> {
         Ok(missing)
     }
 
-    /// Whether a segment that can be read says that it stands for this one, too: another repair has taken it over already.
-    fn is_replaced(&self, name: &ObjectName) -> Result<bool> {
-        for other in self.names(ObjectKind::Index)? {
-            let other = ObjectName::parse(&other)?;
-            let read = read_segment(self.repository.keyring(), self.repository.store(), other);
-            if read.is_ok_and(|segment| segment.replaces.contains(name)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Carries over what old segments say about packs that were not read, writes the rest, and removes what is replaced.
     fn replace(
         &mut self,
-        old: &Old,
+        old: &OldSegments,
         done: &HashSet<ObjectName>,
         missing: &HashSet<ObjectName>,
-        mut writer: SegmentWriter<'_>,
+        writer: SegmentWriter<'_>,
     ) -> Result<()> {
+        let is_meant = |name: &ObjectName| missing.contains(name) || done.contains(name);
         // A segment is kept unless it names a pack that is gone or was read anew.
-        let mut dirty: BTreeSet<ObjectName> = BTreeSet::new();
-        for (name, (_, sizes)) in &old.packs {
-            if missing.contains(name) || done.contains(name) {
-                dirty.extend(sizes.values().flatten());
-            }
-        }
-        if self.options.read_all {
-            dirty.extend(&old.readable);
-        }
-        for name in &dirty {
-            self.stop.check()?;
-            let segment = match read_segment(self.repository.keyring(), self.repository.store(), *name) {
-                Ok(segment) => segment,
-                // Another repair or a prune was faster: it has published whatever counts of it before it took it away.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let mut rows: Vec<Vec<_>> = vec![Vec::new(); segment.packs.len()];
-            for (id, pack, block) in segment.chunks {
-                rows[pack as usize].push((id, block));
-            }
-            for (pack, rows) in segment.packs.into_iter().zip(rows) {
-                if !done.contains(&pack.name) && !missing.contains(&pack.name) {
-                    writer.push(pack, rows)?;
-                }
-            }
-        }
+        let dirty = if self.options.read_all { old.readable.clone() } else { old.naming(is_meant) };
+        let replaced = replace(self.repository, old, &dirty, is_meant, writer, self.stop)?;
         self.report.segments_kept = (old.readable.len() - dirty.len()) as u64;
-        let gone: BTreeSet<ObjectName> = dirty.union(&old.useless).copied().collect();
-        let written = writer.finish(&gone)?;
-        self.report.segments_written = written.count;
-        self.report.chunks = written.chunks;
-        self.report.segments_removed = gone.len() as u64;
-        if self.options.dry_run {
-            return Ok(());
-        }
-        let listed: HashSet<String> = self.names(ObjectKind::Index)?.into_iter().collect();
-        for name in &written.names {
-            let is_there = listed.contains(&name.to_string());
-            let read = read_segment(self.repository.keyring(), self.repository.store(), *name);
-            let is_gone = !is_there || read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
-            if is_gone && self.is_replaced(name)? {
-                continue;
-            }
-            if let Err(error) = read
-                .and_then(|_| if is_there { Ok(()) } else { Err(Error::new(ErrorKind::Failed, "it is not listed")) })
-            {
-                return Err(error
-                    .with_kind(ErrorKind::Failed)
-                    .context(format!("The new index segment \"{name}\" cannot be read back; no old one was removed")));
-            }
-        }
-        for name in &gone {
-            self.repository.store().delete(&ObjectKey::new(ObjectKind::Index, name))?;
-        }
+        self.report.segments_written = replaced.written;
+        self.report.chunks = replaced.chunks;
+        self.report.segments_removed = replaced.removed;
         Ok(())
     }
 
     /// Brings the config back to two readable copies, and removes damaged ones afterwards.
     fn repair_configs(&mut self) -> Result<()> {
         let (mut readable, mut damaged, mut highest) = (0u64, Vec::new(), 0u64);
-        for name in self.names(ObjectKind::Config)? {
+        for name in self.repository.names(ObjectKind::Config)? {
             highest = highest.max(name.parse().unwrap_or(0));
             let key = ObjectKey::new(ObjectKind::Config, &name);
             let read = || {

@@ -14,7 +14,6 @@
 mod lengths;
 mod objects;
 mod packs;
-mod pages;
 mod reading;
 pub mod scrub;
 mod seen;

@@ -14,6 +14,7 @@ use crate::repository::snapshots::Snapshots;
 use crate::repository::table::PackInfo;
 use crate::store::{ObjectKey, ObjectKind};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::SystemTime;
 
 pub(super) const REPAIR: &str = "Run \"firn repair index\".";
 
@@ -246,7 +247,7 @@ impl Pass<'_> {
             // Read again before it is condemned.
             let error = match self.repository.snapshot(name) {
                 Ok(snapshot) => {
-                    let list = if tombs.contains(&name) { &mut snapshots.forgotten } else { &mut snapshots.live };
+                    let list = if tombs.contains_key(&name) { &mut snapshots.forgotten } else { &mut snapshots.live };
                     list.push(crate::repository::snapshots::Named { name, snapshot });
                     continue;
                 }
@@ -254,7 +255,7 @@ impl Pass<'_> {
                 Err(_) => error,
             };
             let before = self.report.findings.len();
-            if tombs.contains(&name) {
+            if tombs.contains_key(&name) {
                 self.add_error(Severity::Note, &key, &error, "It is forgotten, so nothing is lost.");
             } else {
                 self.add_error(
@@ -278,7 +279,7 @@ impl Pass<'_> {
     }
 
     /// A snapshot that another one names must be stored or have a tomb; tombs stay when a prune deletes what they name.
-    fn check_chains(&mut self, snapshots: &Snapshots, tombs: &HashSet<ObjectName>) -> Result<()> {
+    fn check_chains(&mut self, snapshots: &Snapshots, tombs: &HashMap<ObjectName, SystemTime>) -> Result<()> {
         let mut stored: HashMap<ObjectName, Option<u64>> =
             snapshots.damaged.iter().map(|(name, _)| (*name, None)).collect();
         let all = || snapshots.live.iter().chain(&snapshots.forgotten);
@@ -289,7 +290,7 @@ impl Pass<'_> {
             let previous = snapshot.previous.map(|name| (name, snapshot.sequence.saturating_sub(1)));
             let heads = snapshot.heads.values().map(|head| (head.snapshot, head.sequence));
             for (name, sequence) in previous.into_iter().chain(heads) {
-                if !stored.contains_key(&name) && !tombs.contains(&name) {
+                if !stored.contains_key(&name) && !tombs.contains_key(&name) {
                     missing.entry(name).or_insert((sequence, named));
                 }
             }

@@ -4,7 +4,7 @@
 //! Memory: two generations of at most `GENERATION` pages, 17 bytes each in tables that are at least 7/16 full: 80 MB at most.
 //! What is asked for stays; the pages high up in trees, which all snapshots ask for, are the last to go.
 
-use super::pages::Edges;
+use crate::view::references::Edges;
 use std::collections::HashMap;
 
 /// Pages in one generation.

@@ -8,7 +8,6 @@
 use super::lengths::Lengths;
 use super::objects::REPAIR;
 use super::packs::{Looked, Verdicts};
-use super::pages::{Claim, Edges, Reference, references, root};
 use super::seen::{Mark, Seen};
 use super::{Affected, MAX_AFFECTED, MAX_AFFECTED_REPORT, Pass, Severity};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +18,7 @@ use crate::repository::read::{ReadBlock, pack_key};
 use crate::repository::snapshots::Named;
 use crate::repository::tree::decode_attributes;
 use crate::view::content::check_length;
+use crate::view::references::{Claim, Edges, Reference, references, root};
 use quick_cache::sync::Cache;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -246,7 +246,7 @@ impl Walk<'_, '_> {
     /// Whether a chunk of content or attributes can be had and is as long as stated; attributes are read, since they are
     /// metadata.
     fn check_chunk(&mut self, reference: &Reference) -> Result<bool> {
-        if self.bad.contains_key(&reference.id) || reference.is_lie(&self.lies).is_some() {
+        if self.bad.contains_key(&reference.id) || self.is_lie(reference).is_some() {
             return Ok(false);
         }
         let found = match self.locate(reference)? {
@@ -274,6 +274,14 @@ impl Walk<'_, '_> {
         self.pass.add(Severity::Lost, object, error.chain());
         self.lies.insert((reference.id, stated), self.pass.report.findings.len() - 1);
         Ok(false)
+    }
+
+    /// The finding that says that the chunk is not as long as stated here.
+    fn is_lie(&self, reference: &Reference) -> Option<usize> {
+        match reference.claim {
+            Claim::Content(len) | Claim::Attributes(len) => self.lies.get(&(reference.id, len)).copied(),
+            _ => None,
+        }
     }
 
     fn length(&self, reference: &Reference, found: &Found) -> Result<usize> {
@@ -422,7 +430,7 @@ impl Walk<'_, '_> {
                     path.push(b'/');
                     path.extend_from_slice(name);
                 }
-                let lie = reference.is_lie(&self.lies);
+                let lie = self.is_lie(&reference);
                 let mut finding = self.bad.get(&reference.id).copied().or(lie);
                 if finding.is_none() && self.bad.len() >= MAX_BAD {
                     finding = match self.locate(&reference)? {

@@ -14,20 +14,18 @@
 //!
 //! Memory: one block a pack being read, what a writer takes, and 100 bytes a pack.
 
-use super::{Pinned, Repair, RepairOptions, RepairReport, SegmentWriter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::block;
 use crate::format::bounds::MAX_PACK;
-use crate::format::coordination::Mark;
-use crate::format::header::{HEADER_LEN, Kind};
+use crate::format::header::HEADER_LEN;
 use crate::id::{ChunkId, ObjectName, SessionId};
 use crate::progress::{Progress, Silent, Stop};
 use crate::repository::Repository;
-use crate::repository::assemble::RawBlock;
+use crate::repository::assemble::store_again;
 use crate::repository::index::{Index, Place, StoredPacks, Usable};
 use crate::repository::keyring::Opened;
 use crate::repository::pack::{Block, open_block, pack_folder, salvage};
 use crate::repository::read::pack_kind;
+use crate::repository::segments::{OldSegments, SegmentWriter, replace};
 use crate::repository::writer::{Writer, WriterOptions};
 use crate::store::{ObjectKey, ObjectKind};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -273,7 +271,7 @@ impl Work<'_> {
         for pack in hurt.iter_mut() {
             let (mut saved, mut bytes) = (0, 0);
             let stored = self.blocks(pack, &mut |block| {
-                let (chunks, length) = save_block(&writer, block)?;
+                let (chunks, length) = store_again(&writer, block, &|_| Ok(true))?;
                 (saved, bytes) = (saved + chunks, bytes + length);
                 Ok(())
             });
@@ -297,10 +295,8 @@ impl Work<'_> {
     /// Everything that was readable must now be readable elsewhere, from the store itself.
     fn read_back(&self, hurt: &mut [Hurt]) -> Result<()> {
         self.progress.stage("reading back what was saved");
-        self.repository.reload_index(&Silent)?;
-        let index = self.repository.index()?;
         let condemned: HashSet<ObjectName> = hurt.iter().map(|pack| pack.name).collect();
-        let usable = self.usable(&index, &condemned)?;
+        let (index, usable) = self.usable(&condemned)?;
         for pack in hurt.iter_mut() {
             let (key, before) = (pack.key.clone(), pack.readable.clone());
             self.blocks(pack, &mut |block| {
@@ -320,25 +316,22 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Which packs may be relied on: stored, not condemned by a prune, not known to be damaged, none of these.
-    fn usable(&self, index: &Index, without: &HashSet<ObjectName>) -> Result<Usable> {
-        let mut marked = self.repair().marks()?;
+    /// The index as of now, and which packs may be relied on: stored, not condemned by a prune, not known to be damaged, none of
+    /// `without`. Marks are listed before the index: a prune takes its packs out of the index before it takes its marks away.
+    fn usable(&self, without: &HashSet<ObjectName>) -> Result<(Arc<Index>, Usable)> {
+        let mut marked = self.repository.marked_packs()?;
+        self.repository.reload_index(&Silent)?;
+        let index = self.repository.index()?;
         marked.extend(without);
         marked.extend(self.repository.damaged_packs());
-        index.usable(&StoredPacks::list(self.repository.store())?, &marked)
-    }
-
-    fn repair(&self) -> Repair<'_> {
-        const OPTIONS: RepairOptions = RepairOptions { dry_run: false, read_all: false, threads: 1 };
-        let report = RepairReport::default();
-        Repair { repository: self.repository, options: &OPTIONS, progress: self.progress, stop: self.stop, report }
+        let usable = index.usable(&StoredPacks::list(self.repository.store())?, &marked)?;
+        Ok((index, usable))
     }
 
     /// Counts for each pack the chunks that the index places in unreadable blocks and that are nowhere else. With `readable`,
     /// chunks in readable blocks have to be elsewhere as well.
     fn count_lost(&self, hurt: &mut [Hurt], condemned: &HashSet<ObjectName>, must: &HashSet<ObjectName>) -> Result<()> {
-        let index = self.repository.index()?;
-        let usable = self.usable(&index, condemned)?;
+        let (index, usable) = self.usable(condemned)?;
         let mut numbers: HashMap<(u32, u32), usize> = HashMap::new();
         index.for_each_pack_at(&mut |place, info| {
             if let Some(at) = hurt.iter().position(|pack| pack.name == info.name) {
@@ -379,9 +372,10 @@ impl Work<'_> {
             return Ok(());
         }
         self.progress.stage("removing damaged packs");
-        let mark = Marked::put(self.repository, &condemned)?;
+        let names: Vec<ObjectName> = condemned.iter().copied().collect();
+        let marks = self.repository.mark(SessionId::random()?, &names)?;
         let removed = self.remove_marked(hurt, &condemned);
-        drop(mark);
+        drop(marks);
         if !removed? {
             for pack in hurt.iter_mut().filter(|pack| pack.outcome.fate == Fate::Removed) {
                 pack.outcome.fate = Fate::KeptForOthers;
@@ -402,11 +396,10 @@ impl Work<'_> {
 
     /// The steps of a prune behind its mark. Returns whether it could be done.
     fn remove_marked(&self, hurt: &mut [Hurt], condemned: &BTreeSet<ObjectName>) -> Result<bool> {
-        if !self.repair().names(ObjectKind::Pin)?.is_empty() {
+        if !self.repository.names(ObjectKind::Pin)?.is_empty() {
             return Ok(false);
         }
         // Who pins from now on sees the mark. What others have condemned meanwhile counts as gone.
-        self.repository.reload_index(&Silent)?;
         let names: HashSet<ObjectName> = condemned.iter().copied().collect();
         let lost: Vec<u64> = hurt.iter().map(|pack| pack.outcome.lost).collect();
         self.count_lost(hurt, &names, &names)?;
@@ -415,11 +408,12 @@ impl Work<'_> {
         if has_more {
             return Ok(false);
         }
-        let mut repair = self.repair();
-        let mut old = repair.old_segments()?;
+        let mut old = OldSegments::read(self.repository, self.stop)?;
         // Damaged segments are for "repair index", which reads the packs that they named.
         old.useless.clear();
-        repair.replace(&old, &HashSet::new(), &names, SegmentWriter::new(self.repository, false))?;
+        let dirty = old.naming(|name| names.contains(name));
+        let writer = SegmentWriter::new(self.repository, false);
+        replace(self.repository, &old, &dirty, |name| names.contains(name), writer, self.stop)?;
         for pack in hurt.iter().filter(|pack| names.contains(&pack.name)) {
             self.repository.store().delete(&pack.key)?;
             self.repository.forget_damaged(&pack.name);
@@ -427,31 +421,6 @@ impl Work<'_> {
         self.repository.reload_index(&Silent)?;
         Ok(true)
     }
-}
-
-/// Hands over the chunks of a block that the repository lacks: how many, and their bytes.
-fn save_block(writer: &Writer, block: Block) -> Result<(u64, u64)> {
-    let mut lacking = Vec::new();
-    for (id, range) in &block.chunks {
-        if writer.claim(id, range.len())? {
-            lacking.push((*id, range.clone()));
-        }
-    }
-    if lacking.is_empty() {
-        return Ok((0, 0));
-    }
-    let end = block.chunks.iter().map(|(_, range)| range.end).max().unwrap_or(0);
-    // Only private blocks are padded.
-    let private = end < block.body.len();
-    let chunks: Vec<(ChunkId, u32)> = lacking.iter().map(|(id, range)| (*id, range.len() as u32)).collect();
-    let saved = (chunks.len() as u64, chunks.iter().map(|(_, length)| u64::from(*length)).sum());
-    let body = if lacking.len() == block.chunks.len() {
-        block.body
-    } else {
-        block::encode(&lacking.iter().map(|(_, range)| &block.body[range.clone()]).collect::<Vec<_>>())?
-    };
-    writer.deliver(RawBlock { kind: block.kind, body, chunks, private })?;
-    Ok(saved)
 }
 
 /// The places of a chunk in packs that may be relied on.
@@ -464,18 +433,4 @@ fn copies(index: &Index, usable: &Usable, id: &ChunkId) -> Result<Vec<Place>> {
         true
     })?;
     Ok(places)
-}
-
-/// A mark that goes when the work ends, however it ends.
-struct Marked<'a>(#[expect(dead_code, reason = "it works when it is dropped")] Pinned<'a>);
-
-impl Marked<'_> {
-    fn put<'a>(repository: &'a Repository, packs: &BTreeSet<ObjectName>) -> Result<Marked<'a>> {
-        let prune = SessionId::random()?;
-        let key = ObjectKey::new(ObjectKind::Mark, format!("{prune}-1"));
-        let packs = packs.iter().copied().collect();
-        let mark = Mark { version: 1, prune, packs, time: jiff::Timestamp::now() };
-        repository.put_json(Kind::Mark, &key, &mark)?;
-        Ok(Marked(Pinned { repository, key }))
-    }
 }

@@ -4,7 +4,10 @@ use super::*;
 use crate::check::fixture::{coordinate, keys, open, repository};
 use crate::check::{CheckOptions, CheckReport, Severity, run};
 use crate::progress::Silent;
+use crate::repository::index::read_segment;
+use crate::repository::segments;
 use crate::store::{Listed, MemoryStore, Operation, Properties, RecordingStore, Store};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const FAST: RepairOptions = RepairOptions { dry_run: false, read_all: false, threads: 2 };

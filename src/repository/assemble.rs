@@ -2,6 +2,7 @@
 //!
 //! Memory: at most `OPEN_BLOCKS` unfinished blocks of 512 KiB a thread.
 
+use super::pack::Block;
 use super::writer::Writer;
 use crate::error::Result;
 use crate::format::block;
@@ -58,6 +59,32 @@ pub struct RawBlock {
     pub chunks: Vec<(ChunkId, u32)>,
     /// Must not be compressed.
     pub private: bool,
+}
+
+/// Hands over those chunks of a stored block that are wanted and that the repository lacks: how many, and their bytes. They stay
+/// together, so that nothing comes to share a block with what it was kept apart from.
+pub fn store_again(writer: &Writer, block: Block, wanted: &dyn Fn(&ChunkId) -> Result<bool>) -> Result<(u64, u64)> {
+    let mut lacking = Vec::new();
+    for (id, range) in &block.chunks {
+        if wanted(id)? && writer.claim(id, range.len())? {
+            lacking.push((*id, range.clone()));
+        }
+    }
+    if lacking.is_empty() {
+        return Ok((0, 0));
+    }
+    let end = block.chunks.iter().map(|(_, range)| range.end).max().unwrap_or(0);
+    // Only private blocks are padded.
+    let private = end < block.body.len();
+    let chunks: Vec<(ChunkId, u32)> = lacking.iter().map(|(id, range)| (*id, range.len() as u32)).collect();
+    let saved = (chunks.len() as u64, chunks.iter().map(|(_, length)| u64::from(*length)).sum());
+    let body = if lacking.len() == block.chunks.len() {
+        block.body
+    } else {
+        block::encode(&lacking.iter().map(|(_, range)| &block.body[range.clone()]).collect::<Vec<_>>())?
+    };
+    writer.deliver(RawBlock { kind: block.kind, body, chunks, private })?;
+    Ok(saved)
 }
 
 impl<'w> Assembler<'w> {

@@ -113,10 +113,15 @@ impl Index {
 
     /// Calls `each` with every place of a chunk until it returns false.
     pub fn find(&self, id: &ChunkId, each: &mut dyn FnMut(Place) -> bool) -> Result<()> {
+        self.find_rows(id, &mut |place, _| each(place))
+    }
+
+    /// The same, with the number of the row in its table.
+    pub fn find_rows(&self, id: &ChunkId, each: &mut dyn FnMut(Place, u64) -> bool) -> Result<()> {
         let mut go_on = true;
         for (number, table) in self.tables.iter().enumerate() {
-            table.find(id, &mut |pack, block| {
-                go_on = each(Place { table: number as u32, pack, block });
+            table.find(id, &mut |row, pack, block| {
+                go_on = each(Place { table: number as u32, pack, block }, row);
                 go_on
             })?;
             if !go_on {
@@ -137,6 +142,11 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    /// The number of rows of each table; rows are numbered from 0 in the order of `scan`.
+    pub fn rows_by_table(&self) -> Vec<u64> {
+        self.tables.iter().map(Table::rows).collect()
     }
 
     /// What is known about the pack at `place`.

@@ -255,7 +255,7 @@ impl Keyring {
 }
 
 /// Compresses `body` and puts the message head before it.
-pub(super) fn encode_message(
+pub(crate) fn encode_message(
     slot: &mut Option<Compressor>,
     level: i32,
     kind: Option<ChunkKind>,

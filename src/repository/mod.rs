@@ -3,6 +3,7 @@
 
 pub mod assemble;
 pub mod cache;
+pub mod coordination;
 pub mod database;
 pub mod files;
 pub mod index;
@@ -13,6 +14,7 @@ pub mod ledger;
 mod mutations;
 pub mod pack;
 pub mod read;
+pub mod segments;
 pub mod snapshots;
 pub mod table;
 #[cfg(test)]

@@ -8,7 +8,8 @@ use crate::format::header::Kind;
 use crate::format::snapshot::{Head, Snapshot};
 use crate::id::{ObjectName, WriterId};
 use crate::store::{ObjectKey, ObjectKind};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::time::SystemTime;
 
 /// A snapshot and its name.
 #[derive(Clone, Debug)]
@@ -82,7 +83,7 @@ impl Repository {
         let mut snapshots = Snapshots::default();
         for name in names {
             match self.snapshot(name) {
-                Ok(snapshot) if tombs.contains(&name) => snapshots.forgotten.push(Named { name, snapshot }),
+                Ok(snapshot) if tombs.contains_key(&name) => snapshots.forgotten.push(Named { name, snapshot }),
                 Ok(mut snapshot) => {
                     // A listing must not grow with what went wrong in each run; `snapshot(name)` has it all.
                     snapshot.issues.clear();
@@ -103,19 +104,19 @@ impl Repository {
         Ok(snapshots)
     }
 
-    /// Names of the snapshots that have a tomb. Only a tomb that opens and names its snapshot counts: whoever holds the store
+    /// The snapshots that have a tomb, and since when by the store's clock. Only a tomb that opens and names its snapshot counts: whoever holds the store
     /// without a key must not be able to hide a snapshot by putting an empty object there. One that does not count is
     /// reported by `check`, and its snapshot stays.
-    pub fn tombs(&self) -> Result<HashSet<ObjectName>> {
-        let mut names = Vec::new();
+    pub fn tombs(&self) -> Result<HashMap<ObjectName, SystemTime>> {
+        let mut listed = Vec::new();
         self.store().list(ObjectKind::Tomb, &mut |object| {
-            names.push(ObjectName::parse(&object.name)?);
+            listed.push((ObjectName::parse(&object.name)?, object.stored));
             Ok(())
         })?;
-        let mut tombs = HashSet::new();
-        for name in names {
+        let mut tombs = HashMap::new();
+        for (name, stored) in listed {
             match self.get_json::<Tomb>(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, name)) {
-                Ok(tomb) if tomb.snapshot == name => drop(tombs.insert(name)),
+                Ok(tomb) if tomb.snapshot == name => drop(tombs.insert(name, stored)),
                 Ok(_) => {}
                 // Taken back meanwhile, or not one of ours.
                 // The version byte is not authenticated either.

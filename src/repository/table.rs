@@ -346,8 +346,8 @@ impl Table {
         decode_pack(&record[..body])
     }
 
-    /// All rows whose prefix is that of `id`, in order.
-    pub fn find(&self, id: &ChunkId, each: &mut dyn FnMut(u32, u32) -> bool) -> Result<()> {
+    /// All rows whose prefix is that of `id`, in order: number of the row, pack, block.
+    pub fn find(&self, id: &ChunkId, each: &mut dyn FnMut(u64, u32, u32) -> bool) -> Result<()> {
         let wanted = prefix(id);
         if self.rows == 0 || !self.filter.may_contain(&wanted) {
             return Ok(());
@@ -357,9 +357,10 @@ impl Table {
         while page < pages {
             let more = self.with_page(page, |rows| {
                 let at = partition(rows, &wanted);
-                for row in rows[at * ENTRY..].chunks_exact(ENTRY) {
+                for (number, row) in rows[at * ENTRY..].chunks_exact(ENTRY).enumerate() {
                     let row = decode_row(row);
-                    if row.prefix != wanted || !each(row.pack, row.block) {
+                    let number = page * PER_PAGE as u64 + (at + number) as u64;
+                    if row.prefix != wanted || !each(number, row.pack, row.block) {
                         return false;
                     }
                 }
@@ -506,7 +507,7 @@ mod tests {
             for n in 0..count.max(6) {
                 let mut found = Vec::new();
                 table
-                    .find(&id(n), &mut |pack, block| {
+                    .find(&id(n), &mut |_, pack, block| {
                         found.push((pack, block));
                         true
                     })
@@ -515,9 +516,20 @@ mod tests {
                 assert_eq!(found.len(), if n == 5 { 401 } else { 1 });
             }
             for n in 1_000_000..1_001_000 {
-                table.find(&id(n), &mut |_, _| panic!("{n} was never put in")).unwrap();
+                table.find(&id(n), &mut |_, _, _| panic!("{n} was never put in")).unwrap();
             }
-            assert_eq!(table.scan().count() as u64, table.rows());
+            let rows: Vec<Row> = table.scan().map(Result::unwrap).collect();
+            assert_eq!(rows.len() as u64, table.rows());
+            let mut numbers = Vec::new();
+            table
+                .find(&id(5), &mut |number, pack, block| {
+                    let row = rows[number as usize];
+                    assert_eq!((row.prefix, row.pack, row.block), (prefix(&id(5)), pack, block));
+                    numbers.push(number);
+                    true
+                })
+                .unwrap();
+            assert!(numbers.len() == 401 && numbers.is_sorted());
             assert_eq!(table.pack(1).unwrap().frame(1), Some((96 + 60, 70)));
         }
     }

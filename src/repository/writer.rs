@@ -13,7 +13,7 @@ use super::pack::{FinishedPack, PackBuilder, ReadyBlock, Salvaged, pack_folder, 
 use super::read::pack_kind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::contents::Contents;
-use crate::format::coordination::{Mark, Pin, Tomb};
+use crate::format::coordination::Tomb;
 use crate::format::header::Kind;
 use crate::format::index::{PackRecord, Segment};
 use crate::format::message::ChunkKind;
@@ -137,15 +137,7 @@ impl Writer {
         let session = SessionId::random()?;
         let pin = ObjectKey::new(ObjectKind::Pin, session);
         if !options.dry_run {
-            let body = Pin {
-                version: 1,
-                session,
-                writer: repository.writer_id(),
-                host: crate::os::hostname(),
-                pid: crate::os::process_id(),
-                started: jiff::Timestamp::now(),
-            };
-            repository.put_json(Kind::Pin, &pin, &body)?;
+            repository.put_pin(session)?;
         }
         let begun = Writer::begin_pinned(repository, options.clone(), session, pin.clone(), absent, progress);
         if begun.is_err() && !options.dry_run {
@@ -162,7 +154,7 @@ impl Writer {
         absent: HashSet<ObjectName>,
         progress: &dyn Progress,
     ) -> Result<Writer> {
-        let mut marked = read_marks(repository)?;
+        let mut marked = repository.marked_packs()?;
         marked.extend(absent);
         marked.extend(repository.damaged_packs());
         let index = settled_index(repository, &options, progress)?;
@@ -317,13 +309,7 @@ impl Writer {
 
     /// Whether a session may no longer commit.
     pub fn is_revoked(&self, session: SessionId) -> Result<bool> {
-        let mut revoked = false;
-        let wanted = session.to_string();
-        self.shared.repository.store().list(ObjectKind::Revoke, &mut |object| {
-            revoked |= object.name == wanted;
-            Ok(())
-        })?;
-        Ok(revoked)
+        Ok(self.shared.repository.revoked()?.contains(&session))
     }
 }
 
@@ -337,29 +323,6 @@ fn settled_index(repository: &Repository, options: &WriterOptions, progress: &dy
         repository.store().settle(&keys)?;
     }
     Ok(index)
-}
-
-/// The packs that unfinished prunes have condemned. An unreadable mark condemns unknown packs: writing then is not safe.
-fn read_marks(repository: &Repository) -> Result<HashSet<ObjectName>> {
-    let mut names = Vec::new();
-    repository.store().list(ObjectKind::Mark, &mut |object| {
-        names.push(object.name);
-        Ok(())
-    })?;
-    let mut marked = HashSet::new();
-    for name in names {
-        let key = ObjectKey::new(ObjectKind::Mark, &name);
-        match repository.get_json::<Mark>(Kind::Mark, &key) {
-            Ok(mark) => marked.extend(mark.packs),
-            // Removed between listing and reading: its prune has ended, and what it deleted is no longer listed.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(error.context(format!("The mark \"{key}\" of a prune cannot be read, so it is unknown which packs are about to be deleted"))
-                    .with_hint("Let the prune finish or run it again; then remove the damaged mark."));
-            }
-        }
-    }
-    Ok(marked)
 }
 
 impl Shared {

@@ -13,7 +13,7 @@ use crate::repository::Repository;
 use crate::repository::snapshots::Named;
 use crate::store::ObjectKind;
 use jiff::tz::TimeZone;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -398,8 +398,8 @@ fn live_names(repository: &Repository) -> Result<BTreeSet<ObjectName>> {
         names.insert(ObjectName::parse(&object.name)?);
         Ok(())
     })?;
-    let tombs: HashSet<ObjectName> = repository.tombs()?;
-    names.retain(|name| !tombs.contains(name));
+    let tombs = repository.tombs()?;
+    names.retain(|name| !tombs.contains_key(name));
     Ok(names)
 }
 

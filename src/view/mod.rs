@@ -13,6 +13,7 @@
 //! | `read.rs` | a range of a file now, and what will be wanted next |
 //! | `ahead.rs` | who goes through a tree, and what will such a reader want next? |
 //! | `prefetch.rs` | reading ahead, within bounds |
+//! | `references.rs` | what do pages say about what they name, and is it so? |
 
 pub mod ahead;
 pub mod browse;
@@ -23,6 +24,7 @@ pub mod pages;
 pub mod path;
 pub mod prefetch;
 pub mod read;
+pub(crate) mod references;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod tree;

@@ -1,5 +1,6 @@
-//! What pages say about what they name, and whether that is so. Not for: walking (see `walk`).
+//! What pages say about what they name, and whether that is so. Not for: walking them (see `check` and `prune`).
 
+use super::path::ROOT_NAME;
 use crate::error::{Error, Result};
 use crate::format::list::{ListChild, ListPage};
 use crate::format::message::ChunkKind;
@@ -8,13 +9,11 @@ use crate::format::tree::{Attributes, Body, Content, Entry, Extent, Totals};
 use crate::id::ChunkId;
 use crate::repository::snapshots::Named;
 use crate::repository::tree::check_child;
-use crate::view::path::ROOT_NAME;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// What a page, or a snapshot, says about what it names.
 #[derive(Clone, Debug)]
-pub(super) enum Claim {
+pub(crate) enum Claim {
     /// A snapshot's root page.
     Root(Totals),
     /// The top page of a directory.
@@ -32,7 +31,7 @@ pub(super) enum Claim {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Reference {
+pub(crate) struct Reference {
     pub id: ChunkId,
     pub claim: Claim,
     /// The entry's name, on the way from a leaf page to what belongs to the entry.
@@ -40,7 +39,7 @@ pub(super) struct Reference {
 }
 
 impl Reference {
-    pub(super) fn kind(&self) -> ChunkKind {
+    pub(crate) fn kind(&self) -> ChunkKind {
         match self.claim {
             Claim::Root(_) | Claim::Top(_) | Claim::Child { .. } => ChunkKind::Tree,
             Claim::List(_) | Claim::ListChild { .. } => ChunkKind::List,
@@ -49,20 +48,12 @@ impl Reference {
         }
     }
 
-    pub(super) fn is_page(&self) -> bool {
+    pub(crate) fn is_page(&self) -> bool {
         matches!(self.kind(), ChunkKind::Tree | ChunkKind::List)
     }
 
-    /// The finding that says that the chunk is not as long as stated here.
-    pub(super) fn is_lie(&self, lies: &HashMap<(ChunkId, u32), usize>) -> Option<usize> {
-        match self.claim {
-            Claim::Content(len) | Claim::Attributes(len) => lies.get(&(self.id, len)).copied(),
-            _ => None,
-        }
-    }
-
     /// Stands for the page and what is said about it: the same page under another claim is looked at again.
-    pub(super) fn key(&self) -> [u8; 16] {
+    pub(crate) fn key(&self) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.id.0).update(format!("{:?}", self.claim).as_bytes());
         *hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes")
@@ -71,18 +62,18 @@ impl Reference {
 
 /// Whether what a list page covers begins and ends with a hole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Edges {
+pub(crate) struct Edges {
     pub begins: bool,
     pub ends: bool,
 }
 
 /// What a snapshot says about its root page.
-pub(super) fn root(named: &Named) -> Reference {
+pub(crate) fn root(named: &Named) -> Reference {
     Reference { id: named.snapshot.tree, claim: Claim::Root(named.snapshot.totals), name: None }
 }
 
 /// What a page names, after checking it against what was said about it; and the edges of a list page that has extents.
-pub(super) fn references(reference: &Reference, bytes: &[u8]) -> Result<(Vec<Reference>, Option<Edges>)> {
+pub(crate) fn references(reference: &Reference, bytes: &[u8]) -> Result<(Vec<Reference>, Option<Edges>)> {
     let wrong = || Error::damaged("a page is not what the one above it says");
     if reference.kind() == ChunkKind::List {
         let page = ListPage::decode(bytes)?;

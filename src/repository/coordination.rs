@@ -1,0 +1,177 @@
+//! Putting, listing and taking back pins, marks and revokes. Not for: the order of steps in which they are used (`writer`, and
+//! the commands that delete), or how they are encoded (`format`).
+
+use super::Repository;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::coordination::{Mark, Pin, Revoke};
+use crate::format::header::Kind;
+use crate::id::{ObjectName, SessionId};
+use crate::store::{ObjectKey, ObjectKind};
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+/// Packs named by one mark, 67 bytes each, so that its body stays far below the bound of a record.
+const MARK_PACKS: usize = 100_000;
+
+/// An object that goes when the work ends, however it ends.
+#[derive(Debug)]
+pub struct Transient<'a> {
+    repository: &'a Repository,
+    key: ObjectKey,
+}
+
+impl Drop for Transient<'_> {
+    fn drop(&mut self) {
+        // A pin left behind only makes a prune wait, a mark only makes writers store again.
+        drop(self.repository.store().delete(&self.key));
+    }
+}
+
+/// A pin as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredPin {
+    /// Its name, which is what counts.
+    pub session: SessionId,
+    /// When it was stored, by the store's clock.
+    pub stored: SystemTime,
+    /// What it says, if it can be read.
+    pub pin: Option<Pin>,
+}
+
+/// A mark as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredMark {
+    /// Where.
+    pub key: ObjectKey,
+    /// When it was stored, by the store's clock.
+    pub stored: SystemTime,
+    /// What it says.
+    pub mark: Mark,
+}
+
+impl Repository {
+    /// The names of all objects of a kind, in order.
+    pub fn names(&self, kind: ObjectKind) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        self.store().list(kind, &mut |object| {
+            names.push(object.name);
+            Ok(())
+        })?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Says that this session is at work.
+    pub(crate) fn put_pin(&self, session: SessionId) -> Result<ObjectKey> {
+        let key = ObjectKey::new(ObjectKind::Pin, session);
+        let body = Pin {
+            version: 1,
+            session,
+            writer: self.writer_id(),
+            host: crate::os::hostname(),
+            pid: crate::os::process_id(),
+            started: jiff::Timestamp::now(),
+        };
+        self.put_json(Kind::Pin, &key, &body)?;
+        Ok(key)
+    }
+
+    /// The same for as long as the returned value lives.
+    pub fn pinned(&self) -> Result<Transient<'_>> {
+        Ok(Transient { repository: self, key: self.put_pin(SessionId::random()?)? })
+    }
+
+    /// All pins; those that cannot be read count as well.
+    pub fn pins(&self) -> Result<Vec<StoredPin>> {
+        let mut listed = Vec::new();
+        self.store().list(ObjectKind::Pin, &mut |object| {
+            listed.push((SessionId::parse(&object.name)?, object.stored));
+            Ok(())
+        })?;
+        listed.sort();
+        let read = |(session, stored)| {
+            let pin = self.get_json(Kind::Pin, &ObjectKey::new(ObjectKind::Pin, session)).ok();
+            StoredPin { session, stored, pin }
+        };
+        Ok(listed.into_iter().map(read).collect())
+    }
+
+    /// Says that these packs are condemned. The marks go when the returned values do.
+    pub fn mark(&self, prune: SessionId, packs: &[ObjectName]) -> Result<Vec<Transient<'_>>> {
+        let mut marks = Vec::new();
+        // No pack at all is also worth a mark: it says that snapshots are about to go.
+        let parts: Vec<&[ObjectName]> = if packs.is_empty() { vec![packs] } else { packs.chunks(MARK_PACKS).collect() };
+        for (number, packs) in parts.into_iter().enumerate() {
+            let key = ObjectKey::new(ObjectKind::Mark, format!("{prune}-{}", number + 1));
+            let mark = Mark { version: 1, prune, packs: packs.to_vec(), time: jiff::Timestamp::now() };
+            // Made first: a put that is said to have failed may have been done all the same.
+            let transient = Transient { repository: self, key: key.clone() };
+            self.put_json(Kind::Mark, &key, &mark)?;
+            marks.push(transient);
+        }
+        Ok(marks)
+    }
+
+    /// All marks. One that cannot be read condemns unknown packs: writing or deleting then is not safe.
+    pub fn marks(&self) -> Result<Vec<StoredMark>> {
+        let mut listed = Vec::new();
+        self.store().list(ObjectKind::Mark, &mut |object| {
+            listed.push((ObjectKey::new(ObjectKind::Mark, &object.name), object.stored));
+            Ok(())
+        })?;
+        let mut marks = Vec::new();
+        for (key, stored) in listed {
+            match self.get_json::<Mark>(Kind::Mark, &key) {
+                Ok(mark) => marks.push(StoredMark { key, stored, mark }),
+                // Removed between listing and reading: its prune has ended, and what it deleted is no longer listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(error
+                        .context(format!("The mark \"{key}\" of a prune cannot be read, so it is unknown which packs are about to be deleted"))
+                        .with_hint("Let the prune finish or run it again; then remove the damaged mark."));
+                }
+            }
+        }
+        Ok(marks)
+    }
+
+    /// The packs that unfinished prunes have condemned.
+    pub fn marked_packs(&self) -> Result<HashSet<ObjectName>> {
+        Ok(self.marks()?.into_iter().flat_map(|stored| stored.mark.packs).collect())
+    }
+
+    /// Says that a session may no longer commit. One that was revoked before stays so.
+    pub fn revoke(&self, pin: &StoredPin) -> Result<()> {
+        let body = pin.pin.clone().unwrap_or_else(|| Pin {
+            version: 1,
+            session: pin.session,
+            writer: self.writer_id(),
+            host: String::new(),
+            pid: 0,
+            started: jiff::Timestamp::now(),
+        });
+        let put = self.put_json(Kind::Revoke, &ObjectKey::new(ObjectKind::Revoke, pin.session), &Revoke(body));
+        match put {
+            Err(error) if error.kind() == ErrorKind::Exists => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The sessions that may no longer commit.
+    pub fn revoked(&self) -> Result<HashSet<SessionId>> {
+        self.names(ObjectKind::Revoke)?.iter().map(|name| SessionId::parse(name)).collect()
+    }
+
+    /// An error unless this program may delete here.
+    pub fn check_prunable(&self) -> Result<()> {
+        self.check_writable()?;
+        match self.access {
+            crate::format::config::Access::Full => Ok(()),
+            _ => Err(Error::new(
+                ErrorKind::Unsupported,
+                "This repository uses features that this firn does not know, so it may not delete from it",
+            )
+            .with_hint("Use a newer firn to prune it.")),
+        }
+    }
+}
