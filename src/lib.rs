@@ -3,7 +3,7 @@
 //! The layers, each of which may only look downwards:
 //!
 //! ```text
-//! main → cli → backup · restore · check · repair · stats · mount ──→ firn-fuse → fuser
+//! main → cli → backup · restore · check · repair · prune · stats · mount ──→ firn-fuse → fuser
 //!                └──────→ view → repository → format · chunk · store → os · id · error · progress
 //! ```
 //!
@@ -21,6 +21,7 @@ pub mod mount;
 pub mod os;
 pub mod pattern;
 pub mod progress;
+pub mod prune;
 pub mod repair;
 pub mod repository;
 pub mod restore;

@@ -70,6 +70,12 @@ pub fn process_id() -> u32 {
     std::process::id()
 }
 
+/// Whether there is a process with this number; one that may not be seen counts.
+pub fn is_process(number: u32) -> bool {
+    let pid = i32::try_from(number).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
 /// The name of this machine; bytes that are not UTF-8 are replaced.
 pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

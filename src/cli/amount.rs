@@ -1,6 +1,7 @@
 //! Spans of time, amounts of data and parts of a whole, as people write them. Not for: how they are shown (see `text`).
 
 use crate::check::Subset;
+use crate::prune::Limit;
 use std::time::Duration;
 
 /// A span of time: numbers with units, the larger ones first if there are several: "90s", "30m", "1h30m", "14d", "2w", "1y".
@@ -62,6 +63,19 @@ pub(crate) fn subset(text: &str) -> Result<Subset, String> {
     }
 }
 
+/// A limit: a share ("5%"), an amount of data ("20G") or "unlimited".
+pub(crate) fn limit(text: &str) -> Result<Limit, String> {
+    let wrong = || format!("\"{text}\" is no limit; write for example 5%, 20G or unlimited");
+    if text == "unlimited" {
+        return Ok(Limit::Unlimited);
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: f64 = percent.parse().map_err(|_| wrong())?;
+        return if (0.0..=100.0).contains(&percent) { Ok(Limit::Share(percent / 100.0)) } else { Err(wrong()) };
+    }
+    if text == "0" { Ok(Limit::Bytes(0)) } else { size(text).map(Limit::Bytes).map_err(|_| wrong()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +97,17 @@ mod tests {
         assert_eq!(subset("1G"), Ok(Subset::Bytes(1 << 30)));
         for wrong in ["", "0/7", "8/7", "1/0", "/", "0%", "101%", "NaN%", "0G", "all"] {
             assert!(subset(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn limits() {
+        assert_eq!(limit("5%"), Ok(Limit::Share(0.05)));
+        assert_eq!(limit("1G"), Ok(Limit::Bytes(1 << 30)));
+        assert_eq!(limit("unlimited"), Ok(Limit::Unlimited));
+        assert_eq!((limit("0"), limit("0%")), (Ok(Limit::Bytes(0)), Ok(Limit::Share(0.0))));
+        for wrong in ["", "101%", "NaN%", "-1%", "5", "all", "%"] {
+            assert!(limit(wrong).is_err(), "{wrong}");
         }
     }
 

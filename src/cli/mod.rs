@@ -13,6 +13,7 @@ mod message;
 mod mount;
 mod password;
 mod progress;
+mod prune;
 mod repair;
 mod repair_packs;
 mod repair_snapshots;
@@ -68,6 +69,7 @@ enum Command {
     Scrub(scrub::Args),
     #[command(subcommand)]
     Key(key::Command),
+    Prune(prune::Args),
     Stats(stats::Args),
     #[command(subcommand)]
     Repair(repair::Command),
@@ -118,6 +120,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8> {
         Command::Check(args) => args.run(context),
         Command::Scrub(args) => args.run(context),
         Command::Key(command) => command.run(context),
+        Command::Prune(args) => args.run(context),
         Command::Stats(args) => args.run(context),
         Command::Repair(command) => command.run(context),
         Command::Completions(args) => args.run(context),

@@ -91,8 +91,8 @@ struct State {
     random: Random,
     mutations: u64,
     crashed: bool,
-    /// Bytes put and not deleted since the store was made.
-    used: u64,
+    /// Bytes put since the store was made, less those deleted.
+    used: i64,
     recent_puts: VecDeque<ObjectKey>,
     recent_deletes: VecDeque<(ObjectKind, Listed)>,
 }
@@ -215,8 +215,8 @@ impl<S: Store> FaultyStore<S> {
     /// Takes space for a put, or says that there is none.
     fn take_space(&self, key: &ObjectKey, length: u64) -> Result<()> {
         let mut state = self.lock();
-        let used = state.used.saturating_add(length);
-        if state.faults.full_after.is_some_and(|most| used > most) {
+        let used = state.used.saturating_add_unsigned(length);
+        if state.faults.full_after.is_some_and(|most| used > most.try_into().unwrap_or(i64::MAX)) {
             return Err(no_space(key, &self.inner.properties().location));
         }
         state.used = used;
@@ -225,7 +225,7 @@ impl<S: Store> FaultyStore<S> {
 
     fn give_space(&self, length: u64) {
         let mut state = self.lock();
-        state.used = state.used.saturating_sub(length);
+        state.used = state.used.saturating_sub_unsigned(length);
     }
 
     /// How many bytes of `length` arrive, if they do not all.

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("restore", &["chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
     ("check", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
     ("repair", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
+    ("prune", &["error", "format", "id", "os", "progress", "repository", "store", "view"]),
     ("stats", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
     ("mount", &["error", "format", "id", "os", "progress", "repository", "store", "view"]),
     (
@@ -34,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "os",
             "pattern",
             "progress",
+            "prune",
             "repair",
             "repository",
             "restore",

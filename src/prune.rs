@@ -1,0 +1,544 @@
+//! Deletes what no snapshot needs any more, beside any number of writers, other prunes and readers, without locks and without
+//! trusting clocks. Not for: deciding which snapshots are forgotten (see `forget`), or mending damage (see `repair`).
+//!
+//! The order is that of CONCURRENCY in `man/firn-repository.7`: a list tombs (T0) and snapshots; b write again what is worth it, put
+//! marks for the condemned packs; c list pins; d wait until those pins are gone or revoked; e list snapshots again, then the marks of
+//! others, then the index; f spare condemned packs of which a live snapshot needs the only copy that nobody has condemned; g publish the
+//! index without the doomed packs and drop T0's snapshots; h delete the packs; i take the marks away.
+//!
+//! Two traps. Snapshots are listed before the index, so that what each needs is known by then. The marks of others are listed
+//! before the index in e: a prune that ends between the two has taken its packs out of the index before its marks; the other way
+//! round both would be overlooked, and with them the loss of the copy that we rely on.
+//!
+//! Stopped at any point it leaves at worst marks (writers then store again what is in those packs) and packs that no segment names;
+//! the next prune deletes both. Memory: see `live`; besides, 100 bytes a stored pack.
+
+mod brake;
+mod live;
+mod pins;
+mod plan;
+mod rewrite;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::bounds::MAX_RECORD_OBJECT;
+use crate::id::{ObjectName, SessionId};
+use crate::progress::{Progress, Stop};
+use crate::repository::Repository;
+use crate::repository::coordination::Transient;
+use crate::repository::index::StoredPacks;
+use crate::repository::pack::pack_folder;
+use crate::repository::read::pack_kind;
+use crate::repository::segments::{OldSegments, SegmentWriter, replace};
+use crate::repository::snapshots::{Named, Snapshots};
+use crate::repository::table::PackInfo;
+use crate::repository::writer::WriterOptions;
+use crate::store::{ObjectKey, ObjectKind};
+use live::{Live, Rank, Walk};
+pub use pins::{Answer, Patience};
+use plan::{Plan, Victim};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Segments with fewer chunks than this count as small, and are merged once there are so many of them.
+const SMALL_SEGMENT: usize = 20_000;
+const SMALL_SEGMENTS: usize = 32;
+
+/// An amount of data, or a share of the repository.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// From 0 to 1.
+    Share(f64),
+    /// In bytes.
+    Bytes(u64),
+    /// No limit.
+    Unlimited,
+}
+
+impl Limit {
+    fn of(self, all: u64) -> u64 {
+        match self {
+            Limit::Share(share) => (all as f64 * share) as u64,
+            Limit::Bytes(bytes) => bytes,
+            Limit::Unlimited => u64::MAX,
+        }
+    }
+}
+
+/// How a prune works.
+#[derive(Clone, Debug)]
+pub struct PruneOptions {
+    /// Only finds out what would be done; nothing is stored or deleted.
+    pub dry_run: bool,
+    /// Unused data that may stay in packs of which a part is needed.
+    pub max_unused: Limit,
+    /// Data that is written again at most.
+    pub max_rewrite: Limit,
+    /// Whether packs of which a part is needed are written again at all; without, hardly any space is needed.
+    pub rewrite: bool,
+    /// Snapshots that were forgotten more recently, by the store's clock, are kept.
+    pub keep_deleted: Duration,
+    /// Data packs under older keys than this epoch are written again, whatever the limits say.
+    pub rewrite_epochs_below: Option<u16>,
+    /// Pins without a sign of life for so long, by the store's clock, are revoked.
+    pub revoke_after: Duration,
+    /// Gives up after waiting so long for others.
+    pub max_wait: Option<Duration>,
+    /// Goes on where a brake would stop it.
+    pub consent: bool,
+    /// zstd level.
+    pub level: i32,
+    /// Threads that write again.
+    pub threads: usize,
+}
+
+impl Default for PruneOptions {
+    fn default() -> Self {
+        PruneOptions {
+            dry_run: false,
+            max_unused: Limit::Share(0.05),
+            max_rewrite: Limit::Share(0.1),
+            rewrite: true,
+            keep_deleted: Duration::from_secs(7 * 86_400),
+            rewrite_epochs_below: None,
+            revoke_after: Duration::from_secs(7 * 86_400),
+            max_wait: None,
+            consent: false,
+            level: 3,
+            threads: 2,
+        }
+    }
+}
+
+/// Number and bytes of packs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// How many.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, bytes: u64) {
+        self.packs += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What a prune did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PruneReport {
+    /// Snapshots whose chunks are needed.
+    pub snapshots_live: u64,
+    /// Forgotten snapshots that are deleted for good.
+    pub snapshots_dropped: Vec<ObjectName>,
+    /// Forgotten snapshots that were forgotten too recently.
+    pub snapshots_waiting: u64,
+    /// Distinct chunks that are needed.
+    pub chunks: u64,
+    /// All packs before.
+    pub before: Amount,
+    /// Packs in which nothing is needed.
+    pub dead: Amount,
+    /// Packs that no index named.
+    pub orphans: Amount,
+    /// Packs of which what is needed is written again.
+    pub rewritten: Amount,
+    /// Bytes that were (or, on a dry run, would be, at most) written again.
+    pub written: u64,
+    /// Condemned packs that turned out to be needed and stay.
+    pub spared: Amount,
+    /// Packs that are deleted.
+    pub deleted: Amount,
+    /// Unused bytes that stay in packs, estimated.
+    pub unused: u64,
+    /// Sessions that were waited for in vain and may no longer commit.
+    pub revoked: u64,
+    /// Index entries of packs that are not stored, which are gone.
+    pub unlisted: u64,
+    /// Index segments that were written and removed.
+    pub segments_written: u64,
+    /// Index segments that were removed.
+    pub segments_removed: u64,
+    /// Marks of stopped prunes that were cleared away.
+    pub marks_cleared: u64,
+    /// On a dry run: how long writing again would take, measured with a part of it.
+    pub estimate: Option<Duration>,
+}
+
+impl PruneReport {
+    /// Bytes of packs that are free afterwards.
+    pub fn freed(&self) -> u64 {
+        self.deleted.bytes.saturating_sub(self.written)
+    }
+}
+
+/// Prunes. Fails with `Brake` before anything is deleted if something looks wrong, with `Damaged` if a live snapshot lacks anything.
+pub fn run(
+    repository: &Arc<Repository>,
+    options: &PruneOptions,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<PruneReport> {
+    let patience = pins::Usual::new(repository, options.revoke_after, options.max_wait, progress, stop);
+    run_with(repository, options, &patience, progress, stop)
+}
+
+/// The same with another way to wait for writers.
+pub fn run_with(
+    repository: &Arc<Repository>,
+    options: &PruneOptions,
+    patience: &dyn Patience,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<PruneReport> {
+    repository.check_prunable()?;
+    let mut prune = Prune { repository, options, patience, progress, stop, report: PruneReport::default() };
+    prune.run()?;
+    Ok(prune.report)
+}
+
+struct Prune<'a> {
+    repository: &'a Arc<Repository>,
+    options: &'a PruneOptions,
+    patience: &'a dyn Patience,
+    progress: &'a dyn Progress,
+    stop: &'a Stop,
+    report: PruneReport,
+}
+
+/// The snapshots as of one moment, as a prune sees them.
+struct Scene {
+    /// Those whose chunks are needed; forgotten ones among them.
+    live: Vec<Named>,
+    /// Those that need not be whole.
+    tolerated: HashSet<ObjectName>,
+    /// Forgotten long enough.
+    doomed: BTreeSet<ObjectName>,
+    /// All that are stored or forgotten.
+    known: HashSet<ObjectName>,
+}
+
+type Victims = BTreeMap<ObjectName, Victim>;
+
+impl<'a> Prune<'a> {
+    fn run(&mut self) -> Result<()> {
+        self.progress.stage("finding what snapshots need");
+        // a
+        let marked = self.repository.marked_packs()?;
+        let scene = self.look(None)?;
+        self.repository.reload_index(self.progress)?;
+        let stored = StoredPacks::list(self.repository.store())?;
+        stored.iter().for_each(|(_, _, size)| self.report.before.add(size));
+        let live = self.find_live(&scene, &stored, &HashSet::new(), &marked)?;
+        self.report.chunks = live.chunks;
+        let mut plan = Plan::make(&live, &stored, self.options);
+        drop(stored);
+        plan::refuse_newer(self.repository, &plan.orphans)?;
+        self.leave_running_ones(&mut plan, &scene)?;
+        self.describe(&live, &plan, &scene);
+        if self.options.dry_run {
+            let of = rewrite::estimate(self.repository, &live, &plan.rewrite, self.options.level, self.stop)?;
+            self.report.estimate = Some(of / self.options.threads.max(1) as u32);
+        }
+        if self.options.dry_run || (plan.is_empty() && scene.doomed.is_empty()) {
+            if !self.options.dry_run {
+                self.clear_marks()?;
+            }
+            return Ok(());
+        }
+        // b
+        let mut victims = Victims::new();
+        for number in &plan.dead {
+            let pack = &live.packs[*number];
+            victims.insert(pack.name, Victim { is_tree: pack.is_tree, size: pack.size });
+        }
+        victims.extend(
+            plan.orphans.iter().map(|(is_tree, name, size)| (*name, Victim { is_tree: *is_tree, size: *size })),
+        );
+        self.rewrite(&live, &plan, &mut victims)?;
+        drop(live);
+        let (prune, marks) = self.mark(&victims, &scene)?;
+        // c, d
+        self.progress.stage("waiting for others");
+        self.report.revoked = pins::drain(self.repository, self.patience)?.len() as u64;
+        // e, f
+        let doomed = self.look_again(prune, scene, &mut victims)?;
+        // g, h, i
+        self.stop.check()?;
+        self.progress.stage("deleting");
+        self.delete(&plan, &doomed, &victims)?;
+        drop(marks);
+        self.clear_marks()?;
+        self.repository.reload_index(&crate::progress::Silent)
+    }
+
+    /// Lists snapshots, tombs and revokes. `before` is what was seen the first time; only tombs seen then count.
+    fn look(&mut self, before: Option<&Scene>) -> Result<Scene> {
+        let snapshots = self.repository.snapshots()?;
+        let tombs = self.repository.tombs()?;
+        let revoked = self.repository.revoked()?;
+        let stored: HashSet<ObjectName> = names(&snapshots).collect();
+        let is_old = |(name, since): &(&ObjectName, &SystemTime)| stored.contains(*name) && self.is_old(**since);
+        let doomed: BTreeSet<ObjectName> = match before {
+            None => tombs.iter().filter(is_old).map(|(name, _)| *name).collect(),
+            // One that was undeleted meanwhile is spared.
+            Some(before) => before.doomed.iter().filter(|name| tombs.contains_key(name)).copied().collect(),
+        };
+        self.refuse_unreadable(&snapshots, &doomed)?;
+        let known: HashSet<ObjectName> = stored.iter().chain(tombs.keys()).copied().collect();
+        if let Some(before) = before
+            && let Some(lost) = before.known.iter().find(|name| !known.contains(*name))
+        {
+            return Err(Error::new(
+                ErrorKind::Brake,
+                format!("The snapshot \"{lost}\" was listed a moment ago and is listed no longer; nothing was deleted"),
+            )
+            .with_hint("The store does not list what it holds. Find out why, then run \"firn check\"."));
+        }
+        let Snapshots { live, forgotten, .. } = snapshots;
+        if before.is_none() {
+            self.report.snapshots_waiting =
+                forgotten.iter().filter(|named| !doomed.contains(&named.name)).count() as u64;
+            self.report.snapshots_dropped = doomed.iter().copied().collect();
+            if !self.options.consent {
+                brake::check(&live, &forgotten, &doomed)?;
+            }
+        }
+        let mut tolerated: HashSet<ObjectName> = forgotten.iter().map(|named| named.name).collect();
+        tolerated.extend(live.iter().filter(|named| revoked.contains(&named.snapshot.session)).map(|named| named.name));
+        let live = live.into_iter().chain(forgotten).filter(|named| !doomed.contains(&named.name)).collect();
+        Ok(Scene { live, tolerated, doomed, known })
+    }
+
+    fn is_old(&self, since: SystemTime) -> bool {
+        SystemTime::now().duration_since(since).unwrap_or_default() >= self.options.keep_deleted
+    }
+
+    /// What a snapshot needs that cannot be read is unknown.
+    fn refuse_unreadable(&self, snapshots: &Snapshots, doomed: &BTreeSet<ObjectName>) -> Result<()> {
+        let Some((name, error)) = snapshots.damaged.iter().find(|(name, _)| !doomed.contains(name)) else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Brake, format!("The snapshot \"{name}\" cannot be read, so what it needs is unknown; nothing was deleted"))
+            .with_source(error.copy())
+            .with_hint(match error.kind() {
+                ErrorKind::Unsupported => "It was written by a newer firn; prune with that one.",
+                _ => "If there is a copy of this object, put it back. To give it up, run \"firn forget\" with its full id, then prune again.",
+            }))
+    }
+
+    fn find_live(
+        &self,
+        scene: &Scene,
+        stored: &StoredPacks,
+        own: &HashSet<ObjectName>,
+        marked: &HashSet<ObjectName>,
+    ) -> Result<Live> {
+        let index = self.repository.index()?;
+        if let Some((name, error)) = index.damaged.first() {
+            return Err(Error::new(
+                ErrorKind::Brake,
+                format!("The index segment \"{name}\" cannot be read; nothing was deleted"),
+            )
+            .with_source(error.copy())
+            .with_hint("Run \"firn repair index\", then prune again."));
+        }
+        let damaged = self.repository.damaged_packs();
+        let rank = |pack: &PackInfo| match () {
+            () if !stored.has(pack) => Rank::Absent,
+            () if damaged.contains(&pack.name) => Rank::Damaged,
+            () if marked.contains(&pack.name) => Rank::Marked,
+            () if own.contains(&pack.name) => Rank::Condemned,
+            () => Rank::Good,
+        };
+        let walk =
+            Walk { repository: self.repository, progress: self.progress, stop: self.stop, tolerated: &scene.tolerated };
+        let live = Live::find(&walk, index.clone(), &rank, &scene.live)?;
+        for (name, error) in &live.holes {
+            self.progress
+                .note(&format!("The forgotten or never finished snapshot \"{name}\" is not whole: {}", error.chain()));
+        }
+        Ok(live)
+    }
+
+    /// Packs that no index names may be those of a backup that runs. If nothing else is to be deleted it is not waited for.
+    fn leave_running_ones(&self, plan: &mut Plan, scene: &Scene) -> Result<()> {
+        let is_only_orphans = plan.dead.is_empty() && plan.rewrite.is_empty() && scene.doomed.is_empty();
+        if is_only_orphans && !plan.orphans.is_empty() {
+            let revoked = self.repository.revoked()?;
+            if self.repository.pins()?.iter().any(|pin| !revoked.contains(&pin.session)) {
+                plan.orphans.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&mut self, live: &Live, plan: &Plan, scene: &Scene) {
+        let report = &mut self.report;
+        report.snapshots_live = scene.live.len() as u64;
+        plan.dead.iter().for_each(|number| report.dead.add(live.packs[*number].size));
+        plan.orphans.iter().for_each(|(_, _, size)| report.orphans.add(*size));
+        for number in &plan.rewrite {
+            report.rewritten.add(live.packs[*number].size);
+            report.written += live.packs[*number].used();
+        }
+        report.unlisted = plan.absent.len() as u64;
+        report.unused = plan.unused;
+        for amount in [report.dead, report.orphans, report.rewritten] {
+            report.deleted.packs += amount.packs;
+            report.deleted.bytes += amount.bytes;
+        }
+    }
+
+    /// Writes again what is needed of the packs that the plan names, and condemns them.
+    fn rewrite(&mut self, live: &Live, plan: &Plan, victims: &mut Victims) -> Result<()> {
+        self.report.rewritten = Amount::default();
+        self.report.written = 0;
+        if plan.rewrite.is_empty() {
+            return Ok(());
+        }
+        self.progress.stage("writing again what is needed");
+        let bytes = plan.rewrite.iter().map(|number| live.packs[*number].used()).sum();
+        self.progress.expect(plan.rewrite.len() as u64, bytes);
+        let mut absent: HashSet<ObjectName> = victims.keys().copied().collect();
+        absent.extend(plan.rewrite.iter().map(|number| live.packs[*number].name));
+        let options = WriterOptions { level: self.options.level, threads: self.options.threads, dry_run: false };
+        let rewritten =
+            rewrite::rewrite(self.repository, live, &plan.rewrite, absent, &options, self.progress, self.stop)?;
+        self.report.written = rewritten.written.stored;
+        for number in rewritten.done {
+            let pack = &live.packs[number];
+            self.report.rewritten.add(pack.size);
+            victims.insert(pack.name, Victim { is_tree: pack.is_tree, size: pack.size });
+        }
+        Ok(())
+    }
+
+    /// Puts the marks, under an id that is returned. On a full store snapshots that are to be dropped make room for them.
+    fn mark(&self, victims: &Victims, scene: &Scene) -> Result<(SessionId, Vec<Transient<'a>>)> {
+        let names: Vec<ObjectName> = victims.keys().copied().collect();
+        let mut doomed = scene.doomed.iter();
+        loop {
+            let prune = SessionId::random()?;
+            match (self.repository.mark(prune, &names), doomed.next()) {
+                (Ok(marks), _) => return Ok((prune, marks)),
+                (Err(error), Some(name)) if error.kind() == ErrorKind::Full => self.sacrifice(name)?,
+                (Err(error), _) => return Err(error),
+            }
+        }
+    }
+
+    /// Drops a forgotten snapshot before its time. Nobody who undeletes it sees a mark yet, so it is put back if its tomb has gone.
+    fn sacrifice(&self, name: &ObjectName) -> Result<()> {
+        let store = self.repository.store();
+        let key = ObjectKey::new(ObjectKind::Snapshot, name);
+        let bytes = match store.get(&key, MAX_RECORD_OBJECT) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        store.delete(&key)?;
+        if self.repository.tombs()?.contains_key(name) { Ok(()) } else { store.put(&key, &bytes) }
+    }
+
+    /// Steps e and f: which snapshots are dropped after all; condemned packs that are needed leave `victims`.
+    fn look_again(&mut self, prune: SessionId, before: Scene, victims: &mut Victims) -> Result<BTreeSet<ObjectName>> {
+        self.progress.stage("making sure that nothing is needed");
+        let scene = self.look(Some(&before))?;
+        let others: HashSet<ObjectName> = self
+            .repository
+            .marks()?
+            .into_iter()
+            .filter(|stored| stored.mark.prune != prune)
+            .flat_map(|stored| stored.mark.packs)
+            .collect();
+        self.repository.reload_index(self.progress)?;
+        let stored = StoredPacks::list(self.repository.store())?;
+        let own: HashSet<ObjectName> = victims.keys().copied().collect();
+        let live = self.find_live(&scene, &stored, &own, &others)?;
+        for pack in live.packs.iter().filter(|pack| pack.needed > 0) {
+            if let Some(victim) = victims.remove(&pack.name) {
+                self.report.spared.add(victim.size);
+            }
+        }
+        Ok(scene.doomed)
+    }
+
+    /// Steps g and h. Without room for new segments the packs go first: the marks keep writers away from them until the index, too, is
+    /// without them.
+    fn delete(&mut self, plan: &Plan, doomed: &BTreeSet<ObjectName>, victims: &Victims) -> Result<()> {
+        let published = self.publish(plan, victims);
+        let is_full = published.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
+        if !is_full {
+            published?;
+        }
+        self.drop_snapshots(doomed)?;
+        self.report.snapshots_dropped.retain(|name| doomed.contains(name));
+        self.report.deleted = Amount::default();
+        self.progress.expect(victims.len() as u64, 0);
+        for (name, victim) in victims {
+            // What is condemned may go at any time, also by the next prune.
+            self.stop.check()?;
+            self.repository.store().delete(&ObjectKey::new(pack_folder(pack_kind(victim.is_tree)), name))?;
+            self.report.deleted.add(victim.size);
+            self.progress.files(1);
+        }
+        for name in self.repository.damaged_packs() {
+            if victims.contains_key(&name) {
+                self.repository.forget_damaged(&name);
+            }
+        }
+        if is_full { self.publish(plan, victims) } else { Ok(()) }
+    }
+
+    /// The index without the doomed packs and those that are not stored; small segments become larger ones.
+    fn publish(&mut self, plan: &Plan, victims: &Victims) -> Result<()> {
+        let old = OldSegments::read(self.repository, self.stop)?;
+        let is_gone = |name: &ObjectName| victims.contains_key(name) || plan.absent.contains(name);
+        let mut dirty = old.naming(is_gone);
+        let is_small = |name: &&ObjectName| old.chunks.get(*name).is_some_and(|chunks| *chunks < SMALL_SEGMENT);
+        let small: Vec<ObjectName> = old.readable.iter().filter(is_small).copied().collect();
+        if small.len() >= SMALL_SEGMENTS && self.options.rewrite {
+            dirty.extend(small);
+        }
+        let writer = SegmentWriter::new(self.repository, false);
+        let replaced = replace(self.repository, &old, &dirty, is_gone, writer, self.stop)?;
+        self.report.segments_written += replaced.written;
+        self.report.segments_removed += replaced.removed;
+        Ok(())
+    }
+
+    /// The snapshots go, their tombs stay: they say that nobody hid the snapshots.
+    fn drop_snapshots(&self, doomed: &BTreeSet<ObjectName>) -> Result<()> {
+        doomed.iter().try_for_each(|name| self.repository.store().delete(&ObjectKey::new(ObjectKind::Snapshot, name)))
+    }
+
+    /// Marks of stopped prunes whose packs are all gone, from the store and from the index, say nothing any more.
+    fn clear_marks(&mut self) -> Result<()> {
+        let marks = self.repository.marks()?;
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let stored = StoredPacks::list(self.repository.store())?;
+        let there: HashSet<ObjectName> = stored.iter().map(|(_, name, _)| name).collect();
+        let old = OldSegments::read(self.repository, self.stop)?;
+        for mark in marks {
+            let is_over = |name: &ObjectName| !there.contains(name) && !old.packs.contains_key(name);
+            if !mark.mark.packs.is_empty() && mark.mark.packs.iter().all(is_over) {
+                self.repository.store().delete(&mark.key)?;
+                self.report.marks_cleared += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of all snapshots that are stored.
+fn names(snapshots: &Snapshots) -> impl Iterator<Item = ObjectName> + '_ {
+    let readable = snapshots.live.iter().chain(&snapshots.forgotten).map(|named| named.name);
+    readable.chain(snapshots.damaged.iter().map(|(name, _)| *name))
+}

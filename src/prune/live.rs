@@ -1,0 +1,400 @@
+//! Which chunks live snapshots need, which copy of each is kept, and how much of each pack that is. Not for: deciding what is done
+//! about it (see `plan`).
+//!
+//! Every page is read once: what is below a page that is marked as needed is marked already. Memory: two bits a chunk (needed;
+//! one of several copies), four bytes a block, about 150 bytes a pack, and a page for each directory on the way down.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::bounds::MAX_DEPTH;
+use crate::id::{ChunkId, ObjectName};
+use crate::progress::{Progress, Stop};
+use crate::repository::Repository;
+use crate::repository::index::{Index, Place};
+use crate::repository::snapshots::Named;
+use crate::repository::table::PackInfo;
+use crate::store::{ObjectKey, ObjectKind};
+use crate::view::references::{Claim, Reference, references, root};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// How far a copy of a chunk may be relied on; a smaller rank is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// Stored, and nobody is about to delete it.
+    Good,
+    /// Condemned by this prune.
+    Condemned,
+    /// Condemned by another one, which may or may not delete it.
+    Marked,
+    /// Known to be damaged.
+    Damaged,
+    /// Not stored, or not with the right size.
+    Absent,
+}
+
+/// One bit for each row of each table.
+#[derive(Default)]
+struct Bits(Vec<Vec<u64>>);
+
+impl Bits {
+    fn new(rows: &[u64]) -> Bits {
+        Bits(rows.iter().map(|rows| vec![0; rows.div_ceil(64) as usize]).collect())
+    }
+
+    fn get(&self, table: u32, row: u64) -> bool {
+        self.0[table as usize][(row / 64) as usize] & 1 << (row % 64) != 0
+    }
+
+    fn set(&mut self, table: u32, row: u64, value: bool) {
+        let word = &mut self.0[table as usize][(row / 64) as usize];
+        let bit = 1 << (row % 64);
+        *word = if value { *word | bit } else { *word & !bit };
+    }
+}
+
+/// A pack that the index names.
+#[derive(Debug)]
+pub(super) struct Pack {
+    pub name: ObjectName,
+    pub is_tree: bool,
+    pub epoch: u16,
+    /// The size that the index states.
+    pub size: u64,
+    /// The best that any entry of the index is worth.
+    pub rank: Rank,
+    /// Chunks that are needed from it, and all of them.
+    pub needed: u64,
+    pub chunks: u64,
+    /// Bytes of its frames that nobody needs, estimated from the number of chunks in each block.
+    pub unused: u64,
+    first_block: usize,
+    blocks: u32,
+    /// Entries of the index that name it.
+    entries: u32,
+}
+
+impl Pack {
+    /// Bytes that are needed, estimated.
+    pub(super) fn used(&self) -> u64 {
+        self.size.saturating_sub(self.unused)
+    }
+}
+
+/// What live snapshots need, in the terms of one index.
+pub(super) struct Live {
+    index: Arc<Index>,
+    /// Each pack once, however many entries of the index name it.
+    pub packs: Vec<Pack>,
+    /// For each table, for each pack of it: its number in `packs`, and what this entry is worth.
+    numbers: Vec<Vec<(u32, Rank)>>,
+    needed: Bits,
+    twins: Bits,
+    /// Chunks in each block, and those among them that are needed.
+    blocks: Vec<(u16, u16)>,
+    /// Snapshots that lack something and need not be whole, and what they lack.
+    pub holes: Vec<(ObjectName, Error)>,
+    /// Distinct chunks that are needed.
+    pub chunks: u64,
+}
+
+/// What a walk asks of others.
+pub(super) struct Walk<'a> {
+    pub repository: &'a Repository,
+    pub progress: &'a dyn Progress,
+    pub stop: &'a Stop,
+    /// Snapshots that may lack chunks: forgotten ones, and those of sessions that were revoked and so never acknowledged.
+    pub tolerated: &'a HashSet<ObjectName>,
+}
+
+/// A row that holds a chunk.
+struct Copy {
+    place: Place,
+    row: u64,
+    rank: Rank,
+}
+
+impl Live {
+    /// Walks all snapshots. An error of kind `Damaged` if one of them lacks anything.
+    pub(super) fn find(
+        walk: &Walk<'_>,
+        index: Arc<Index>,
+        rank: &dyn Fn(&PackInfo) -> Rank,
+        snapshots: &[Named],
+    ) -> Result<Live> {
+        let mut live = Live::new(index, rank)?;
+        walk.progress.expect(snapshots.len() as u64, 0);
+        for named in snapshots {
+            if let Err(error) = live.walk(walk, named) {
+                live.excuse(walk, named, error)?;
+            }
+            walk.progress.files(1);
+        }
+        live.choose_copies()?;
+        live.count_blocks()?;
+        Ok(live)
+    }
+
+    fn new(index: Arc<Index>, rank: &dyn Fn(&PackInfo) -> Rank) -> Result<Live> {
+        let mut packs: Vec<Pack> = Vec::new();
+        let mut by_name: HashMap<ObjectName, u32> = HashMap::new();
+        let rows = index.rows_by_table();
+        let mut numbers: Vec<Vec<(u32, Rank)>> = rows.iter().map(|_| Vec::new()).collect();
+        let mut blocks = 0;
+        index.for_each_pack_at(&mut |place, info| {
+            let rank = rank(&info);
+            let number = *by_name.entry(info.name).or_insert_with(|| {
+                let (first_block, count) = (blocks, info.frames.len() as u32);
+                blocks += info.frames.len();
+                packs.push(Pack {
+                    name: info.name,
+                    is_tree: info.is_tree,
+                    epoch: info.epoch,
+                    size: info.size,
+                    rank,
+                    needed: 0,
+                    chunks: 0,
+                    unused: 0,
+                    first_block,
+                    blocks: count,
+                    entries: 0,
+                });
+                packs.len() as u32 - 1
+            });
+            let pack = &mut packs[number as usize];
+            pack.entries += 1;
+            pack.rank = pack.rank.min(rank);
+            // An entry that is not about the same object is worth nothing.
+            let agrees = pack.is_tree == info.is_tree && pack.blocks as usize == info.frames.len();
+            numbers[place.table as usize].push((number, if agrees { rank } else { Rank::Absent }));
+            Ok(())
+        })?;
+        let (needed, twins) = (Bits::new(&rows), Bits::new(&rows));
+        let blocks = vec![(0, 0); blocks];
+        Ok(Live { index, packs, numbers, needed, twins, blocks, holes: Vec::new(), chunks: 0 })
+    }
+
+    fn entry(&self, place: Place) -> (u32, Rank) {
+        self.numbers[place.table as usize][place.pack as usize]
+    }
+
+    /// The best copies of a chunk.
+    fn copies(&self, id: &ChunkId, is_tree: bool) -> Result<Vec<Copy>> {
+        let mut copies: Vec<Copy> = Vec::new();
+        self.index.find_rows(id, &mut |place, row| {
+            let (number, rank) = self.entry(place);
+            if self.packs[number as usize].is_tree == is_tree && rank != Rank::Absent {
+                copies.push(Copy { place, row, rank });
+            }
+            true
+        })?;
+        if let Some(best) = copies.iter().map(|copy| copy.rank).min() {
+            copies.retain(|copy| copy.rank == best);
+        }
+        Ok(copies)
+    }
+
+    /// Marks a chunk as needed. Returns whether it was not before.
+    fn need(&mut self, reference: &Reference) -> Result<bool> {
+        let copies = self.copies(&reference.id, reference.kind().is_tree())?;
+        let Some(first) = copies.first() else {
+            return Err(Error::damaged(format!(
+                "The {} chunk \"{}\" is in no stored pack that the index names",
+                reference.kind().word(),
+                reference.id
+            )));
+        };
+        if self.needed.get(first.place.table, first.row) {
+            return Ok(false);
+        }
+        for copy in &copies {
+            self.needed.set(copy.place.table, copy.row, true);
+            self.twins.set(copy.place.table, copy.row, copies.len() > 1);
+        }
+        self.chunks += 1;
+        Ok(true)
+    }
+
+    fn walk(&mut self, walk: &Walk<'_>, named: &Named) -> Result<()> {
+        let mut stack: Vec<(std::vec::IntoIter<Reference>, usize)> = vec![(vec![root(named)].into_iter(), 0)];
+        while let Some((below, depth)) = stack.last_mut() {
+            let Some(reference) = below.next() else {
+                stack.pop();
+                continue;
+            };
+            let depth = *depth + usize::from(matches!(reference.claim, Claim::Top(_)));
+            if depth > MAX_DEPTH {
+                return Err(Error::damaged("Directories are nested deeper than the format allows"));
+            }
+            let is_new = self.need(&reference)?;
+            if is_new && reference.is_page() {
+                walk.stop.check()?;
+                let bytes = walk.repository.chunk(reference.kind(), &reference.id)?;
+                let (below, _) = references(&reference, &bytes)
+                    .map_err(|error| error.context(format!("The page \"{}\" is damaged", reference.id)))?;
+                stack.push((below.into_iter(), depth));
+            }
+        }
+        Ok(())
+    }
+
+    /// A snapshot that lacks something stops the prune, unless it need not be whole or has gone meanwhile. What of it was marked
+    /// stays marked.
+    fn excuse(&mut self, walk: &Walk<'_>, named: &Named, error: Error) -> Result<()> {
+        if error.kind() != ErrorKind::Damaged {
+            return Err(error);
+        }
+        let key = ObjectKey::new(ObjectKind::Snapshot, named.name);
+        if walk.tolerated.contains(&named.name) {
+            self.holes.push((named.name, error));
+            return Ok(());
+        }
+        match walk.repository.store().size(&key) {
+            // Forgotten and pruned by somebody else since it was listed.
+            Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(()),
+            Err(other) => Err(other),
+            Ok(_) => Err(error
+                .context(format!("The snapshot \"{}\" cannot be read as a whole, so nothing was pruned", named.name))
+                .with_hint("Run \"firn check\" to see what is damaged; \"firn repair index\" finds chunks whose index segments were lost, \"firn repair snapshots\" writes snapshots without what is lost.")),
+        }
+    }
+
+    /// Calls `each` with every row: its place, its number, and the beginning of its chunk's id.
+    fn scan(&self, each: &mut dyn FnMut(Place, u64, ChunkId) -> Result<()>) -> Result<()> {
+        let (mut table, mut row) = (0, 0);
+        self.index.scan(&mut |place, id| {
+            if place.table != table {
+                (table, row) = (place.table, 0);
+            }
+            row += 1;
+            each(place, row - 1, id)
+        })
+    }
+
+    /// Of a chunk with several good copies one is kept: that under the newest key, then that in the pack of which most is needed.
+    fn choose_copies(&mut self) -> Result<()> {
+        let mut counts = vec![(0u64, 0u64); self.packs.len()];
+        self.scan(&mut |place, row, _| {
+            let (chunks, needed) = &mut counts[self.entry(place).0 as usize];
+            *chunks += 1;
+            *needed += u64::from(self.needed.get(place.table, row));
+            Ok(())
+        })?;
+        let twins = std::mem::take(&mut self.twins);
+        let mut kept = std::mem::take(&mut self.needed);
+        self.scan(&mut |place, row, id| {
+            if !twins.get(place.table, row) {
+                return Ok(());
+            }
+            let is_tree = self.packs[self.entry(place).0 as usize].is_tree;
+            let copies = self.copies(&id, is_tree)?;
+            // Each group of copies is dealt with at its first row.
+            if copies.first().is_none_or(|first| (first.place.table, first.row) != (place.table, row)) {
+                return Ok(());
+            }
+            let worth = |copy: &Copy| {
+                let number = self.entry(copy.place).0 as usize;
+                let (chunks, needed) = counts[number];
+                let pack = &self.packs[number];
+                (pack.epoch, needed * 1000 / chunks.max(1), Reverse((pack.name, copy.place.table, copy.row)))
+            };
+            let best = copies.iter().max_by_key(|copy| worth(copy)).map(|copy| (copy.place.table, copy.row));
+            for copy in copies.iter().filter(|copy| Some((copy.place.table, copy.row)) != best) {
+                kept.set(copy.place.table, copy.row, false);
+            }
+            Ok(())
+        })?;
+        self.needed = kept;
+        Ok(())
+    }
+
+    fn count_blocks(&mut self) -> Result<()> {
+        let mut blocks = std::mem::take(&mut self.blocks);
+        let mut counts = vec![(0u64, 0u64); self.packs.len()];
+        self.scan(&mut |place, row, id| {
+            let number = self.entry(place).0 as usize;
+            let pack = &self.packs[number];
+            let is_needed = self.needed.get(place.table, row);
+            // Several entries of one pack may say the same.
+            if pack.entries > 1 && !is_needed && self.is_said_elsewhere(place, row, &id)? {
+                return Ok(());
+            }
+            counts[number].0 += 1;
+            counts[number].1 += u64::from(is_needed);
+            if place.block < pack.blocks {
+                let (all, needed) = &mut blocks[pack.first_block + place.block as usize];
+                *all = all.saturating_add(1);
+                *needed = needed.saturating_add(u16::from(is_needed));
+            }
+            Ok(())
+        })?;
+        self.blocks = blocks;
+        for (pack, (chunks, needed)) in self.packs.iter_mut().zip(counts) {
+            (pack.chunks, pack.needed) = (chunks, needed);
+        }
+        let mut is_done = vec![false; self.packs.len()];
+        let numbers = &self.numbers;
+        let (packs, blocks) = (&mut self.packs, &self.blocks);
+        self.index.for_each_pack_at(&mut |place, info| {
+            let (number, _) = numbers[place.table as usize][place.pack as usize];
+            if !std::mem::replace(&mut is_done[number as usize], true) {
+                let pack = &mut packs[number as usize];
+                pack.unused = unused(&info, &blocks[pack.first_block..pack.first_block + pack.blocks as usize]);
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether a needed row, or one that comes before this, says that the same block holds the same chunk.
+    fn is_said_elsewhere(&self, at: Place, row: u64, id: &ChunkId) -> Result<bool> {
+        let number = self.entry(at).0;
+        let mut found = false;
+        self.index.find_rows(id, &mut |place, other| {
+            let is_same = self.entry(place).0 == number && place.block == at.block;
+            found = is_same
+                && (place.table, other) != (at.table, row)
+                && ((place.table, other) < (at.table, row) || self.needed.get(place.table, other));
+            !found
+        })?;
+        Ok(found)
+    }
+
+    /// The blocks of a pack that hold anything needed.
+    pub(super) fn needed_blocks(&self, pack: &Pack) -> Vec<u32> {
+        let blocks = &self.blocks[pack.first_block..pack.first_block + pack.blocks as usize];
+        (0..pack.blocks).filter(|block| blocks[*block as usize].1 > 0).collect()
+    }
+
+    /// Whether this copy of a chunk, in the pack of this number, is the one that is needed.
+    pub(super) fn needs(&self, number: usize, id: &ChunkId) -> Result<bool> {
+        let mut is_needed = false;
+        self.index.find_rows(id, &mut |place, row| {
+            is_needed |= self.entry(place).0 as usize == number && self.needed.get(place.table, row);
+            !is_needed
+        })?;
+        Ok(is_needed)
+    }
+
+    /// What the index says about the pack of this number.
+    pub(super) fn info(&self, number: usize) -> Result<PackInfo> {
+        for (table, packs) in self.numbers.iter().enumerate() {
+            let is_it = |(of, rank): &(u32, Rank)| *of as usize == number && *rank == self.packs[number].rank;
+            if let Some(pack) = packs.iter().position(is_it) {
+                let place = Place { table: table as u32, pack: pack as u32, block: 0 };
+                return Ok(self.index.pack(place)?.as_ref().clone());
+            }
+        }
+        Err(Error::new(ErrorKind::Failed, "A pack of the index is not in the index"))
+    }
+}
+
+/// Bytes of frames that nobody needs; of a block of which a part is needed, its share by number of chunks.
+fn unused(info: &PackInfo, blocks: &[(u16, u16)]) -> u64 {
+    let frames = info.frames.iter().zip(blocks);
+    frames
+        .map(|(frame, (all, needed))| {
+            let spare = u64::from(all - needed.min(all));
+            if *all == 0 { u64::from(*frame) } else { u64::from(*frame) * spare / u64::from(*all) }
+        })
+        .sum()
+}

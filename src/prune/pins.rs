@@ -1,0 +1,152 @@
+//! Waiting for writers that may rely on condemned packs, and deciding when to wait no longer. Not for: why waiting is needed (see
+//! CONCURRENCY in `man/firn-repository.7`).
+//!
+//! Revoking is always safe, also when it is wrong: a revoked session finds that out before it reports success, and fails.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{SessionId, WriterId};
+use crate::progress::{Progress, Stop};
+use crate::repository::Repository;
+use crate::repository::coordination::StoredPin;
+use std::collections::HashSet;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How often pins are listed while waiting: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+
+/// What to do about pins that are still there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Look again.
+    Wait,
+    /// These may no longer commit; look again.
+    Revoke(Vec<SessionId>),
+    /// Delete nothing this time.
+    GiveUp,
+}
+
+/// Decides how long a prune waits for writers.
+pub trait Patience: Send + Sync {
+    /// Called each time these pins, all of which were there when the prune put its marks, are still there. Sleeps as it likes.
+    fn wait(&self, pins: &[StoredPin]) -> Result<Answer>;
+}
+
+/// The patience of a person's prune: waits for whoever shows signs of life.
+pub(super) struct Usual<'a> {
+    writer: WriterId,
+    host: String,
+    /// A pin without a sign of life for so long, by the store's clock, is revoked.
+    revoke_after: Duration,
+    max_wait: Option<Duration>,
+    since: Instant,
+    pause: std::sync::Mutex<(Duration, HashSet<SessionId>)>,
+    progress: &'a dyn Progress,
+    stop: &'a Stop,
+}
+
+impl<'a> Usual<'a> {
+    pub(super) fn new(
+        repository: &Repository,
+        revoke_after: Duration,
+        max_wait: Option<Duration>,
+        progress: &'a dyn Progress,
+        stop: &'a Stop,
+    ) -> Usual<'a> {
+        Usual {
+            writer: repository.writer_id(),
+            host: crate::os::hostname(),
+            revoke_after,
+            max_wait,
+            since: Instant::now(),
+            pause: std::sync::Mutex::new((FIRST_PAUSE, HashSet::new())),
+            progress,
+            stop,
+        }
+    }
+
+    /// Whether whoever put it shows no sign of life.
+    fn is_dead(&self, pin: &StoredPin) -> bool {
+        let age = SystemTime::now().duration_since(pin.stored).unwrap_or_default();
+        // The same state folder of the same machine: its process must be among ours.
+        let is_ours = |pin: &crate::format::coordination::Pin| pin.writer == self.writer && pin.host == self.host;
+        age >= self.revoke_after || pin.pin.as_ref().is_some_and(|pin| is_ours(pin) && !crate::os::is_process(pin.pid))
+    }
+}
+
+impl Patience for Usual<'_> {
+    fn wait(&self, pins: &[StoredPin]) -> Result<Answer> {
+        self.stop.check()?;
+        let dead: Vec<SessionId> = pins.iter().filter(|pin| self.is_dead(pin)).map(|pin| pin.session).collect();
+        if !dead.is_empty() {
+            return Ok(Answer::Revoke(dead));
+        }
+        if self.max_wait.is_some_and(|most| self.since.elapsed() >= most) {
+            return Ok(Answer::GiveUp);
+        }
+        let mut state = self.pause.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (pause, told) = &mut *state;
+        for pin in pins {
+            // Most pins are gone a moment later.
+            if *pause > Duration::from_millis(400) && told.insert(pin.session) {
+                self.progress.note(&format!("Waiting for {} to end", describe(pin)));
+            }
+        }
+        let until = Instant::now() + *pause;
+        while Instant::now() < until {
+            self.stop.check()?;
+            std::thread::sleep((until - Instant::now()).min(Duration::from_millis(100)));
+        }
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+        Ok(Answer::Wait)
+    }
+}
+
+/// Whose pin it is, as a person knows it.
+pub(super) fn describe(pin: &StoredPin) -> String {
+    match &pin.pin {
+        Some(body) => format!(
+            "the backup of \"{}\" (process {}, since {})",
+            body.host,
+            body.pid,
+            body.started.strftime("%Y-%m-%d %H:%M:%S UTC")
+        ),
+        None => format!("the session \"{}\", whose pin cannot be read,", pin.session),
+    }
+}
+
+/// Waits until all sessions that are pinned now have ended or may no longer commit. Returns those that were revoked.
+pub(super) fn drain(repository: &Repository, patience: &dyn Patience) -> Result<Vec<SessionId>> {
+    let mut waiting: Vec<StoredPin> = repository.pins()?;
+    let mut revoked = Vec::new();
+    while !waiting.is_empty() {
+        let listed: HashSet<SessionId> = repository.pins()?.into_iter().map(|pin| pin.session).collect();
+        let harmless = repository.revoked()?;
+        waiting.retain(|pin| listed.contains(&pin.session) && !harmless.contains(&pin.session));
+        if waiting.is_empty() {
+            break;
+        }
+        match patience.wait(&waiting)? {
+            Answer::Wait => {}
+            Answer::Revoke(sessions) => {
+                for pin in waiting.iter().filter(|pin| sessions.contains(&pin.session)) {
+                    repository.revoke(pin)?;
+                    revoked.push(pin.session);
+                }
+            }
+            Answer::GiveUp => {
+                return Err(Error::new(
+                    ErrorKind::InUse,
+                    format!("{} still runs, so nothing was deleted", capital(&describe(&waiting[0]))),
+                )
+                .with_hint("Run the prune again later, or without --max-wait."));
+            }
+        }
+    }
+    Ok(revoked)
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}

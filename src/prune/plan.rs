@@ -1,0 +1,126 @@
+//! What a prune would do: which packs go, which are written again, which stay. Not for: doing it (see `execute`).
+
+use super::live::{Live, Rank};
+use super::{Limit, PruneOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::header::{HEADER_LEN, Header};
+use crate::id::ObjectName;
+use crate::repository::Repository;
+use crate::repository::index::StoredPacks;
+use crate::repository::pack::pack_folder;
+use crate::repository::read::pack_kind;
+use crate::store::ObjectKey;
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+/// A stored pack that is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Victim {
+    pub is_tree: bool,
+    pub size: u64,
+}
+
+/// What would be done; packs of the index are named by their numbers in `Live`.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// Nobody needs anything in them.
+    pub dead: Vec<usize>,
+    /// What is needed of them is written again.
+    pub rewrite: Vec<usize>,
+    /// Stored, and no segment names them: left behind by whoever was stopped.
+    pub orphans: Vec<(bool, ObjectName, u64)>,
+    /// Named by the index, not stored, and nobody needs anything in them.
+    pub absent: HashSet<ObjectName>,
+    /// Bytes that nobody needs and that stay, estimated.
+    pub unused: u64,
+}
+
+impl Plan {
+    pub(super) fn make(live: &Live, stored: &StoredPacks, options: &PruneOptions) -> Plan {
+        let mut plan = Plan::default();
+        let mut indexed = HashSet::new();
+        let mut used = 0;
+        let mut candidates = Vec::new();
+        for (number, pack) in live.packs.iter().enumerate() {
+            indexed.insert(pack.name);
+            match (pack.needed, stored.size(pack.is_tree, &pack.name)) {
+                (0, None) => drop(plan.absent.insert(pack.name)),
+                (0, Some(_)) => plan.dead.push(number),
+                _ => {
+                    used += pack.used();
+                    plan.unused += pack.unused;
+                    if pack.rank == Rank::Good {
+                        candidates.push(number);
+                    }
+                }
+            }
+        }
+        plan.orphans = stored.iter().filter(|(_, name, _)| !indexed.contains(name)).collect();
+        plan.orphans.sort();
+        if options.rewrite {
+            plan.choose(live, candidates, used, options);
+        }
+        plan
+    }
+
+    /// Tree packs first, for what little they cost they make everything quicker; then those data packs of which most is unused.
+    fn choose(&mut self, live: &Live, mut candidates: Vec<usize>, used: u64, options: &PruneOptions) {
+        let all: u64 = live.packs.iter().filter(|pack| pack.rank != Rank::Absent).map(|pack| pack.size).sum();
+        let allowed = match options.max_unused {
+            // A share of what the repository will have.
+            Limit::Share(share) if share < 1.0 => (used as f64 * share / (1.0 - share)) as u64,
+            limit => limit.of(all),
+        };
+        let mut room = options.max_rewrite.of(all);
+        let is_old = |number: &usize| {
+            let pack = &live.packs[*number];
+            !pack.is_tree && options.rewrite_epochs_below.is_some_and(|epoch| pack.epoch < epoch)
+        };
+        let share = |number: &usize| {
+            let pack = &live.packs[*number];
+            pack.unused as u128 * 1_000_000 / u128::from(pack.size.max(1))
+        };
+        let pack = |number: &usize| &live.packs[*number];
+        candidates
+            .sort_by_key(|number| (!is_old(number), !pack(number).is_tree, Reverse(share(number)), pack(number).name));
+        for number in candidates {
+            let pack = &live.packs[number];
+            let must = is_old(&number);
+            let is_worth_it = pack.unused > 0 && (pack.is_tree || self.unused > allowed);
+            if !must && (!is_worth_it || pack.used() > room) {
+                continue;
+            }
+            room = room.saturating_sub(pack.used());
+            self.unused -= pack.unused;
+            self.rewrite.push(number);
+        }
+    }
+
+    /// Whether there is nothing to delete.
+    pub(super) fn is_empty(&self) -> bool {
+        self.dead.is_empty() && self.rewrite.is_empty() && self.orphans.is_empty() && self.absent.is_empty()
+    }
+}
+
+/// Nothing is known about a pack that no index names but its header: one that was made by a newer program is not ours to delete.
+pub(super) fn refuse_newer(repository: &Repository, orphans: &[(bool, ObjectName, u64)]) -> Result<()> {
+    for (is_tree, name, size) in orphans {
+        let key = ObjectKey::new(pack_folder(pack_kind(*is_tree)), name);
+        let mut header = [0; HEADER_LEN];
+        if *size < HEADER_LEN as u64 {
+            continue;
+        }
+        match repository.store().get_range(&key, 0, &mut header).and_then(|()| Header::decode(&header)) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                return Err(Error::new(
+                    ErrorKind::Brake,
+                    format!("The pack \"{key}\" was written by a newer firn; nothing was pruned"),
+                )
+                .with_source(error)
+                .with_hint("Prune with a newer firn."));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
