@@ -46,6 +46,9 @@ use std::time::{Duration, SystemTime};
 const SMALL_SEGMENT: usize = 20_000;
 const SMALL_SEGMENTS: usize = 32;
 
+/// Names that a store is asked to make durable in one call.
+const SETTLED_AT_ONCE: usize = 50_000;
+
 /// An amount of data, or a share of the repository.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
@@ -246,7 +249,7 @@ impl<'a> Prune<'a> {
         }
         if self.options.dry_run || (plan.is_empty() && scene.doomed.is_empty()) {
             if !self.options.dry_run {
-                self.clear_marks()?;
+                self.clear_leavings()?;
             }
             return Ok(());
         }
@@ -272,7 +275,7 @@ impl<'a> Prune<'a> {
         self.progress.stage("deleting");
         self.delete(&plan, &doomed, &victims)?;
         drop(marks);
-        self.clear_marks()?;
+        self.clear_leavings()?;
         self.repository.reload_index(&crate::progress::Silent)
     }
 
@@ -315,7 +318,12 @@ impl<'a> Prune<'a> {
     }
 
     fn is_old(&self, since: SystemTime) -> bool {
-        SystemTime::now().duration_since(since).unwrap_or_default() >= self.options.keep_deleted
+        self.age(since) >= self.options.keep_deleted
+    }
+
+    /// Only comfort depends on it, never safety. What lies ahead is new.
+    fn age(&self, since: SystemTime) -> Duration {
+        SystemTime::now().duration_since(since).unwrap_or_default()
     }
 
     /// What a snapshot needs that cannot be read is unknown.
@@ -465,7 +473,24 @@ impl<'a> Prune<'a> {
                 self.report.spared.add(victim.size);
             }
         }
+        self.settle(&live, &scene)?;
         Ok(scene.doomed)
+    }
+
+    /// What is relied on when something else is deleted must outlive a power cut, too: the copies that are kept, the index that finds
+    /// them, and the tombs that tell why a snapshot is not there. Their writers may have been stopped before they made them durable.
+    fn settle(&self, live: &Live, scene: &Scene) -> Result<()> {
+        let index = self.repository.index()?;
+        let segments = index.segments.iter().map(|name| ObjectKey::new(ObjectKind::Index, name));
+        let tombs = scene.doomed.iter().map(|name| ObjectKey::new(ObjectKind::Tomb, name));
+        let packs = live.packs.iter().filter(|pack| pack.needed > 0);
+        let packs = packs.map(|pack| ObjectKey::new(pack_folder(pack_kind(pack.is_tree)), pack.name));
+        let mut keys = segments.chain(tombs).chain(packs).peekable();
+        while keys.peek().is_some() {
+            let part: Vec<ObjectKey> = keys.by_ref().take(SETTLED_AT_ONCE).collect();
+            self.repository.store().settle(&part)?;
+        }
+        Ok(())
     }
 
     /// Steps g and h. Without room for new segments the packs go first: the marks keep writers away from them until the index, too, is
@@ -517,8 +542,13 @@ impl<'a> Prune<'a> {
         doomed.iter().try_for_each(|name| self.repository.store().delete(&ObjectKey::new(ObjectKind::Snapshot, name)))
     }
 
-    /// Marks of stopped prunes whose packs are all gone, from the store and from the index, say nothing any more.
-    fn clear_marks(&mut self) -> Result<()> {
+    /// Takes away what stopped sessions left: pins of those that were revoked (with or without a pin they cannot commit), and marks of
+    /// stopped prunes whose packs are all gone, from the store and from the index, which say nothing any more.
+    fn clear_leavings(&mut self) -> Result<()> {
+        let revoked = self.repository.revoked()?;
+        for pin in self.repository.pins()?.iter().filter(|pin| revoked.contains(&pin.session)) {
+            self.repository.store().delete(&ObjectKey::new(ObjectKind::Pin, pin.session))?;
+        }
         let marks = self.repository.marks()?;
         if marks.is_empty() {
             return Ok(());
@@ -528,7 +558,8 @@ impl<'a> Prune<'a> {
         let old = OldSegments::read(self.repository, self.stop)?;
         for mark in marks {
             let is_over = |name: &ObjectName| !there.contains(name) && !old.packs.contains_key(name);
-            if !mark.mark.packs.is_empty() && mark.mark.packs.iter().all(is_over) {
+            let is_old = !mark.mark.packs.is_empty() || self.age(mark.stored) >= self.options.revoke_after;
+            if is_old && mark.mark.packs.iter().all(is_over) {
                 self.repository.store().delete(&mark.key)?;
                 self.report.marks_cleared += 1;
             }

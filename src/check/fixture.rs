@@ -1,7 +1,7 @@
 //! A small repository with everything in it, for tests of check, repair and stats. Not for: anything else.
 
 use crate::chunk::password::Cost;
-use crate::format::coordination::{Mark, Pin, Revoke, Tomb};
+use crate::format::coordination::{Mark, Pin, Revoke};
 use crate::format::header::Kind;
 use crate::format::message::ChunkKind;
 use crate::format::snapshot::Snapshot;
@@ -169,13 +169,7 @@ pub(crate) fn coordinate(repository: &Repository, marked: Vec<ObjectName>) {
     repository.put_json(Kind::Revoke, &name(ObjectKind::Revoke, session.to_string()), &Revoke(pin)).unwrap();
     let mark = Mark { version: 1, prune: session, packs: marked, time };
     repository.put_json(Kind::Mark, &name(ObjectKind::Mark, format!("{session}-1")), &mark).unwrap();
-    put_tomb(repository, ObjectName([9; 32]));
-}
-
-/// Forgets a snapshot.
-pub(crate) fn put_tomb(repository: &Repository, snapshot: ObjectName) {
-    let tomb = Tomb { version: 1, snapshot, time: jiff::Timestamp::now(), host: "h".into() };
-    repository.put_json(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, snapshot), &tomb).unwrap();
+    repository.put_tomb(ObjectName([9; 32])).unwrap();
 }
 
 /// All objects of a kind.

@@ -1,6 +1,6 @@
 //! Damage of every kind to objects of every kind. Not for: how records are decoded (see `format`).
 
-use super::fixture::{PATHS, coordinate, keys, open, put_tomb, repository};
+use super::fixture::{PATHS, coordinate, keys, open, repository};
 use super::*;
 use crate::progress::Silent;
 use crate::store::{Listed, MemoryStore, Operation, Properties, RecordingStore, Store};
@@ -160,8 +160,8 @@ fn damage_outside_blocks_and_flipped_data_without_reading_it() {
 fn what_nothing_needs_is_a_note() {
     let (store, [first, second]) = repository();
     let repository = open(Arc::new(store.clone()));
-    put_tomb(&repository, first);
-    put_tomb(&repository, second);
+    repository.put_tomb(first).unwrap();
+    repository.put_tomb(second).unwrap();
     for key in keys(&store, ObjectKind::Data) {
         store.raw_remove(&key);
     }
@@ -237,7 +237,7 @@ fn a_prune_meanwhile_is_no_alarm() {
     let plain = open(Arc::new(store.clone()));
     let third = super::fixture::back_up(&plain, 3000, 3, None);
     let act: Act = Box::new(move |store| {
-        put_tomb(&open(Arc::new(store.clone())), third);
+        open(Arc::new(store.clone())).put_tomb(third).unwrap();
         let new: Vec<ObjectKey> =
             store.raw_keys().into_iter().filter(|key| !before.contains(key) && key.kind != ObjectKind::Tomb).collect();
         assert!(new.len() >= 4);

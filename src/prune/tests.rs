@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backup::{self, BackupOptions};
-use crate::check::fixture::{credentials, keys, open, put_tomb};
+use crate::check::fixture::{credentials, keys, open};
 use crate::check::{self, CheckOptions};
 use crate::chunk::password::Cost;
 use crate::progress::Silent;
@@ -50,7 +50,7 @@ impl World {
     }
 
     fn forget(&self, name: ObjectName) {
-        put_tomb(&self.open(), name);
+        self.open().put_tomb(name).unwrap();
     }
 
     fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
@@ -447,7 +447,7 @@ fn a_tomb_that_comes_while_a_prune_waits_does_not_count_yet_and_one_that_goes_sp
     let pin = pin.pinned().unwrap();
     let patience = meanwhile(|| {
         // Forgotten while it waits, and the other one undeleted.
-        put_tomb(&repository, second);
+        repository.put_tomb(second).unwrap();
         repository.store().delete(&ObjectKey::new(ObjectKind::Tomb, first)).unwrap();
         drop(pin);
         Answer::Wait
@@ -503,6 +503,7 @@ fn a_pin_of_a_process_of_this_machine_that_is_gone_does_not_hold_anybody_up() {
     repository.put_json(crate::format::header::Kind::Pin, &ObjectKey::new(ObjectKind::Pin, session), &pin).unwrap();
     let report = run(&repository, &thorough(), &Silent, &Stop::new()).unwrap();
     assert_eq!((report.revoked, report.snapshots_dropped.len()), (1, 1));
+    assert_eq!(keys(&world.store, ObjectKind::Pin), []);
     world.is_whole();
 }
 

@@ -17,8 +17,6 @@
 use super::rewrite::{Lost, Rewriter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_ISSUES;
-use crate::format::coordination::Tomb;
-use crate::format::header::Kind;
 use crate::format::json::PathText;
 use crate::format::snapshot::{Head, Issue, IssueKind, Snapshot};
 use crate::id::{ChunkId, ObjectName};
@@ -26,7 +24,6 @@ use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::snapshots::{Named, Snapshots};
 use crate::repository::writer::{Writer, WriterOptions};
-use crate::store::{ObjectKey, ObjectKind};
 use std::sync::Arc;
 
 /// The tag of snapshots that were written by a repair.
@@ -182,8 +179,7 @@ fn repair_one(
         done.became = Became::Rewritten((!options.dry_run).then_some(new));
     }
     if options.forget && !options.dry_run {
-        let tomb = Tomb { version: 1, snapshot: name, time: jiff::Timestamp::now(), host: crate::os::hostname() };
-        repository.put_json(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, name), &tomb)?;
+        repository.put_tomb(name)?;
         done.forgotten = true;
     }
     Ok(done)

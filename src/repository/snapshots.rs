@@ -128,6 +128,16 @@ impl Repository {
         Ok(tombs)
     }
 
+    /// Forgets a snapshot: nothing counts it any more, and a prune may delete it later. Done twice, it is done.
+    pub fn put_tomb(&self, snapshot: ObjectName) -> Result<()> {
+        let tomb = Tomb { version: 1, snapshot, time: jiff::Timestamp::now(), host: crate::os::hostname() };
+        match self.put_json(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, snapshot), &tomb) {
+            // One that does not count is in the way; names are used once, so it cannot be replaced.
+            Err(error) if error.kind() == ErrorKind::Exists && self.tombs()?.contains_key(&snapshot) => Ok(()),
+            other => other,
+        }
+    }
+
     /// One snapshot by its full name.
     pub fn snapshot(&self, name: ObjectName) -> Result<Snapshot> {
         let key = ObjectKey::new(ObjectKind::Snapshot, name);

@@ -13,7 +13,6 @@ use super::pack::{FinishedPack, PackBuilder, ReadyBlock, Salvaged, pack_folder, 
 use super::read::pack_kind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::contents::Contents;
-use crate::format::coordination::Tomb;
 use crate::format::header::Kind;
 use crate::format::index::{PackRecord, Segment};
 use crate::format::message::ChunkKind;
@@ -278,8 +277,7 @@ impl Writer {
             }
             let name = repository.put_snapshot(&snapshot)?;
             if self.is_revoked(self.shared.session)? {
-                let tomb = Tomb { version: 1, snapshot: name, time: jiff::Timestamp::now(), host: crate::os::hostname() };
-                repository.put_json(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, name), &tomb)?;
+                repository.put_tomb(name)?;
                 return Err(Error::new(
                     ErrorKind::Failed,
                     "This backup was revoked by a prune while it ran (it had shown no sign of life for days); its snapshot does not count",

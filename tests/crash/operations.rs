@@ -4,10 +4,12 @@
 use super::lab::{Acknowledged, COST, Lab, init, key, open, twin};
 use firn::error::{ErrorKind, Result};
 use firn::progress::{Silent, Stop};
+use firn::prune::{self, Limit, PruneOptions};
 use firn::repair::{RepairOptions, repair_index};
 use firn::store::{Faults, FaultyStore, MemoryStore, ObjectKey, ObjectKind, Store};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What an operation acknowledged, if it got that far.
 type Said = Option<Acknowledged>;
@@ -27,7 +29,17 @@ struct Scene {
 impl Scene {
     /// A repository with snapshots of these folders.
     fn with(lab: &Lab, folders: &[&str]) -> Scene {
-        let store = lab.repository();
+        Scene::on(lab.repository(), lab, folders)
+    }
+
+    /// The same in packs of the usual size, so that most packs hold something of several snapshots.
+    fn with_large_packs(lab: &Lab, folders: &[&str]) -> Scene {
+        let store = MemoryStore::new();
+        init(&store).unwrap();
+        Scene::on(store, lab, folders)
+    }
+
+    fn on(store: MemoryStore, lab: &Lab, folders: &[&str]) -> Scene {
         let repository = open(Arc::new(store.clone()), &key(1), None).unwrap();
         let acknowledged = folders.iter().map(|name| lab.backup(&repository, name).unwrap()).collect();
         Scene { store, acknowledged }
@@ -183,4 +195,68 @@ fn repair_index_can_be_cut_off() {
         lab.is_whole(&repository, &scene.acknowledged, moment);
     });
     assert!(crashes >= 10, "{crashes}");
+}
+
+/// Deletes what was forgotten a moment ago, packs everything anew, and revokes whoever was stopped.
+fn thorough() -> PruneOptions {
+    PruneOptions {
+        keep_deleted: Duration::ZERO,
+        revoke_after: Duration::ZERO,
+        max_unused: Limit::Bytes(0),
+        max_rewrite: Limit::Unlimited,
+        ..PruneOptions::default()
+    }
+}
+
+#[test]
+fn forgetting_and_pruning_can_be_cut_off() {
+    let lab = Lab::new();
+    let small = Scene::with(&lab, &["a", "b", "c"]);
+    let scene = &small;
+    let [first, second, third] = [0, 1, 2].map(|number: usize| scene.acknowledged[number].clone());
+    let forget =
+        |store: Arc<dyn Store>, cache: &Path| open(store, &key(1), Some(cache))?.put_tomb(first.name).map(|()| None);
+    // A snapshot is forgotten or it is not.
+    let crashes = crash_everywhere(&lab, "forget", scene, &forget, &|store, cache, _, moment| {
+        let repository = open(Arc::new(store), &key(1), cache).unwrap();
+        lab.is_whole(&repository, &[second.clone(), third.clone()], moment);
+        let snapshots = repository.snapshots().unwrap();
+        assert_eq!(snapshots.live.len() + snapshots.forgotten.len(), 4, "{moment}");
+    });
+    assert_eq!(crashes, 2);
+    for name in [first.name, second.name] {
+        open(Arc::new(scene.store.clone()), &key(1), None).unwrap().put_tomb(name).unwrap();
+    }
+    let large = Scene::with_large_packs(&lab, &["a", "b", "c"]);
+    for one in &large.acknowledged[..2] {
+        open(Arc::new(large.store.clone()), &key(1), None).unwrap().put_tomb(one.name).unwrap();
+    }
+    let sparing = PruneOptions { rewrite: false, ..thorough() };
+    for (name, scene, options, least) in [
+        ("prune of small packs", scene, thorough(), 20),
+        ("prune", &large, thorough(), 20),
+        ("prune --no-repack", &large, sparing, 10),
+    ] {
+        let third = &scene.acknowledged[2];
+        let prune = |store: Arc<dyn Store>, cache: &Path| {
+            let repository = open(store, &key(1), Some(cache))?;
+            prune::run(&repository, &options, &Silent, &Stop::new()).map(|_| None)
+        };
+        let crashes = crash_everywhere(&lab, name, scene, &prune, &|store, cache, _, moment| {
+            let repository = open(Arc::new(store.clone()), &key(1), cache);
+            let repository = repository.unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
+            lab.is_clean(&repository, firn::check::Severity::Note, moment);
+            // The next prune ends what this one began, and leaves nothing of it.
+            let report = prune::run(&repository, &thorough(), &Silent, &Stop::new());
+            let report = report.unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
+            assert_eq!(report.unused, 0, "{moment}");
+            let left = |key: &ObjectKey| matches!(key.kind, ObjectKind::Mark | ObjectKind::Pin);
+            let left: Vec<_> = store.raw_keys().into_iter().filter(|key| left(key)).collect();
+            assert!(left.is_empty(), "{moment}: {left:?}");
+            lab.is_whole(&repository, std::slice::from_ref(third), moment);
+            let report = prune::run(&repository, &thorough(), &Silent, &Stop::new()).unwrap();
+            assert_eq!(report.orphans.packs, 0, "{moment}");
+        });
+        assert!(crashes >= least, "{name}: {crashes}");
+    }
 }
