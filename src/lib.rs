@@ -3,7 +3,7 @@
 //! The layers, each of which may only look downwards:
 //!
 //! ```text
-//! main → cli → backup · restore · check · repair · prune · stats · mount ──→ firn-fuse → fuser
+//! main → cli → backup · restore · check · repair · forget · prune · stats · mount ──→ firn-fuse → fuser
 //!                └──────→ view → repository → format · chunk · store → os · id · error · progress
 //! ```
 //!
@@ -15,6 +15,7 @@ pub mod check;
 pub mod chunk;
 pub mod cli;
 pub mod error;
+pub mod forget;
 pub mod format;
 pub mod id;
 pub mod mount;

@@ -285,11 +285,17 @@ impl<'a> Prune<'a> {
         let tombs = self.repository.tombs()?;
         let revoked = self.repository.revoked()?;
         let stored: HashSet<ObjectName> = names(&snapshots).collect();
-        let is_old = |(name, since): &(&ObjectName, &SystemTime)| stored.contains(*name) && self.is_old(**since);
+        let held = self.repository.holds()?;
+        let is_old = |(name, since): &(&ObjectName, &SystemTime)| {
+            stored.contains(*name) && !held.contains(*name) && self.is_old(**since)
+        };
         let doomed: BTreeSet<ObjectName> = match before {
             None => tombs.iter().filter(is_old).map(|(name, _)| *name).collect(),
-            // One that was undeleted meanwhile is spared.
-            Some(before) => before.doomed.iter().filter(|name| tombs.contains_key(name)).copied().collect(),
+            // One that was undeleted or pinned meanwhile is spared.
+            Some(before) => {
+                let is_still = |name: &&ObjectName| tombs.contains_key(*name) && !held.contains(*name);
+                before.doomed.iter().filter(is_still).copied().collect()
+            }
         };
         self.refuse_unreadable(&snapshots, &doomed)?;
         let known: HashSet<ObjectName> = stored.iter().chain(tombs.keys()).copied().collect();

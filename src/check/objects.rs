@@ -4,7 +4,7 @@ use super::{Affected, Pass, Severity, twice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::format::config::Config;
-use crate::format::coordination::{Mark, Pin, Revoke, Tomb};
+use crate::format::coordination::{Hold, Mark, Pin, Revoke, Tomb};
 use crate::format::header::Kind;
 use crate::format::index::Segment;
 use crate::format::json::Record;
@@ -203,6 +203,12 @@ impl Pass<'_> {
             Kind::Tomb,
             ObjectKind::Tomb,
             |tomb| tomb.snapshot.to_string(),
+            "It does not count: its snapshot stays. Delete it; the snapshot can be forgotten again.",
+        )?;
+        self.check_json::<Hold>(
+            Kind::Hold,
+            ObjectKind::Hold,
+            |hold| hold.0.snapshot.to_string(),
             "It still counts by its name.",
         )?;
         self.check_json::<Mark>(

@@ -143,7 +143,7 @@ fn list(
     for kind in ObjectKind::ALL {
         store.list(kind, &mut |object| {
             if !NAMED.contains(&kind) {
-                report.unnamed += u64::from(kind != ObjectKind::Tomb);
+                report.unnamed += u64::from(!matches!(kind, ObjectKind::Tomb | ObjectKind::Hold));
                 return Ok(());
             }
             let (name, size) = (ObjectName::parse(&object.name)?, object.size);

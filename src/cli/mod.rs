@@ -6,6 +6,7 @@ mod backup;
 mod check;
 mod completions;
 mod context;
+mod forget;
 mod global;
 mod init;
 mod key;
@@ -24,6 +25,7 @@ mod snapshots;
 mod stats;
 mod text;
 mod umount;
+mod undelete;
 
 mod dump;
 mod ls;
@@ -69,6 +71,10 @@ enum Command {
     Scrub(scrub::Args),
     #[command(subcommand)]
     Key(key::Command),
+    Forget(Box<forget::Args>),
+    Undelete(undelete::Undelete),
+    Pin(undelete::Pin),
+    Unpin(undelete::Unpin),
     Prune(prune::Args),
     Stats(stats::Args),
     #[command(subcommand)]
@@ -120,6 +126,10 @@ fn dispatch(command: Command, context: &Context) -> Result<u8> {
         Command::Check(args) => args.run(context),
         Command::Scrub(args) => args.run(context),
         Command::Key(command) => command.run(context),
+        Command::Forget(args) => args.run(context),
+        Command::Undelete(args) => args.run(context),
+        Command::Pin(args) => args.run(context),
+        Command::Unpin(args) => args.run(context),
         Command::Prune(args) => args.run(context),
         Command::Stats(args) => args.run(context),
         Command::Repair(command) => command.run(context),

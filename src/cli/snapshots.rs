@@ -5,7 +5,9 @@ use super::text;
 use crate::error::Result;
 use crate::format::snapshot::Snapshot;
 use crate::repository::snapshots::Named;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 
 /// List the snapshots, the oldest first
 #[derive(Debug, clap::Args)]
@@ -18,22 +20,43 @@ pub(crate) struct Args {
     /// Only those with this tag; several: those with all of them
     #[arg(long, value_name = "TAG", value_delimiter = ',')]
     tag: Vec<String>,
+
+    /// Those that were forgotten and can still be undeleted
+    #[arg(long)]
+    forgotten: bool,
 }
 
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let repository = context.open()?;
         let snapshots = context.snapshots(&repository)?;
-        let wanted: Vec<&Named> = snapshots.live.iter().filter(|named| self.wants(&named.snapshot)).collect();
+        let all = if self.forgotten { &snapshots.forgotten } else { &snapshots.live };
+        let wanted: Vec<&Named> = all.iter().filter(|named| self.wants(&named.snapshot)).collect();
+        let held = repository.holds()?;
+        let tombs = if self.forgotten { repository.tombs()? } else { HashMap::new() };
+        let since = |named: &Named| tombs.get(&named.name).and_then(|since| Timestamp::try_from(*since).ok());
         if context.global.json {
             for named in wanted {
-                context.print_json(&json(named))?;
+                let mut value = json(named);
+                value["pinned"] = json!(held.contains(&named.name));
+                if let Some(since) = since(named) {
+                    value["forgotten_since"] = json!(since.to_string());
+                }
+                context.print_json(&value)?;
             }
         } else if wanted.is_empty() {
-            let why = if snapshots.live.is_empty() { "no snapshots yet" } else { "no such snapshots" };
+            let why = match (self.forgotten, all.is_empty()) {
+                (true, true) => "no forgotten snapshots",
+                (false, true) => "no snapshots yet",
+                _ => "no such snapshots",
+            };
             context.tell(&format!("There are {why}\n"))?;
         } else {
-            context.print(&table(&wanted))?;
+            let notes = |named: &Named| {
+                let pinned = held.contains(&named.name).then(|| "pinned".to_owned());
+                pinned.or_else(|| since(named).map(|since| format!("forgotten {}", text::local_time(since))))
+            };
+            context.print(&table(&wanted, &notes))?;
         }
         // What cannot be read was told about; the list is not complete then.
         Ok(if snapshots.damaged.is_empty() { 0 } else { 3 })
@@ -45,10 +68,11 @@ impl Args {
     }
 }
 
-fn table(wanted: &[&Named]) -> String {
+fn table(wanted: &[&Named], notes: &dyn Fn(&Named) -> Option<String>) -> String {
     let titles = ["ID", "Time", "Host", "Paths", "Files", "Size", "Tags"];
     let mut rows = vec![titles.map(String::from).to_vec()];
-    for Named { name, snapshot } in wanted {
+    for named in wanted {
+        let Named { name, snapshot } = named;
         let mut paths = snapshot.paths.iter().map(|path| text::escape(&path.0));
         rows.push(vec![
             name.short(),
@@ -58,6 +82,7 @@ fn table(wanted: &[&Named]) -> String {
             snapshot.totals.files.to_string(),
             text::size(snapshot.totals.bytes),
             text::line(&snapshot.tags.join(",")),
+            notes(named).unwrap_or_default(),
         ]);
         // One line for each further path.
         rows.extend(paths.map(|path| vec![String::new(), String::new(), String::new(), path]));

@@ -43,6 +43,11 @@ pub struct Tomb {
     pub host: String,
 }
 
+/// A snapshot is never forgotten. The fields are those of a tomb.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hold(pub Tomb);
+
 /// Packs condemned by a prune.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
@@ -86,6 +91,7 @@ record!(Pin, "pin", |pin| pin.version);
 record!(Revoke, "revoke", |revoke| revoke.0.version);
 record!(Tomb, "tomb", |tomb| tomb.version);
 record!(Mark, "mark", |mark| mark.version);
+record!(Hold, "hold", |hold| hold.0.version);
 
 #[cfg(test)]
 mod tests {

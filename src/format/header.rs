@@ -36,6 +36,8 @@ pub enum Kind {
     Tomb = 9,
     /// A session may no longer commit.
     Revoke = 10,
+    /// A snapshot is never forgotten.
+    Hold = 11,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             8 => Kind::Mark,
             9 => Kind::Tomb,
             10 => Kind::Revoke,
+            11 => Kind::Hold,
             _ => return None,
         })
     }

@@ -3,12 +3,12 @@
 use super::Repository;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
-use crate::format::coordination::Tomb;
+use crate::format::coordination::{Hold, Tomb};
 use crate::format::header::Kind;
 use crate::format::snapshot::{Head, Snapshot};
 use crate::id::{ObjectName, WriterId};
 use crate::store::{ObjectKey, ObjectKind};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::SystemTime;
 
 /// A snapshot and its name.
@@ -136,6 +136,25 @@ impl Repository {
             Err(error) if error.kind() == ErrorKind::Exists && self.tombs()?.contains_key(&snapshot) => Ok(()),
             other => other,
         }
+    }
+
+    /// Snapshots that are never forgotten. What stands in the way of deleting counts by its name alone.
+    pub fn holds(&self) -> Result<HashSet<ObjectName>> {
+        self.names(ObjectKind::Hold)?.iter().map(|name| ObjectName::parse(name)).collect()
+    }
+
+    /// Sees to it that a snapshot is never forgotten. Done twice, it is done.
+    pub fn put_hold(&self, snapshot: ObjectName) -> Result<()> {
+        let hold = Hold(Tomb { version: 1, snapshot, time: jiff::Timestamp::now(), host: crate::os::hostname() });
+        match self.put_json(Kind::Hold, &ObjectKey::new(ObjectKind::Hold, snapshot), &hold) {
+            Err(error) if error.kind() == ErrorKind::Exists => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Lets a snapshot be forgotten again.
+    pub fn delete_hold(&self, snapshot: ObjectName) -> Result<()> {
+        self.store().delete(&ObjectKey::new(ObjectKind::Hold, snapshot))
     }
 
     /// One snapshot by its full name.

@@ -41,11 +41,13 @@ pub enum ObjectKind {
     Tomb,
     /// `revokes/<session>`
     Revoke,
+    /// `holds/<snapshot>`
+    Hold,
 }
 
 impl ObjectKind {
     /// All kinds, in the order of the format page.
-    pub const ALL: [ObjectKind; 10] = [
+    pub const ALL: [ObjectKind; 11] = [
         ObjectKind::Config,
         ObjectKind::Key,
         ObjectKind::Data,
@@ -56,6 +58,7 @@ impl ObjectKind {
         ObjectKind::Mark,
         ObjectKind::Tomb,
         ObjectKind::Revoke,
+        ObjectKind::Hold,
     ];
 
     /// The folder in which objects of this kind live.
@@ -71,6 +74,7 @@ impl ObjectKind {
             ObjectKind::Mark => "marks",
             ObjectKind::Tomb => "tombs",
             ObjectKind::Revoke => "revokes",
+            ObjectKind::Hold => "holds",
         }
     }
 

@@ -1,0 +1,275 @@
+//! Chooses snapshots to be forgotten and says so in the repository. Not for: freeing space (see `prune`); until then everything can
+//! be undeleted.
+//!
+//! Clocks are not trusted: a snapshot that is dated later than it was stored, or that its writer made before one of an earlier date,
+//! is kept and takes no other one's place.
+
+mod paths;
+pub mod policy;
+#[cfg(test)]
+mod tests;
+pub mod undelete;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{ObjectName, WriterId};
+use crate::progress::Stop;
+use crate::repository::Repository;
+use crate::repository::snapshots::{Named, Snapshots};
+use crate::store::ObjectKind;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use policy::{Candidate, Policy};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// A snapshot may be dated this much later than the store's clock said when it was stored.
+const TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
+
+/// What snapshots of one group have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grouping {
+    /// The host.
+    pub host: bool,
+    /// The set of paths.
+    pub paths: bool,
+    /// The set of tags.
+    pub tags: bool,
+}
+
+impl Default for Grouping {
+    fn default() -> Self {
+        Grouping { host: true, paths: true, tags: false }
+    }
+}
+
+/// Which snapshots a policy is applied to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of one of these hosts, if any are named.
+    pub hosts: Vec<String>,
+    /// With all tags of one of these lists, if any are given.
+    pub tags: Vec<Vec<String>>,
+    /// With all of these paths.
+    pub paths: Vec<Vec<u8>>,
+}
+
+impl Filter {
+    /// Whether a snapshot is meant.
+    pub fn wants(&self, named: &Named) -> bool {
+        let snapshot = &named.snapshot;
+        let has = |tags: &Vec<String>| tags.iter().all(|tag| snapshot.tags.contains(tag));
+        (self.hosts.is_empty() || self.hosts.contains(&snapshot.host))
+            && (self.tags.is_empty() || self.tags.iter().any(has))
+            && self.paths.iter().all(|path| snapshot.paths.iter().any(|known| known.0 == *path))
+    }
+}
+
+/// How snapshots are chosen.
+#[derive(Clone, Debug, Default)]
+pub struct ForgetOptions {
+    /// What is kept of each group.
+    pub policy: Policy,
+    /// Kept whatever the policy says.
+    pub keep: HashSet<ObjectName>,
+    /// The last version of every path in every year is kept.
+    pub keep_path_yearly: bool,
+    /// What makes a group.
+    pub grouping: Grouping,
+    /// Which snapshots are looked at.
+    pub filter: Filter,
+    /// Goes on where a brake would stop it.
+    pub consent: bool,
+}
+
+/// What becomes of one snapshot.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The snapshot.
+    pub named: Named,
+    /// Why it is kept; nothing: it goes.
+    pub reasons: Vec<String>,
+}
+
+/// Snapshots with something in common, the newest first.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Their host, if that is what they have in common.
+    pub host: Option<String>,
+    /// Their paths.
+    pub paths: Option<Vec<Vec<u8>>>,
+    /// Their tags.
+    pub tags: Option<Vec<String>>,
+    /// What becomes of each.
+    pub verdicts: Vec<Verdict>,
+}
+
+impl Group {
+    /// Those that go.
+    pub fn removed(&self) -> impl Iterator<Item = &Named> {
+        self.verdicts.iter().filter(|verdict| verdict.reasons.is_empty()).map(|verdict| &verdict.named)
+    }
+}
+
+/// Applies a policy to all snapshots that the filter wants. Nothing is changed. `Brake` if a group would lose all its snapshots, or
+/// if the newest snapshot's date makes the policy senseless.
+pub fn plan(repository: &Repository, options: &ForgetOptions, stop: &Stop) -> Result<Vec<Group>> {
+    let snapshots = repository.snapshots()?;
+    let stored = stored_times(repository)?;
+    let suspect = suspects(&snapshots, &stored);
+    let held = repository.holds()?;
+    let zone = TimeZone::system();
+    let mut groups: BTreeMap<_, Vec<Named>> = BTreeMap::new();
+    for named in snapshots.live.into_iter().filter(|named| options.filter.wants(named)) {
+        let Grouping { host, paths, tags } = options.grouping;
+        let snapshot = &named.snapshot;
+        let sorted = |mut list: Vec<Vec<u8>>| {
+            list.sort();
+            list
+        };
+        let mut words = snapshot.tags.clone();
+        words.sort();
+        let key = (
+            host.then(|| snapshot.host.clone()),
+            paths.then(|| sorted(snapshot.paths.iter().map(|path| path.0.clone()).collect())),
+            tags.then_some(words),
+        );
+        groups.entry(key).or_default().push(named);
+    }
+    let mut planned = Vec::new();
+    for ((host, paths, tags), mut members) in groups {
+        members.sort_by_key(|named| std::cmp::Reverse((named.snapshot.time, named.snapshot.finished, named.name)));
+        let mut group = Group { host, paths, tags, verdicts: Vec::new() };
+        judge(repository, options, &members, &suspect, &held, &zone, stop, &mut group)?;
+        if !options.consent {
+            brake(&group, &suspect)?;
+        }
+        planned.push(group);
+    }
+    Ok(planned)
+}
+
+#[expect(clippy::too_many_arguments, reason = "each says something else about one group")]
+fn judge(
+    repository: &Repository,
+    options: &ForgetOptions,
+    members: &[Named],
+    suspect: &HashMap<ObjectName, &'static str>,
+    held: &HashSet<ObjectName>,
+    zone: &TimeZone,
+    stop: &Stop,
+    group: &mut Group,
+) -> Result<()> {
+    let trusted: Vec<&Named> = members.iter().filter(|named| !suspect.contains_key(&named.name)).collect();
+    let candidates: Vec<_> =
+        trusted.iter().map(|named| Candidate { time: named.snapshot.time, tags: &named.snapshot.tags }).collect();
+    let mut reasons: HashMap<ObjectName, Vec<String>> = HashMap::new();
+    for (named, why) in trusted.iter().zip(options.policy.apply(&candidates, zone)) {
+        reasons.insert(named.name, why);
+    }
+    if options.keep_path_yearly {
+        for (named, is_last) in trusted.iter().zip(paths::last_of_year(repository, &trusted, zone, stop)?) {
+            if is_last {
+                reasons.entry(named.name).or_default().push("last version of a path in its year".into());
+            }
+        }
+    }
+    for named in members {
+        let mut why = reasons.remove(&named.name).unwrap_or_default();
+        why.extend(options.keep.contains(&named.name).then(|| "named".to_owned()));
+        why.extend(held.contains(&named.name).then(|| "pinned".to_owned()));
+        why.extend(suspect.get(&named.name).map(|what| (*what).to_owned()));
+        group.verdicts.push(Verdict { named: named.clone(), reasons: why });
+    }
+    Ok(())
+}
+
+/// A policy that leaves nothing of a group, or that measures time from a date that may be wrong, needs consent.
+fn brake(group: &Group, suspect: &HashMap<ObjectName, &'static str>) -> Result<()> {
+    let removed = group.removed().count();
+    if removed == 0 {
+        return Ok(());
+    }
+    let name = match (&group.host, &group.paths) {
+        (Some(host), Some(paths)) => {
+            let paths: Vec<_> = paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
+            format!("\"{}\" of \"{host}\"", paths.join(" "))
+        }
+        (Some(host), None) => format!("\"{host}\""),
+        _ => "a group".to_owned(),
+    };
+    let trusted: Vec<_> = group.verdicts.iter().filter(|verdict| !suspect.contains_key(&verdict.named.name)).collect();
+    if trusted.iter().all(|verdict| verdict.reasons.is_empty()) {
+        return Err(Error::new(
+            ErrorKind::Brake,
+            format!("The policy would forget all {} snapshots of {name}; nothing was forgotten", trusted.len()),
+        )
+        .with_hint("Choose rules that keep some, or say --yes-really."));
+    }
+    let [newest, before, ..] = trusted[..] else { return Ok(()) };
+    let gap = newest.named.snapshot.time.duration_since(before.named.snapshot.time);
+    if gap > SignedDuration::from_hours(24 * 400) {
+        return Err(Error::new(
+            ErrorKind::Brake,
+            format!(
+                "The newest snapshot \"{}\" of {name} is dated {} days after the one before it, as if a clock had jumped; nothing was forgotten",
+                newest.named.name.short(),
+                gap.as_hours() / 24
+            ),
+        )
+        .with_hint("If that date is right, say --yes-really. Otherwise forget that snapshot by its id, or make another one."));
+    }
+    Ok(())
+}
+
+/// Forgets snapshots; what was forgotten before stays so. Pinned ones are refused before anything is done.
+pub fn forget(repository: &Repository, snapshots: &[Named]) -> Result<()> {
+    repository.check_writable()?;
+    let held = repository.holds()?;
+    if let Some(named) = snapshots.iter().find(|named| held.contains(&named.name)) {
+        return Err(Error::new(
+            ErrorKind::Brake,
+            format!("The snapshot \"{}\" is pinned; nothing was forgotten", named.name.short()),
+        )
+        .with_hint("Run \"firn unpin\" on it first."));
+    }
+    snapshots.iter().try_for_each(|named| repository.put_tomb(named.name))
+}
+
+/// When the store says that each snapshot was stored.
+fn stored_times(repository: &Repository) -> Result<HashMap<ObjectName, Timestamp>> {
+    let mut times = HashMap::new();
+    repository.store().list(ObjectKind::Snapshot, &mut |object| {
+        if let Ok(time) = Timestamp::try_from(object.stored) {
+            times.insert(ObjectName::parse(&object.name)?, time);
+        }
+        Ok(())
+    })?;
+    Ok(times)
+}
+
+/// Snapshots whose dates cannot be right, and why.
+fn suspects(snapshots: &Snapshots, stored: &HashMap<ObjectName, Timestamp>) -> HashMap<ObjectName, &'static str> {
+    let now = Timestamp::now();
+    let mut suspect = HashMap::new();
+    let mut writers: BTreeMap<WriterId, Vec<&Named>> = BTreeMap::new();
+    for named in &snapshots.live {
+        let limit = stored.get(&named.name).copied().unwrap_or(now).min(now);
+        if named.snapshot.time.duration_since(limit) > TOLERANCE {
+            suspect.insert(named.name, "dated in the future");
+        }
+        writers.entry(named.snapshot.writer).or_default().push(named);
+    }
+    for mut own in writers.into_values() {
+        own.sort_by_key(|named| std::cmp::Reverse(named.snapshot.sequence));
+        // When the clock of those that came later stood at its earliest.
+        let mut earliest: Option<Timestamp> = None;
+        for named in own {
+            let started = named.snapshot.started;
+            let is_of_its_time = named.snapshot.time.duration_since(started) > -TOLERANCE;
+            if is_of_its_time && earliest.is_some_and(|later| started.duration_since(later) > TOLERANCE) {
+                suspect.entry(named.name).or_insert("dated after snapshots that were made later");
+            }
+            earliest = Some(earliest.map_or(started, |later| later.min(started)));
+        }
+    }
+    suspect
+}
