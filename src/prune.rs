@@ -240,6 +240,7 @@ impl<'a> Prune<'a> {
         self.report.chunks = live.chunks;
         let mut plan = Plan::make(&live, &stored, self.options);
         drop(stored);
+        plan.confirm_absent(self.repository, &live)?;
         plan::refuse_newer(self.repository, &plan.orphans)?;
         self.leave_running_ones(&mut plan, &scene)?;
         self.describe(&live, &plan, &scene);
