@@ -1,5 +1,7 @@
 //! Identifiers, a type for each thing they identify. Not for: computing them (see `chunk`).
 
+pub(crate) mod random;
+
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
 
@@ -49,9 +51,7 @@ macro_rules! id_type {
             /// A fresh one from the operating system's random numbers.
             pub fn random() -> Result<Self> {
                 let mut bytes = [0; $size];
-                getrandom::fill(&mut bytes).map_err(|error| {
-                    Error::new(ErrorKind::Failed, format!("the system gave no random numbers: {error}"))
-                })?;
+                random::fill(&mut bytes)?;
                 Ok($name(bytes))
             }
 

@@ -28,6 +28,7 @@ use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::coordination::Transient;
 use crate::repository::index::StoredPacks;
+use crate::repository::mistake::{self, Mistake};
 use crate::repository::pack::pack_folder;
 use crate::repository::read::pack_kind;
 use crate::repository::segments::{OldSegments, SegmentWriter, replace};
@@ -292,6 +293,7 @@ impl<'a> Prune<'a> {
         };
         let doomed: BTreeSet<ObjectName> = match before {
             None => tombs.iter().filter(is_old).map(|(name, _)| *name).collect(),
+            Some(_) if mistake::made(Mistake::YoungTombs) => tombs.keys().copied().collect(),
             // One that was undeleted or pinned meanwhile is spared.
             Some(before) => {
                 let is_still = |name: &&ObjectName| tombs.contains_key(*name) && !held.contains(*name);
@@ -468,7 +470,7 @@ impl<'a> Prune<'a> {
             .repository
             .marks()?
             .into_iter()
-            .filter(|stored| stored.mark.prune != prune)
+            .filter(|stored| stored.mark.prune != prune && !mistake::made(Mistake::OthersMarks))
             .flat_map(|stored| stored.mark.packs)
             .collect();
         self.repository.reload_index(self.progress)?;

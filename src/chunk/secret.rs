@@ -1,7 +1,7 @@
 //! Keys in memory, and the BLAKE3 functions that are used with them (NOTATION in `man/firn-repository.7`). Not for:
 //! which key seals what (see `seal`), nor how keys are stored.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use std::fmt;
 use zeroize::Zeroize;
 
@@ -13,8 +13,7 @@ impl Secret {
     /// A fresh secret from the operating system's random numbers; `Failed` if it has none.
     pub fn random() -> Result<Self> {
         let mut secret = Secret(Box::new([0; 32]));
-        getrandom::fill(secret.0.as_mut_slice())
-            .map_err(|error| Error::new(ErrorKind::Failed, format!("the system gave no random numbers: {error}")))?;
+        crate::id::random::fill(secret.0.as_mut_slice())?;
         Ok(secret)
     }
 

@@ -203,6 +203,16 @@ impl StoredPacks {
         Ok(StoredPacks(packs))
     }
 
+    /// What the index says, without a look at the store: a mistake of `mistake`.
+    pub(super) fn believed(index: &Index) -> Result<StoredPacks> {
+        let mut packs = HashMap::new();
+        index.for_each_pack(&mut |pack| {
+            packs.insert((pack.is_tree, pack.name), pack.size);
+            Ok(())
+        })?;
+        Ok(StoredPacks(packs))
+    }
+
     /// Whether the pack is stored with the size that the index states.
     pub fn has(&self, pack: &PackInfo) -> bool {
         self.0.get(&(pack.is_tree, pack.name)) == Some(&pack.size)

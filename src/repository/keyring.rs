@@ -28,6 +28,9 @@ const RECORD_LEVEL: i32 = 3;
 pub struct Keyring {
     secrets: Secrets,
     ids: IdKeys,
+    /// A test's random numbers, for the salts that the threads of a writer draw.
+    #[cfg(test)]
+    salts: Option<crate::id::random::seeded::Source>,
 }
 
 /// The header of one object, as stored, and the keys that follow from it.
@@ -50,7 +53,12 @@ impl Keyring {
     /// A keyring from the secrets of a key slot.
     pub fn new(secrets: Secrets) -> Self {
         let ids = IdKeys::new(&Secret::from_bytes(&secrets.chunk_id));
-        Keyring { secrets, ids }
+        Keyring {
+            secrets,
+            ids,
+            #[cfg(test)]
+            salts: crate::id::random::seeded::current(),
+        }
     }
 
     /// The secrets, to wrap them for another key slot.
@@ -107,6 +115,12 @@ impl Keyring {
 
     /// A fresh object of `kind` with a random salt.
     pub fn create(&self, kind: Kind) -> Result<Opened> {
+        #[cfg(test)]
+        if let Some(salts) = &self.salts {
+            let mut salt = [0; 32];
+            salts.fill(&mut salt);
+            return self.create_with_salt(kind, salt);
+        }
         self.create_with_salt(kind, *Secret::random()?.bytes())
     }
 
