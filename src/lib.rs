@@ -15,6 +15,8 @@ pub mod check;
 pub mod chunk;
 pub mod cli;
 pub mod error;
+#[cfg(test)]
+mod explore;
 pub mod forget;
 pub mod format;
 pub mod id;

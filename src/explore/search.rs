@@ -1,0 +1,157 @@
+//! Which schedules are run: all that lead to states not seen before, or many at random. Not for: running them (see `lab`).
+
+use super::gate::Chooser;
+use super::step::{Choice, Hash, Option_, Variant};
+use crate::id::random::seeded::Source;
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A search of all schedules, depth first. Threads cannot be rewound, so each run starts again and repeats the choices up to
+/// where another one is tried. A choice is tried only if it leads to a state that no run has been in: what happens from there
+/// on depends on the state alone.
+#[derive(Default)]
+pub(super) struct Everything {
+    seen: HashSet<Hash>,
+    path: Vec<(Choice, Hash)>,
+    /// What is still to be tried at each step of the path.
+    rest: Vec<Vec<(Choice, Hash)>>,
+    depth: usize,
+    pub schedules: u64,
+}
+
+impl Everything {
+    pub(super) fn states(&self) -> u64 {
+        self.seen.len() as u64 + 1
+    }
+
+    /// Turns to the next schedule; false when there is none.
+    pub(super) fn next(&mut self) -> bool {
+        self.depth = 0;
+        if self.schedules == 0 {
+            self.schedules = 1;
+            return true;
+        }
+        while let Some(rest) = self.rest.last_mut() {
+            self.path.pop();
+            while let Some((choice, after)) = rest.pop() {
+                if self.seen.insert(after) {
+                    self.path.push((choice, after));
+                    self.schedules += 1;
+                    return true;
+                }
+            }
+            self.rest.pop();
+        }
+        false
+    }
+
+    fn choose(&mut self, options: &[Option_]) -> Option<Choice> {
+        if let Some((choice, after)) = self.path.get(self.depth) {
+            let same = options.iter().find(|option| option.choice == *choice);
+            assert_eq!(same.map(|option| option.after), Some(*after), "the same choices must bring the same run");
+            self.depth += 1;
+            return Some(*choice);
+        }
+        let mut new: Vec<(Choice, Hash)> =
+            options.iter().map(|o| (o.choice, o.after)).filter(|(_, after)| !self.seen.contains(after)).collect();
+        new.reverse();
+        let (choice, after) = new.pop()?;
+        self.seen.insert(after);
+        self.path.push((choice, after));
+        self.rest.push(new);
+        self.depth += 1;
+        Some(choice)
+    }
+}
+
+/// The search as the gate sees it.
+pub(super) struct Shared(pub Arc<Mutex<Everything>>);
+
+impl Chooser for Shared {
+    fn choose(&mut self, options: &[Option_]) -> Option<Choice> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).choose(options)
+    }
+}
+
+/// A schedule that follows from a seed. Half of them let an actor go on for a while before the next one comes; the others
+/// run the actor of the highest priority, which drops to the lowest at a few moments (Burckhardt et al., A Randomized
+/// Scheduler with Probabilistic Guarantees of Finding Bugs, 2010). Both ways actors pause for as long as it takes.
+pub(super) struct Random {
+    source: Source,
+    priorities: Option<Vec<u32>>,
+    last: u8,
+    lowest: u32,
+    /// An actor goes on for so many steps, on average.
+    breath: u32,
+}
+
+impl Random {
+    pub(super) fn new(seed: u64, actors: usize) -> Random {
+        let source = Source::new(&seed.to_le_bytes());
+        let mut random = Random { source, priorities: None, last: 0, lowest: 1 << 20, breath: 0 };
+        random.breath = 4 << random.below(4);
+        if random.below(2) == 0 {
+            random.priorities = Some((0..actors).map(|_| (1 << 21) + random.below(1 << 20)).collect());
+        }
+        random
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        let mut bytes = [0; 4];
+        self.source.fill(&mut bytes);
+        u32::from_le_bytes(bytes) % bound
+    }
+}
+
+impl Chooser for Random {
+    fn choose(&mut self, options: &[Option_]) -> Option<Choice> {
+        let mut actors: Vec<u8> = options.iter().map(|option| option.choice.actor).collect();
+        actors.dedup();
+        let goes_on = self.below(self.breath) > 0;
+        let actor = match &mut self.priorities {
+            Some(priorities) => {
+                let first = *actors.iter().max_by_key(|actor| priorities[usize::from(**actor)])?;
+                if !goes_on {
+                    self.lowest -= 1;
+                    priorities[usize::from(first)] = self.lowest;
+                }
+                first
+            }
+            None if goes_on && actors.contains(&self.last) => self.last,
+            None => {
+                let turn = self.below(actors.len() as u32);
+                actors[turn as usize]
+            }
+        };
+        self.last = actor;
+        let is_fault = |choice: Choice| !matches!(choice.variant, Variant::Go | Variant::Pick(_));
+        let fails = self.below(12) == 0;
+        let mut own: Vec<Choice> = options.iter().map(|o| o.choice).filter(|c| c.actor == actor).collect();
+        // An actor that waits can only go on by a fault at times; then that has to do.
+        if own.iter().any(|choice| is_fault(*choice) == fails) {
+            own.retain(|choice| is_fault(*choice) == fails);
+        }
+        let turn = self.below(own.len() as u32);
+        Some(own[turn as usize])
+    }
+}
+
+/// The choices of an earlier run once more.
+pub(super) struct Replay(pub VecDeque<Choice>);
+
+impl Chooser for Replay {
+    fn choose(&mut self, options: &[Option_]) -> Option<Choice> {
+        let choice = self.0.pop_front()?;
+        assert!(options.iter().any(|option| option.choice == choice), "the same choices must bring the same run");
+        Some(choice)
+    }
+}
+
+/// Choices as a person can copy them.
+pub(super) fn show(choices: &[Choice]) -> String {
+    let word = |choice: &Choice| match choice.variant {
+        Variant::Go => choice.actor.to_string(),
+        variant => format!("{}:{variant:?}", choice.actor),
+    };
+    choices.iter().map(word).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,236 @@
+//! What an actor at the gate is about to do, how that may turn out, and what it is told. Not for: doing it (see `gate`).
+
+use crate::store::{ObjectKey, ObjectKind};
+use std::collections::BTreeSet;
+
+/// A hash of a state or a part of one; 128 bits, so that no two states are ever taken for one another.
+pub(super) type Hash = u128;
+
+/// Takes one more thing into a hash.
+pub(super) fn mix(hash: Hash, more: Hash) -> Hash {
+    const FACTOR: Hash = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    let turned = (hash ^ more.wrapping_mul(FACTOR)).wrapping_mul(FACTOR).rotate_left(47);
+    (turned ^ (turned >> 64)).wrapping_mul(FACTOR)
+}
+
+pub(super) fn of_key(key: &ObjectKey) -> Hash {
+    let text = key.name.as_bytes();
+    text.chunks(16).fold(mix(5, key.kind as Hash), |hash, part| {
+        let mut bytes = [0; 16];
+        bytes[..part.len()].copy_from_slice(part);
+        mix(hash, Hash::from_le_bytes(bytes))
+    })
+}
+
+/// An operation that waits for its turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Put(ObjectKey),
+    Delete(ObjectKey),
+    List(ObjectKind),
+    Read(ObjectKey),
+    /// The schedule decides which of so many things to do.
+    Pick(usize),
+    /// Until one of these pins is gone; or the schedule says that one is revoked.
+    Wait(Vec<ObjectKey>),
+}
+
+/// How an operation turns out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Variant {
+    /// As it should.
+    Go,
+    /// The actor does this one of several things.
+    Pick(u8),
+    /// It is not done, nor anything else that this actor would do.
+    Crash,
+    /// It is done, and reported as failed.
+    Lost,
+    /// It is not done, and reported as failed.
+    Refused,
+    /// The listing lacks this one of the objects that came while it ran.
+    Hidden(u8),
+    /// The listing lacks this one of its objects, whenever it came.
+    Missing(u8),
+}
+
+/// One step of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Choice {
+    pub actor: u8,
+    pub variant: Variant,
+}
+
+/// A choice that there is, and the state that it leads to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Option_ {
+    pub choice: Choice,
+    pub after: Hash,
+}
+
+/// What may still go wrong in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Faults {
+    /// Actors that stop for good.
+    pub crashes: u8,
+    /// Operations that fail, or that are done and reported as failed.
+    pub failures: u8,
+    /// Listings that lack an object that was put while they ran, which the contract of stores allows.
+    pub hidden: u8,
+    /// Listings of packs or index segments that lack an object that had been there before, which no contract allows.
+    pub missing: u8,
+    /// Pins may be revoked.
+    pub revokes: bool,
+}
+
+impl Faults {
+    pub(super) fn after(&self, variant: Variant) -> Faults {
+        let mut left = *self;
+        match variant {
+            Variant::Go | Variant::Pick(_) => {}
+            Variant::Crash => left.crashes = left.crashes.saturating_sub(1),
+            Variant::Lost | Variant::Refused => left.failures -= 1,
+            Variant::Hidden(_) => left.hidden -= 1,
+            Variant::Missing(_) => left.missing -= 1,
+        }
+        left
+    }
+
+    pub(super) fn hash(&self) -> Hash {
+        [self.crashes, self.failures, self.hidden, self.missing]
+            .iter()
+            .fold(7, |hash, left| mix(hash, Hash::from(*left)))
+    }
+}
+
+impl Step {
+    /// The ways in which this may turn out now.
+    pub(super) fn variants(
+        &self,
+        keys: &BTreeSet<ObjectKey>,
+        since: &[(ObjectKey, bool)],
+        faults: &Faults,
+    ) -> Vec<Variant> {
+        let mut variants = Vec::new();
+        match self {
+            Step::Pick(count) => variants.extend((0..*count).map(|n| Variant::Pick(n as u8))),
+            Step::Wait(pins) => {
+                // Looking again brings nothing new before one of them is gone or revoked by somebody else.
+                let is_over = |pin: &ObjectKey| {
+                    !keys.contains(pin) || keys.contains(&ObjectKey::new(ObjectKind::Revoke, &pin.name))
+                };
+                if pins.iter().any(is_over) {
+                    variants.push(Variant::Go);
+                }
+                if faults.revokes {
+                    variants.extend((0..pins.len()).filter(|n| !is_over(&pins[*n])).map(|n| Variant::Pick(n as u8)));
+                }
+            }
+            _ => variants.push(Variant::Go),
+        }
+        if faults.crashes > 0 {
+            variants.push(Variant::Crash);
+        }
+        match self {
+            Step::Put(_) | Step::Delete(_) if faults.failures > 0 => {
+                variants.extend([Variant::Lost, Variant::Refused]);
+            }
+            Step::List(kind) => {
+                if faults.hidden > 0 {
+                    let new = since.iter().filter(|(key, is_put)| *is_put && key.kind == *kind && keys.contains(key));
+                    variants.extend((0..new.count()).map(|n| Variant::Hidden(n as u8)));
+                }
+                if faults.missing > 0 && matches!(kind, ObjectKind::Data | ObjectKind::Tree | ObjectKind::Index) {
+                    variants.extend((0..of_kind(keys, *kind).count()).map(|n| Variant::Missing(n as u8)));
+                }
+            }
+            _ => {}
+        }
+        variants
+    }
+
+    /// What this does to the store: the key, and whether it is put.
+    pub(super) fn change(&self, variant: Variant, keys: &BTreeSet<ObjectKey>) -> Option<(&ObjectKey, bool)> {
+        match (self, variant) {
+            (_, Variant::Crash | Variant::Refused) => None,
+            (Step::Put(key), _) => (!keys.contains(key)).then_some((key, true)),
+            (Step::Delete(key), _) => keys.contains(key).then_some((key, false)),
+            _ => None,
+        }
+    }
+
+    /// What a listing leaves out.
+    pub(super) fn hidden(
+        &self,
+        variant: Variant,
+        keys: &BTreeSet<ObjectKey>,
+        since: &[(ObjectKey, bool)],
+    ) -> Option<ObjectKey> {
+        let Step::List(kind) = self else { return None };
+        match variant {
+            Variant::Hidden(n) => since
+                .iter()
+                .filter(|(key, is_put)| *is_put && key.kind == *kind && keys.contains(key))
+                .nth(n.into())
+                .map(|(key, _)| key.clone()),
+            Variant::Missing(n) => of_kind(keys, *kind).nth(n.into()).cloned(),
+            _ => None,
+        }
+    }
+
+    /// A hash of all that the actor learns by this.
+    pub(super) fn answer(&self, variant: Variant, keys: &BTreeSet<ObjectKey>, since: &[(ObjectKey, bool)]) -> Hash {
+        let failed = Hash::from(matches!(variant, Variant::Lost | Variant::Refused));
+        match self {
+            Step::Put(key) => mix(mix(11, of_key(key)), failed + 2 * Hash::from(keys.contains(key))),
+            Step::Delete(key) => mix(mix(12, of_key(key)), failed),
+            Step::List(kind) => {
+                let hidden = self.hidden(variant, keys, since);
+                let listed = of_kind(keys, *kind).filter(|key| Some(*key) != hidden.as_ref());
+                mix(mix(13, *kind as Hash), listed.fold(0, |sum, key| sum ^ of_key(key)))
+            }
+            Step::Read(key) => mix(mix(14, of_key(key)), Hash::from(keys.contains(key))),
+            Step::Pick(_) | Step::Wait(_) => match variant {
+                Variant::Pick(n) => mix(15, Hash::from(n) + 1),
+                _ => mix(15, 0),
+            },
+        }
+    }
+
+    /// A line for a person.
+    pub(super) fn describe(
+        &self,
+        variant: Variant,
+        keys: &BTreeSet<ObjectKey>,
+        since: &[(ObjectKey, bool)],
+        role: &mut dyn FnMut(&ObjectKey) -> String,
+    ) -> String {
+        let mut line = match self {
+            Step::Put(key) => format!("puts {}", role(key)),
+            Step::Delete(key) => format!("deletes {}", role(key)),
+            Step::Read(key) => format!("reads {}", role(key)),
+            Step::List(kind) => {
+                let hidden = self.hidden(variant, keys, since);
+                let names: Vec<String> =
+                    of_kind(keys, *kind).filter(|key| Some(*key) != hidden.as_ref()).map(&mut *role).collect();
+                let without = hidden.map(|key| format!(", not {}", role(&key))).unwrap_or_default();
+                format!("lists {}: {}{without}", kind.folder(), names.join(", "))
+            }
+            Step::Pick(_) => String::new(),
+            Step::Wait(pins) => match variant {
+                Variant::Pick(n) => format!("revokes {}", role(&pins[usize::from(n)])),
+                _ => "looks at the pins again".to_owned(),
+            },
+        };
+        match variant {
+            Variant::Lost => line.push_str(", and is told that this failed"),
+            Variant::Refused => line.push_str(", which fails"),
+            _ => {}
+        }
+        line
+    }
+}
+
+fn of_kind(keys: &BTreeSet<ObjectKey>, kind: ObjectKind) -> impl Iterator<Item = &ObjectKey> {
+    keys.range(ObjectKey::new(kind, "")..).take_while(move |key| key.kind == kind)
+}
