@@ -18,8 +18,16 @@ const FOLDERS: usize = 3;
 /// Processes at the same time.
 const PROCESSES: usize = 4;
 /// What is run beside the backups.
-const UPKEEP: [&[&str]; 3] =
-    [&["check", "-q"], &["check", "-q", "--read-data"], &["repair", "index", "-q", "--read-all-packs"]];
+const UPKEEP: [&[&str]; 6] = [
+    &["prune", "-q", "--keep-deleted", "0s", "--max-unused", "0", "--max-repack", "unlimited"],
+    &["check", "-q"],
+    &["prune", "-q", "--keep-deleted", "0s", "--no-repack"],
+    &["check", "-q", "--read-data"],
+    &["prune", "-q", "--keep-deleted", "0s", "--max-unused", "0", "--max-repack", "unlimited"],
+    &["repair", "index", "-q", "--read-all-packs"],
+];
+/// Snapshots that are not forgotten before there are so many.
+const KEPT: usize = 6;
 
 fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())
@@ -37,6 +45,7 @@ struct Ledger {
     random: Random,
     entries: Vec<Entry>,
     copies: usize,
+    forgotten: usize,
     moment: String,
 }
 
@@ -47,6 +56,7 @@ impl Ledger {
             random: Random(seed),
             entries: Vec::new(),
             copies: 0,
+            forgotten: 0,
             moment: format!("seed {seed}"),
         };
         for folder in 0..FOLDERS {
@@ -74,6 +84,17 @@ impl Ledger {
         std::fs::create_dir_all(self.world.path("copies")).unwrap();
         copy(&self.world.path(&format!("sources/{folder}")), &self.world.path(&name));
         (self.start(&["backup", "--json", &format!("sources/{folder}")]), name)
+    }
+
+    /// Starts to forget the oldest snapshot, if there are enough. Whether it is done in time or not, nothing is asked of it any more.
+    fn forget(&mut self) -> Option<Child> {
+        if self.entries.len() < KEPT {
+            return None;
+        }
+        let entry = self.entries.remove(0);
+        std::fs::remove_dir_all(self.world.path(&entry.copy)).unwrap();
+        self.forgotten += 1;
+        Some(self.start(&["forget", "-q", &entry.id]))
     }
 
     fn start(&self, arguments: &[&str]) -> Child {
@@ -150,7 +171,8 @@ fn a_storm_of_kills_and_pauses_loses_nothing() {
                 (child, Some((folder, copy)))
             } else {
                 let arguments = UPKEEP[ledger.random.below(UPKEEP.len())];
-                (ledger.start(arguments), None)
+                let forgetting = if ledger.random.below(3) == 0 { ledger.forget() } else { None };
+                (forgetting.unwrap_or_else(|| ledger.start(arguments)), None)
             };
             running.push(Running { child, backup, paused_until: None, killed: false });
         }
@@ -195,8 +217,9 @@ fn a_storm_of_kills_and_pauses_loses_nothing() {
     }
     ledger.nothing_is_lost(usize::MAX);
     println!(
-        "{kills} kills, {pauses} pauses, {ended} processes, {} snapshots acknowledged, 0 lost",
-        ledger.entries.len()
+        "storm: {kills} kills, {pauses} pauses, {ended} processes, {} snapshots acknowledged, {} of them forgotten, 0 lost",
+        ledger.entries.len() + ledger.forgotten,
+        ledger.forgotten
     );
     assert!(!ledger.entries.is_empty());
 }
@@ -222,6 +245,12 @@ fn backups_and_upkeep_side_by_side_end_clean() {
             assert_eq!(ran.code, 0, "{}: {ran:?}", ledger.moment);
             upkeep += 1;
         }
+        while rounds % 2 == 0
+            && let Some(child) = ledger.forget()
+        {
+            let ran = Ran::from(child.wait_with_output().unwrap());
+            assert_eq!(ran.code, 0, "{}: {ran:?}", ledger.moment);
+        }
         rounds += 1;
     }
     if let Some(child) = third {
@@ -229,6 +258,9 @@ fn backups_and_upkeep_side_by_side_end_clean() {
         assert_eq!(ran.code, 0, "{}: {ran:?}", ledger.moment);
     }
     ledger.nothing_is_lost(usize::MAX);
-    println!("{rounds} rounds of two backups, {upkeep} runs of upkeep beside them, 0 lost");
+    println!(
+        "soak: {rounds} rounds of two backups, {} forgotten, {upkeep} runs of upkeep beside them, 0 lost",
+        ledger.forgotten
+    );
     assert!(rounds > 0 && upkeep > 0, "{rounds} {upkeep}");
 }
