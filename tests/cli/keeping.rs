@@ -1,5 +1,8 @@
 //! Forgetting, undeleting, pinning and pruning as a person does it, and whether policies mean what they mean to restic.
 
+// Its figures are collected.
+#![allow(clippy::print_stdout)]
+
 use crate::support::run::{Ran, World};
 use std::collections::BTreeSet;
 use std::process::Command;
