@@ -5,6 +5,7 @@ use super::{message, prune, snapshots, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forget::policy::{Count, Period, Policy, Stretch};
 use crate::forget::{Filter, ForgetOptions, Group, Grouping, Verdict};
+use crate::id::ObjectName;
 use crate::repository::Repository;
 use crate::repository::snapshots::{Named, Snapshots};
 use serde_json::{Value, json};
@@ -208,12 +209,18 @@ impl Args {
     fn by_name(&self, context: &Context, repository: &Repository, snapshots: &Snapshots) -> Result<bool> {
         let mut chosen: Vec<Named> = Vec::new();
         for text in &self.snapshots {
-            let named = snapshots.resolve(text)?;
+            let named = match snapshots.resolve(text) {
+                Ok(named) => named,
+                Err(error) => {
+                    self.give_up(context, repository, snapshots, text, error)?;
+                    continue;
+                }
+            };
             if chosen.iter().all(|other| other.name != named.name) {
                 chosen.push(named.clone());
             }
         }
-        if chosen.len() == snapshots.live.len() && !self.yes_really {
+        if !chosen.is_empty() && chosen.len() == snapshots.live.len() && !self.yes_really {
             return Err(Error::new(ErrorKind::Brake, "That would forget all snapshots; nothing was forgotten")
                 .with_hint("If that is what you want, say --yes-really."));
         }
@@ -231,6 +238,38 @@ impl Args {
             }
         }
         Ok(true)
+    }
+
+    /// A snapshot that is missing, named by its whole id, is given up: with a tomb nobody misses it any more. So is a damaged one.
+    fn give_up(
+        &self,
+        context: &Context,
+        repository: &Repository,
+        snapshots: &Snapshots,
+        text: &str,
+        error: Error,
+    ) -> Result<()> {
+        let Ok(name) = ObjectName::parse(text) else { return Err(error) };
+        let is_damaged = snapshots.damaged.iter().any(|(damaged, _)| *damaged == name);
+        let is_missing = || -> Result<bool> {
+            Ok(repository
+                .missing_snapshots(snapshots)?
+                .iter()
+                .any(|missing| missing.name == name && !missing.is_stored))
+        };
+        if !is_damaged && !is_missing()? {
+            return Err(error);
+        }
+        repository.check_writable()?;
+        if !self.dry_run {
+            repository.put_tomb(name)?;
+        }
+        match context.global.json {
+            true => {
+                context.print_json(&json!({ "message_type": "given_up", "dry_run": self.dry_run, "snapshot_id": name }))
+            }
+            false => context.tell(&format!("Gave up the snapshot {name}\n")),
+        }
     }
 
     fn by_policy(&self, context: &Context, repository: &Repository, snapshots: &Snapshots) -> Result<bool> {

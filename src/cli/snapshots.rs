@@ -7,7 +7,6 @@ use crate::format::snapshot::Snapshot;
 use crate::repository::snapshots::Named;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
 
 /// List the snapshots, the oldest first
 #[derive(Debug, clap::Args)]
@@ -30,11 +29,11 @@ impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let repository = context.open()?;
         let snapshots = context.snapshots(&repository)?;
+        context.warn_of_missing(&repository, &snapshots)?;
         let all = if self.forgotten { &snapshots.forgotten } else { &snapshots.live };
         let wanted: Vec<&Named> = all.iter().filter(|named| self.wants(&named.snapshot)).collect();
         let held = repository.holds()?;
-        let tombs = if self.forgotten { repository.tombs()? } else { HashMap::new() };
-        let since = |named: &Named| tombs.get(&named.name).and_then(|since| Timestamp::try_from(*since).ok());
+        let since = |named: &Named| snapshots.tombs.get(&named.name).and_then(|since| Timestamp::try_from(*since).ok());
         if context.global.json {
             for named in wanted {
                 let mut value = json(named);

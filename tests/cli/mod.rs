@@ -6,6 +6,7 @@
 mod keeping;
 mod limits;
 mod man;
+mod missing;
 mod readme;
 mod refusals;
 mod upkeep;
