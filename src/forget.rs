@@ -4,7 +4,12 @@
 //! Clocks are not trusted: a snapshot that is dated later than it was stored, or that its writer made before one of an earlier date,
 //! is kept and takes no other one's place.
 
+#[cfg(test)]
+mod beside_tests;
 mod paths;
+#[cfg(test)]
+mod paths_tests;
+pub mod pin;
 pub mod policy;
 #[cfg(test)]
 mod tests;
@@ -18,8 +23,9 @@ use crate::repository::snapshots::{Named, Snapshots};
 use crate::store::ObjectKind;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use policy::{Candidate, Policy};
+use policy::{Candidate, Policy, Reason, has_tags};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// A snapshot may be dated this much later than the store's clock said when it was stored.
 const TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
@@ -46,7 +52,7 @@ impl Default for Grouping {
 pub struct Filter {
     /// Of one of these hosts, if any are named.
     pub hosts: Vec<String>,
-    /// With all tags of one of these lists, if any are given.
+    /// With all tags of one of these lists, if any are given. An empty tag means to have none.
     pub tags: Vec<Vec<String>>,
     /// With all of these paths.
     pub paths: Vec<Vec<u8>>,
@@ -56,9 +62,8 @@ impl Filter {
     /// Whether a snapshot is meant.
     pub fn wants(&self, named: &Named) -> bool {
         let snapshot = &named.snapshot;
-        let has = |tags: &Vec<String>| tags.iter().all(|tag| snapshot.tags.contains(tag));
         (self.hosts.is_empty() || self.hosts.contains(&snapshot.host))
-            && (self.tags.is_empty() || self.tags.iter().any(has))
+            && (self.tags.is_empty() || self.tags.iter().any(|tags| has_tags(&snapshot.tags, tags)))
             && self.paths.iter().all(|path| snapshot.paths.iter().any(|known| known.0 == *path))
     }
 }
@@ -76,8 +81,6 @@ pub struct ForgetOptions {
     pub grouping: Grouping,
     /// Which snapshots are looked at.
     pub filter: Filter,
-    /// Goes on where a brake would stop it.
-    pub consent: bool,
 }
 
 /// What becomes of one snapshot.
@@ -86,7 +89,7 @@ pub struct Verdict {
     /// The snapshot.
     pub named: Named,
     /// Why it is kept; nothing: it goes.
-    pub reasons: Vec<String>,
+    pub reasons: Vec<Reason>,
 }
 
 /// Snapshots with something in common, the newest first.
@@ -109,9 +112,18 @@ impl Group {
     }
 }
 
-/// Applies a policy to all snapshots that the filter wants. Nothing is changed. `Brake` if a group would lose all its snapshots, or
-/// if the newest snapshot's date makes the policy senseless.
-pub fn plan(repository: &Repository, options: &ForgetOptions, stop: &Stop) -> Result<Vec<Group>> {
+/// What a policy would do.
+#[derive(Debug)]
+pub struct Plan {
+    /// All snapshots that the filter wants.
+    pub groups: Vec<Group>,
+    /// Why this must not be done without consent, if so: a group would lose all its snapshots, or its newest one is dated as if a
+    /// clock had jumped.
+    pub brake: Option<Error>,
+}
+
+/// Applies a policy to all snapshots that the filter wants. Nothing is changed.
+pub fn plan(repository: &Arc<Repository>, options: &ForgetOptions, stop: &Stop) -> Result<Plan> {
     let snapshots = repository.snapshots()?;
     let stored = stored_times(repository)?;
     let suspect = suspects(&snapshots, &stored);
@@ -134,22 +146,20 @@ pub fn plan(repository: &Repository, options: &ForgetOptions, stop: &Stop) -> Re
         );
         groups.entry(key).or_default().push(named);
     }
-    let mut planned = Vec::new();
+    let mut plan = Plan { groups: Vec::new(), brake: None };
     for ((host, paths, tags), mut members) in groups {
         members.sort_by_key(|named| std::cmp::Reverse((named.snapshot.time, named.snapshot.finished, named.name)));
         let mut group = Group { host, paths, tags, verdicts: Vec::new() };
         judge(repository, options, &members, &suspect, &held, &zone, stop, &mut group)?;
-        if !options.consent {
-            brake(&group, &suspect)?;
-        }
-        planned.push(group);
+        plan.brake = plan.brake.or_else(|| brake(&group, &suspect));
+        plan.groups.push(group);
     }
-    Ok(planned)
+    Ok(plan)
 }
 
 #[expect(clippy::too_many_arguments, reason = "each says something else about one group")]
 fn judge(
-    repository: &Repository,
+    repository: &Arc<Repository>,
     options: &ForgetOptions,
     members: &[Named],
     suspect: &HashMap<ObjectName, &'static str>,
@@ -161,33 +171,36 @@ fn judge(
     let trusted: Vec<&Named> = members.iter().filter(|named| !suspect.contains_key(&named.name)).collect();
     let candidates: Vec<_> =
         trusted.iter().map(|named| Candidate { time: named.snapshot.time, tags: &named.snapshot.tags }).collect();
-    let mut reasons: HashMap<ObjectName, Vec<String>> = HashMap::new();
+    let mut reasons: HashMap<ObjectName, Vec<Reason>> = HashMap::new();
     for (named, why) in trusted.iter().zip(options.policy.apply(&candidates, zone)) {
         reasons.insert(named.name, why);
     }
     if options.keep_path_yearly {
         for (named, is_last) in trusted.iter().zip(paths::last_of_year(repository, &trusted, zone, stop)?) {
             if is_last {
-                reasons.entry(named.name).or_default().push("last version of a path in its year".into());
+                reasons.entry(named.name).or_default().push(Reason::plain("last version of a path in its year"));
             }
         }
     }
     for named in members {
         let mut why = reasons.remove(&named.name).unwrap_or_default();
-        why.extend(options.keep.contains(&named.name).then(|| "named".to_owned()));
-        why.extend(held.contains(&named.name).then(|| "pinned".to_owned()));
-        why.extend(suspect.get(&named.name).map(|what| (*what).to_owned()));
+        why.extend(options.keep.contains(&named.name).then(|| Reason::plain("named")));
+        why.extend(held.contains(&named.name).then(|| Reason::plain(pinned(repository, named.name))));
+        why.extend(suspect.get(&named.name).map(|what| Reason::plain(*what)));
         group.verdicts.push(Verdict { named: named.clone(), reasons: why });
     }
     Ok(())
 }
 
+/// That a snapshot is pinned, and why, if that can be read; it is pinned all the same if not.
+fn pinned(repository: &Repository, name: ObjectName) -> String {
+    let reason = repository.hold(name).ok().and_then(|hold| hold.reason);
+    reason.map_or_else(|| "pinned".to_owned(), |reason| format!("pinned: {reason}"))
+}
+
 /// A policy that leaves nothing of a group, or that measures time from a date that may be wrong, needs consent.
-fn brake(group: &Group, suspect: &HashMap<ObjectName, &'static str>) -> Result<()> {
-    let removed = group.removed().count();
-    if removed == 0 {
-        return Ok(());
-    }
+fn brake(group: &Group, suspect: &HashMap<ObjectName, &'static str>) -> Option<Error> {
+    group.removed().next()?;
     let name = match (&group.host, &group.paths) {
         (Some(host), Some(paths)) => {
             let paths: Vec<_> = paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
@@ -198,40 +211,60 @@ fn brake(group: &Group, suspect: &HashMap<ObjectName, &'static str>) -> Result<(
     };
     let trusted: Vec<_> = group.verdicts.iter().filter(|verdict| !suspect.contains_key(&verdict.named.name)).collect();
     if trusted.iter().all(|verdict| verdict.reasons.is_empty()) {
-        return Err(Error::new(
-            ErrorKind::Brake,
-            format!("The policy would forget all {} snapshots of {name}; nothing was forgotten", trusted.len()),
-        )
-        .with_hint("Choose rules that keep some, or say --yes-really."));
+        let message =
+            format!("The policy would forget all {} snapshots of {name}; nothing was forgotten", trusted.len());
+        let error = Error::new(ErrorKind::Brake, message);
+        return Some(error.with_hint("Choose rules that keep some, or say --yes-really."));
     }
-    let [newest, before, ..] = trusted[..] else { return Ok(()) };
+    let [newest, before, ..] = trusted[..] else { return None };
     let gap = newest.named.snapshot.time.duration_since(before.named.snapshot.time);
     if gap > SignedDuration::from_hours(24 * 400) {
-        return Err(Error::new(
+        let error = Error::new(
             ErrorKind::Brake,
             format!(
                 "The newest snapshot \"{}\" of {name} is dated {} days after the one before it, as if a clock had jumped; nothing was forgotten",
                 newest.named.name.short(),
                 gap.as_hours() / 24
             ),
-        )
-        .with_hint("If that date is right, say --yes-really. Otherwise forget that snapshot by its id, or make another one."));
+        );
+        let hint =
+            "If that date is right, say --yes-really. Otherwise forget that snapshot by its id, or make another one.";
+        return Some(error.with_hint(hint));
     }
-    Ok(())
+    None
 }
 
-/// Forgets snapshots; what was forgotten before stays so. Pinned ones are refused before anything is done.
-pub fn forget(repository: &Repository, snapshots: &[Named]) -> Result<()> {
+/// Forgets snapshots; what was forgotten before stays so. Pinned ones are refused before anything is done. Calls `each` with the
+/// name of every snapshot once that it is forgotten is durable.
+pub fn forget(
+    repository: &Repository,
+    names: &[ObjectName],
+    each: &mut dyn FnMut(ObjectName) -> Result<()>,
+) -> Result<()> {
     repository.check_writable()?;
     let held = repository.holds()?;
-    if let Some(named) = snapshots.iter().find(|named| held.contains(&named.name)) {
-        return Err(Error::new(
-            ErrorKind::Brake,
-            format!("The snapshot \"{}\" is pinned; nothing was forgotten", named.name.short()),
-        )
-        .with_hint("Run \"firn unpin\" on it first."));
+    if let Some(name) = names.iter().find(|name| held.contains(name)) {
+        let message = format!("The snapshot \"{}\" is pinned; nothing was forgotten", name.short());
+        return Err(Error::new(ErrorKind::Brake, message).with_hint("Run \"firn unpin\" on it first."));
     }
-    snapshots.iter().try_for_each(|named| repository.put_tomb(named.name))
+    for name in names {
+        repository.put_tomb(*name)?;
+        each(*name)?;
+    }
+    // Whoever pins looks for tombs after putting the pin (see `pin`).
+    let held = repository.holds()?;
+    let mut outcome = Ok(());
+    for name in names.iter().filter(|name| held.contains(name)) {
+        let message = format!("The snapshot \"{}\" was pinned while it was forgotten", name.short());
+        let error = Error::new(ErrorKind::Brake, message);
+        outcome = Err(match undelete::undelete(repository, *name, &crate::progress::Silent, &Stop::new()) {
+            Ok(()) => error.with_hint("It stays. What else was to be forgotten is forgotten."),
+            Err(cause) => error.with_source(cause).with_hint(
+                "It is not listed any more. Look with \"firn snapshots --forgotten\" whether it is still there, then run \"firn undelete\".",
+            ),
+        });
+    }
+    outcome
 }
 
 /// When the store says that each snapshot was stored.

@@ -20,6 +20,7 @@ mod plan;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
@@ -42,6 +43,7 @@ use plan::{Plan, Victim};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+pub use whole::whole;
 
 /// Segments with fewer chunks than this count as small, and are merged once there are so many of them.
 const SMALL_SEGMENT: usize = 20_000;
@@ -284,9 +286,9 @@ impl<'a> Prune<'a> {
     /// Lists snapshots, tombs and revokes. `before` is what was seen the first time; only tombs seen then count.
     fn look(&mut self, before: Option<&Scene>) -> Result<Scene> {
         let snapshots = self.repository.snapshots()?;
-        let tombs = &snapshots.tombs;
+        let tombs = self.repository.tombs()?;
         let revoked = self.repository.revoked()?;
-        let stored: HashSet<ObjectName> = snapshots.names().collect();
+        let stored: HashSet<ObjectName> = names(&snapshots).collect();
         let held = self.repository.holds()?;
         let is_old = |(name, since): &(&ObjectName, &SystemTime)| {
             stored.contains(*name) && !held.contains(*name) && self.is_old(**since)
@@ -311,9 +313,6 @@ impl<'a> Prune<'a> {
             )
             .with_hint("The store does not list what it holds. Find out why, then run \"firn check\"."));
         }
-        if before.is_none() {
-            self.refuse_missing(&snapshots)?;
-        }
         let Snapshots { live, forgotten, .. } = snapshots;
         if before.is_none() {
             self.report.snapshots_waiting =
@@ -336,16 +335,6 @@ impl<'a> Prune<'a> {
     /// Only comfort depends on it, never safety. What lies ahead is new.
     fn age(&self, since: SystemTime) -> Duration {
         SystemTime::now().duration_since(since).unwrap_or_default()
-    }
-
-    /// What a snapshot needs that is hidden would count as unneeded.
-    fn refuse_missing(&self, snapshots: &Snapshots) -> Result<()> {
-        match self.repository.missing_snapshots(snapshots)?.first() {
-            Some(missing) => {
-                Err(missing.error(ErrorKind::Brake).context("Something hides snapshots, so nothing was pruned"))
-            }
-            None => Ok(()),
-        }
     }
 
     /// What a snapshot needs that cannot be read is unknown.
@@ -588,4 +577,10 @@ impl<'a> Prune<'a> {
         }
         Ok(())
     }
+}
+
+/// The names of all snapshots that are stored.
+fn names(snapshots: &Snapshots) -> impl Iterator<Item = ObjectName> + '_ {
+    let readable = snapshots.live.iter().chain(&snapshots.forgotten).map(|named| named.name);
+    readable.chain(snapshots.damaged.iter().map(|(name, _)| *name))
 }

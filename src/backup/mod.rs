@@ -24,7 +24,6 @@ use crate::pattern::Patterns;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::files::FilesCache;
-use crate::repository::missing::Missing;
 use crate::repository::snapshots::{Named, Snapshots};
 use crate::repository::writer::{Writer, WriterOptions, Written};
 use issues::Issues;
@@ -98,8 +97,6 @@ pub struct BackupReport {
     pub data_added_packed: u64,
     /// Files left out or unreliable.
     pub issues: u64,
-    /// Earlier snapshots that are neither stored nor forgotten.
-    pub missing: Vec<Missing>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -136,11 +133,7 @@ pub fn run(
     let issues = outcome.issues.total();
     let totals = outcome.totals;
     let parent = parent.map(|parent| parent.name);
-    let missing = repository.missing_snapshots(&snapshots)?;
-    let (name, snapshot, written) = writer.commit(|written| parts.snapshot(outcome, &snapshots, parent, written))?;
-    if !options.dry_run {
-        repository.note_head(&snapshot, name);
-    }
+    let (name, _, written) = writer.commit(|written| parts.snapshot(outcome, &snapshots, parent, written))?;
     Ok(BackupReport {
         snapshot: (!options.dry_run).then_some(name),
         parent,
@@ -155,7 +148,6 @@ pub fn run(
         data_added: written.raw,
         data_added_packed: written.stored,
         issues,
-        missing,
         elapsed: clock.elapsed(),
     })
 }
@@ -248,7 +240,7 @@ impl SnapshotParts<'_> {
         written: Written,
     ) -> Snapshot {
         let writer = self.repository.writer_id();
-        let heads: BTreeMap<_, Head> = self.repository.heads(snapshots);
+        let heads: BTreeMap<_, Head> = snapshots.heads();
         let own = heads.get(&writer).copied();
         let options = self.options;
         let summary = [

@@ -3,15 +3,15 @@
 use super::context::Context;
 use super::{message, prune, snapshots, text};
 use crate::error::{Error, ErrorKind, Result};
-use crate::forget::policy::{Count, Period, Policy, Stretch};
-use crate::forget::{Filter, ForgetOptions, Group, Grouping, Verdict};
+use crate::forget::policy::{Count, Period, Policy, Reason, Stretch};
+use crate::forget::{Filter, ForgetOptions, Group, Grouping, Plan, Verdict};
 use crate::id::ObjectName;
 use crate::repository::Repository;
-use crate::repository::snapshots::{Named, Snapshots};
-use serde_json::{Value, json};
-use std::collections::HashSet;
+use crate::repository::snapshots::{Named, Snapshots, describe};
+use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 
 /// Forget snapshots, by name or by a policy
 ///
@@ -21,7 +21,7 @@ use std::os::unix::ffi::OsStringExt;
 /// oldest snapshot is kept as well. What no rule keeps is forgotten. Pinned snapshots and those whose date cannot be right are kept.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Snapshots to forget
+    /// Snapshots to forget; a damaged one by its whole id
     #[arg(value_name = "SNAPSHOT")]
     snapshots: Vec<String>,
 
@@ -207,81 +207,45 @@ impl Args {
 
     /// Whether anything was forgotten, or would be.
     fn by_name(&self, context: &Context, repository: &Repository, snapshots: &Snapshots) -> Result<bool> {
-        let mut chosen: Vec<Named> = Vec::new();
+        let mut chosen: Vec<(ObjectName, Option<&Named>)> = Vec::new();
         for text in &self.snapshots {
-            let named = match snapshots.resolve(text) {
-                Ok(named) => named,
-                Err(error) => {
-                    self.give_up(context, repository, snapshots, text, error)?;
-                    continue;
-                }
+            let found = match damaged(snapshots, text) {
+                Some(name) => (name, None),
+                None => snapshots.resolve(text).map(|named| (named.name, Some(named)))?,
             };
-            if chosen.iter().all(|other| other.name != named.name) {
-                chosen.push(named.clone());
+            if chosen.iter().all(|other| other.0 != found.0) {
+                chosen.push(found);
             }
         }
-        if !chosen.is_empty() && chosen.len() == snapshots.live.len() && !self.yes_really {
+        let readable = chosen.iter().filter(|(_, named)| named.is_some()).count();
+        if readable > 0 && readable == snapshots.live.len() && !self.yes_really {
             return Err(Error::new(ErrorKind::Brake, "That would forget all snapshots; nothing was forgotten")
                 .with_hint("If that is what you want, say --yes-really."));
         }
-        if !self.dry_run {
-            crate::forget::forget(repository, &chosen)?;
-        }
-        for named in &chosen {
+        let mut tell = |name: ObjectName| {
+            let named = chosen.iter().find(|chosen| chosen.0 == name).and_then(|chosen| chosen.1);
             if context.global.json {
-                let value =
-                    json!({ "message_type": "forgotten", "dry_run": self.dry_run, "snapshot": snapshots::json(named) });
-                context.print_json(&value)?;
-            } else {
-                let verb = if self.dry_run { "Would forget" } else { "Forgot" };
-                context.tell(&format!("{verb} {}\n", text::line(&crate::repository::snapshots::describe(named))))?;
+                let snapshot = named.map_or_else(|| json!({ "id": name, "damaged": true }), snapshots::json);
+                let value = json!({ "message_type": "forgotten", "dry_run": self.dry_run, "snapshot": snapshot });
+                return context.print_json(&value);
             }
+            let verb = if self.dry_run { "Would forget" } else { "Forgot" };
+            let what = named.map_or_else(|| format!("the damaged snapshot \"{name}\""), describe);
+            context.tell(&format!("{verb} {}\n", text::line(&what)))
+        };
+        let names: Vec<ObjectName> = chosen.iter().map(|chosen| chosen.0).collect();
+        match self.dry_run {
+            true => names.into_iter().try_for_each(&mut tell)?,
+            false => crate::forget::forget(repository, &names, &mut tell)?,
         }
         Ok(true)
     }
 
-    /// A snapshot that is missing, named by its whole id, is given up: with a tomb nobody misses it any more. So is a damaged one.
-    fn give_up(
-        &self,
-        context: &Context,
-        repository: &Repository,
-        snapshots: &Snapshots,
-        text: &str,
-        error: Error,
-    ) -> Result<()> {
-        let Ok(name) = ObjectName::parse(text) else { return Err(error) };
-        let is_damaged = snapshots.damaged.iter().any(|(damaged, _)| *damaged == name);
-        let is_missing = || -> Result<bool> {
-            Ok(repository
-                .missing_snapshots(snapshots)?
-                .iter()
-                .any(|missing| missing.name == name && !missing.is_stored))
-        };
-        if !is_damaged && !is_missing()? {
-            return Err(error);
-        }
-        repository.check_writable()?;
-        if !self.dry_run {
-            repository.put_tomb(name)?;
-        }
-        match context.global.json {
-            true => {
-                context.print_json(&json!({ "message_type": "given_up", "dry_run": self.dry_run, "snapshot_id": name }))
-            }
-            false => context.tell(&format!("Gave up the snapshot {name}\n")),
-        }
-    }
-
-    fn by_policy(&self, context: &Context, repository: &Repository, snapshots: &Snapshots) -> Result<bool> {
-        let keep: HashSet<_> = self
-            .rules
-            .keep_id
-            .iter()
-            .map(|text| snapshots.resolve(text).map(|named| named.name))
-            .collect::<Result<_>>()?;
+    fn by_policy(&self, context: &Context, repository: &Arc<Repository>, snapshots: &Snapshots) -> Result<bool> {
+        let resolve = |text: &String| snapshots.resolve(text).map(|named| named.name);
         let options = ForgetOptions {
             policy: self.rules.policy(),
-            keep,
+            keep: self.rules.keep_id.iter().map(resolve).collect::<Result<_>>()?,
             keep_path_yearly: self.rules.keep_path_yearly,
             grouping: self.group_by,
             filter: Filter {
@@ -289,39 +253,45 @@ impl Args {
                 tags: tag_lists(&self.tag),
                 paths: self.path.iter().map(|path| path.clone().into_vec()).collect(),
             },
-            consent: self.yes_really,
         };
-        let groups = crate::forget::plan(repository, &options, &context.stop)?;
-        let removed: Vec<Named> = groups.iter().flat_map(Group::removed).cloned().collect();
-        if !self.dry_run {
-            crate::forget::forget(repository, &removed)?;
+        let Plan { groups, brake } = crate::forget::plan(repository, &options, &context.stop)?;
+        let removed: Vec<ObjectName> = groups.iter().flat_map(Group::removed).map(|named| named.name).collect();
+        let brake = brake.filter(|_| !self.yes_really);
+        // With a brake, nothing is done; what would be done is still worth seeing if it was asked for.
+        let tense = match (&brake, self.dry_run) {
+            (None, false) => Tense::Done,
+            _ => Tense::Would,
+        };
+        if tense == Tense::Done {
+            crate::forget::forget(repository, &removed, &mut |_| Ok(()))?;
         }
-        if context.global.json {
-            for group in &groups {
-                context.print_json(&group_json(group, self.dry_run))?;
-            }
-        } else {
-            let words: String = groups.iter().map(|group| self.words(group)).collect();
-            if self.explain || self.dry_run {
-                context.print(&words)?
-            } else {
-                context.tell(&words)?
-            }
-            if groups.is_empty() {
-                context.tell("There are no such snapshots\n")?;
-            }
+        if brake.is_none() || self.dry_run || self.explain {
+            self.show(context, &groups, &options, tense)?;
         }
-        Ok(!removed.is_empty())
+        brake.map_or(Ok(!removed.is_empty()), Err)
     }
 
-    fn words(&self, group: &Group) -> String {
+    fn show(&self, context: &Context, groups: &[Group], options: &ForgetOptions, tense: Tense) -> Result<()> {
+        if context.global.json {
+            return groups.iter().try_for_each(|group| context.print_json(&group_json(group, &options.policy, tense)));
+        }
+        let words: String = groups.iter().map(|group| self.words(group, tense)).collect();
+        if self.explain || self.dry_run {
+            context.print(&words)?;
+        } else {
+            context.tell(&words)?;
+        }
+        if groups.is_empty() { context.tell("There are no such snapshots\n") } else { Ok(()) }
+    }
+
+    fn words(&self, group: &Group, tense: Tense) -> String {
         let mut about = Vec::new();
         about.extend(group.host.as_ref().map(|host| format!("host {}", text::line(host))));
         about.extend(group.paths.iter().flatten().map(|path| text::escape(path)));
         about.extend(group.tags.as_ref().map(|tags| format!("tags [{}]", text::line(&tags.join(", ")))));
         let removed = group.removed().count();
         let kept = group.verdicts.len() - removed;
-        let verb = if self.dry_run { "would forget" } else { "forgot" };
+        let verb = if tense == Tense::Would { "would forget" } else { "forgot" };
         let mut words = match about.is_empty() {
             true => String::new(),
             false => format!("{}: ", about.join(" ")),
@@ -340,32 +310,59 @@ impl Args {
 fn row(verdict: &Verdict) -> Vec<String> {
     let snapshot = &verdict.named.snapshot;
     let is_kept = !verdict.reasons.is_empty();
+    let reasons: Vec<String> = verdict.reasons.iter().map(Reason::to_string).collect();
     vec![
         if is_kept { "keep" } else { "forget" }.to_owned(),
         verdict.named.name.short(),
         text::local_time(snapshot.time),
         text::line(&snapshot.tags.join(",")),
-        if is_kept { text::line(&verdict.reasons.join("; ")) } else { "no rule keeps it".to_owned() },
+        if is_kept { text::line(&reasons.join("; ")) } else { "no rule keeps it".to_owned() },
     ]
 }
 
-/// A group for programs, with restic's names.
-fn group_json(group: &Group, dry_run: bool) -> Value {
+/// A damaged snapshot is forgotten only by those who write its whole id.
+fn damaged(snapshots: &Snapshots, text: &str) -> Option<ObjectName> {
+    let name = ObjectName::parse(text).ok()?;
+    snapshots.damaged.iter().any(|(other, _)| *other == name).then_some(name)
+}
+
+/// Whether something was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tense {
+    Done,
+    Would,
+}
+
+/// A group for programs, with restic's names. Counters tell what is left of each rule's number after the snapshot.
+fn group_json(group: &Group, policy: &Policy, tense: Tense) -> Value {
     let list = |is_kept: bool| -> Vec<Value> {
         let chosen = group.verdicts.iter().filter(|verdict| verdict.reasons.is_empty() != is_kept);
         chosen.map(|verdict| snapshots::json(&verdict.named)).collect()
     };
-    let reasons: Vec<Value> = group
-        .verdicts
+    let mut left: Map<String, Value> = policy
+        .counts
         .iter()
-        .filter(|verdict| !verdict.reasons.is_empty())
-        .map(|verdict| json!({ "snapshot": snapshots::json(&verdict.named), "matches": verdict.reasons }))
+        .map(|(period, count)| {
+            let number = if let Count::Most(most) = count { i64::from(*most) } else { -1 };
+            (period.word().replace('-', "_"), number.into())
+        })
         .collect();
+    let mut reasons = Vec::new();
+    for verdict in group.verdicts.iter().filter(|verdict| !verdict.reasons.is_empty()) {
+        let matches: Vec<&str> = verdict.reasons.iter().map(|reason| reason.rule.as_str()).collect();
+        for nth in verdict.reasons.iter().filter_map(|reason| reason.nth) {
+            if let Some(of) = nth.of {
+                left.insert(nth.period.word().replace('-', "_"), (of - nth.number).into());
+            }
+        }
+        let snapshot = snapshots::json(&verdict.named);
+        reasons.push(json!({ "snapshot": snapshot, "matches": matches, "counters": left }));
+    }
     let paths: Option<Vec<_>> =
         group.paths.as_ref().map(|paths| paths.iter().map(|path| String::from_utf8_lossy(path)).collect());
     json!({
         "message_type": "group",
-        "dry_run": dry_run,
+        "dry_run": tense == Tense::Would,
         "tags": group.tags,
         "host": group.host,
         "paths": paths,

@@ -4,9 +4,11 @@ use super::context::Context;
 use super::text;
 use crate::error::Result;
 use crate::format::snapshot::Snapshot;
+use crate::repository::Repository;
 use crate::repository::snapshots::Named;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 
 /// List the snapshots, the oldest first
 #[derive(Debug, clap::Args)]
@@ -29,17 +31,34 @@ impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let repository = context.open()?;
         let snapshots = context.snapshots(&repository)?;
-        context.warn_of_missing(&repository, &snapshots)?;
         let all = if self.forgotten { &snapshots.forgotten } else { &snapshots.live };
         let wanted: Vec<&Named> = all.iter().filter(|named| self.wants(&named.snapshot)).collect();
         let held = repository.holds()?;
-        let since = |named: &Named| snapshots.tombs.get(&named.name).and_then(|since| Timestamp::try_from(*since).ok());
+        let mut forgotten = HashMap::new();
+        if self.forgotten {
+            let tombs = repository.tombs()?;
+            for named in &wanted {
+                // Taken back meanwhile, if it is not there.
+                if let Some(stored) = tombs.get(&named.name)
+                    && let Ok(tomb) = repository.tomb(named.name)
+                {
+                    let stored = Timestamp::try_from(*stored).unwrap_or(tomb.time);
+                    forgotten.insert(named.name, Since { said: tomb.time, stored });
+                }
+            }
+        }
         if context.global.json {
             for named in wanted {
                 let mut value = json(named);
                 value["pinned"] = json!(held.contains(&named.name));
-                if let Some(since) = since(named) {
-                    value["forgotten_since"] = json!(since.to_string());
+                if held.contains(&named.name)
+                    && let Ok(hold) = repository.hold(named.name)
+                {
+                    value["pinned_reason"] = json!(hold.reason);
+                }
+                if let Some(since) = forgotten.get(&named.name) {
+                    value["forgotten_at"] = json!(since.said.to_string());
+                    value["forgotten_since"] = json!(since.stored.to_string());
                 }
                 context.print_json(&value)?;
             }
@@ -52,8 +71,9 @@ impl Args {
             context.tell(&format!("There are {why}\n"))?;
         } else {
             let notes = |named: &Named| {
-                let pinned = held.contains(&named.name).then(|| "pinned".to_owned());
-                pinned.or_else(|| since(named).map(|since| format!("forgotten {}", text::local_time(since))))
+                let pinned = held.contains(&named.name).then(|| pinned(&repository, named));
+                let forgotten = forgotten.get(&named.name).map(Since::words);
+                Some([pinned, forgotten].into_iter().flatten().collect::<Vec<_>>().join(", "))
             };
             context.print(&table(&wanted, &notes))?;
         }
@@ -65,6 +85,28 @@ impl Args {
         self.host.as_ref().is_none_or(|host| *host == snapshot.host)
             && self.tag.iter().all(|tag| snapshot.tags.contains(tag))
     }
+}
+
+/// When a snapshot was forgotten: by the clock of the machine that did it, and by that of the store.
+struct Since {
+    said: Timestamp,
+    stored: Timestamp,
+}
+
+impl Since {
+    fn words(&self) -> String {
+        let said = format!("forgotten {}", text::local_time(self.said));
+        match self.said.duration_since(self.stored).as_secs().abs() {
+            0..120 => said,
+            _ => format!("{said} (stored {})", text::local_time(self.stored)),
+        }
+    }
+}
+
+/// That a snapshot is pinned, and why, if that can be read; it is pinned all the same if not.
+fn pinned(repository: &Repository, named: &Named) -> String {
+    let reason = repository.hold(named.name).ok().and_then(|hold| hold.reason);
+    reason.map_or_else(|| "pinned".to_owned(), |reason| format!("pinned: {}", text::line(&reason)))
 }
 
 fn table(wanted: &[&Named], notes: &dyn Fn(&Named) -> Option<String>) -> String {

@@ -1,7 +1,7 @@
 //! `firn undelete`, `firn pin` and `firn unpin`: what keeps snapshots from going. Not for: forgetting them (see `forget`).
 
 use super::context::Context;
-use super::text;
+use super::{message, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::snapshots::{Named, Snapshots, describe};
 use serde_json::json;
@@ -9,7 +9,7 @@ use serde_json::json;
 /// Take back that snapshots were forgotten
 ///
 /// Works until a prune has deleted them; "firn snapshots --forgotten" lists those that are still there. A snapshot counts again only
-/// after it was found whole.
+/// after it was found whole. While a prune is at work nothing can be promised, so nothing is undeleted (exit status 11).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Undelete {
     /// Forgotten snapshots
@@ -27,6 +27,10 @@ pub(crate) struct Pin {
     /// Snapshots
     #[arg(value_name = "SNAPSHOT", required = true)]
     snapshots: Vec<String>,
+
+    /// Why; told where snapshots are listed and where policies are explained
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
 }
 
 /// Let pinned snapshots be forgotten again
@@ -58,29 +62,33 @@ impl Undelete {
                 self.snapshots.iter().map(find).collect::<Result<_>>()?
             }
         };
-        let progress = context.progress("undelete");
-        for named in &chosen {
-            let done = crate::forget::undelete::undelete(&repository, named.name, &progress, &context.stop);
-            if done.is_err() {
-                progress.finish();
-            }
-            done?;
-            say(context, "undeleted", "Undeleted", named)?;
-        }
-        progress.finish();
         if chosen.is_empty() {
             context.tell("There are no forgotten snapshots\n")?;
         }
-        Ok(0)
+        let mut code = 0;
+        for named in &chosen {
+            let progress = context.progress("undelete");
+            let done = crate::forget::undelete::undelete(&repository, named.name, &progress, &context.stop);
+            progress.finish();
+            match done {
+                Ok(()) => say(context, "undeleted", "Undeleted", named)?,
+                // What is wrong with one snapshot says nothing about the next.
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                    code = code.max(error.kind().exit_code());
+                    message::fatal(&error, error.kind().exit_code(), context.global.json);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(code)
     }
 }
 
 impl Pin {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let repository = context.open()?;
-        repository.check_writable()?;
         for named in resolve_all(&context.snapshots(&repository)?, &self.snapshots)? {
-            repository.put_hold(named.name)?;
+            crate::forget::pin::pin(&repository, named.name, self.reason.clone())?;
             say(context, "pinned", "Pinned", &named)?;
         }
         Ok(0)
@@ -92,12 +100,15 @@ impl Unpin {
         let repository = context.open()?;
         repository.check_writable()?;
         let held = repository.holds()?;
-        for named in resolve_all(&context.snapshots(&repository)?, &self.snapshots)? {
+        let mut snapshots = context.snapshots(&repository)?;
+        // One may be pinned and forgotten at the same time.
+        let is_both = |named: &Named| held.contains(&named.name);
+        snapshots.live.extend(snapshots.forgotten.extract_if(.., |named| is_both(named)));
+        snapshots.live.sort_by_key(|named| (named.snapshot.time, named.snapshot.finished, named.name));
+        for named in resolve_all(&snapshots, &self.snapshots)? {
             if !held.contains(&named.name) {
-                return Err(Error::new(
-                    ErrorKind::Input,
-                    format!("The snapshot \"{}\" is not pinned", named.name.short()),
-                ));
+                let message = format!("The snapshot \"{}\" is not pinned", named.name.short());
+                return Err(Error::new(ErrorKind::Input, message));
             }
             repository.delete_hold(named.name)?;
             say(context, "unpinned", "Unpinned", &named)?;

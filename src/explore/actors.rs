@@ -272,12 +272,12 @@ impl Actor {
             return Ok(());
         }
         let chosen = self.gate.pick(self.number, snapshots.live.len())?;
-        let named = &snapshots.live[chosen..=chosen];
+        let name = snapshots.live[chosen].name;
         self.gate.tell(self.number, |oracle| {
-            oracle.release(named[0].name);
+            oracle.release(name);
             String::new()
         });
-        forget::forget(&self.repository, named)
+        forget::forget(&self.repository, &[name], &mut |_| Ok(()))
     }
 
     fn undelete(&self) -> Result<()> {

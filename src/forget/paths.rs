@@ -1,72 +1,144 @@
 //! Which snapshots hold the last version of a path in a year: what is in one of them and in no later one of that year. Not for: other
 //! rules (see `policy`).
 //!
-//! A tree is compared with all later ones of its year at once, and left as soon as one of them has the same page. Memory: a page a
-//! level, and an entry for each later snapshot.
+//! A snapshot is compared with the next later one, and only what differs is looked at: the same page means the same below it. What
+//! is not in that one is looked for in all later ones of the year. Memory: `PAGES` bytes of decoded pages, a page a level on the way
+//! down, and 50 bytes for each later snapshot.
 
-use crate::error::Result;
-use crate::format::tree::{Body, Entry};
-use crate::id::ChunkId;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::tree::Entry;
 use crate::progress::Stop;
 use crate::repository::Repository;
 use crate::repository::snapshots::Named;
-use crate::view::path::{lookup, root};
+use crate::view::pages::{Directory, Pages};
+use crate::view::path::root;
 use jiff::tz::TimeZone;
+use std::sync::Arc;
+
+/// Bytes of decoded pages kept in memory.
+const PAGES: u64 = 32 << 20;
+/// Bytes of stack: directories are walked by recursion, at most 4,096 deep, and each level takes less than 16 KiB.
+const STACK: usize = 96 << 20;
 
 /// For each snapshot, given from the newest to the oldest, whether it holds the last version of any path in its year.
 pub(super) fn last_of_year(
-    repository: &Repository,
+    repository: &Arc<Repository>,
     snapshots: &[&Named],
     zone: &TimeZone,
     stop: &Stop,
 ) -> Result<Vec<bool>> {
-    let mut last = vec![false; snapshots.len()];
+    // A thread of its own has room for the deepest trees.
+    std::thread::scope(|scope| {
+        let work = || compare(repository, snapshots, zone, stop);
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| Error::io("A thread could not be started", error))?;
+        thread.join().unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Failed, "Comparing snapshots panicked; this is a defect of firn"))
+        })
+    })
+}
+
+fn compare(repository: &Arc<Repository>, snapshots: &[&Named], zone: &TimeZone, stop: &Stop) -> Result<Vec<bool>> {
     let year = |named: &Named| named.snapshot.time.to_zoned(zone.clone()).year();
-    // Of the current year, the newest first.
-    let mut later: Vec<(ChunkId, Entry)> = Vec::new();
+    let mut walk = Walk { pages: Pages::new(repository.clone(), PAGES), stop, later: Vec::new() };
+    let mut last = Vec::with_capacity(snapshots.len());
     for (number, named) in snapshots.iter().enumerate() {
-        if number == 0 || year(named) != year(snapshots[number - 1]) {
-            later.clear();
+        if number > 0 && year(named) != year(snapshots[number - 1]) {
+            walk.later.clear();
         }
-        stop.check()?;
-        let top = root(repository, &named.snapshot)?;
-        let compared: Vec<&Entry> = later.iter().rev().map(|(_, entry)| entry).collect();
-        last[number] = later.is_empty() || has_more(repository, &top, &compared, stop)?;
-        later.push((named.snapshot.tree, top));
+        let top = Directory::of(&root(repository, &named.snapshot)?).expect("a root is a directory");
+        last.push(match walk.later.last() {
+            None => true,
+            Some(next) => walk.has_more(&top, next, &mut Vec::new())?,
+        });
+        walk.later.push(top);
     }
     Ok(last)
 }
 
-/// Whether a directory has anything below it that none of the others has.
-fn has_more(repository: &Repository, entry: &Entry, others: &[&Entry], stop: &Stop) -> Result<bool> {
-    let page_of = |entry: &Entry| if let Body::Directory { page, .. } = &entry.body { Some(*page) } else { None };
-    let Some(page) = page_of(entry) else { return Ok(others.is_empty()) };
-    let pages: Vec<ChunkId> = others.iter().filter_map(|other| page_of(other)).collect();
-    if pages.contains(&page) {
-        return Ok(false);
+struct Walk<'a> {
+    pages: Pages,
+    stop: &'a Stop,
+    /// The roots of later snapshots of the year, the newest first.
+    later: Vec<Directory>,
+}
+
+type Path = Vec<Vec<u8>>;
+
+impl Walk<'_> {
+    /// Whether a directory has anything below it that is in no later snapshot. `next` is that directory in the next one, `path` the
+    /// names that lead to it.
+    fn has_more(&self, directory: &Directory, next: &Directory, path: &mut Path) -> Result<bool> {
+        self.stop.check()?;
+        if directory.page == next.page {
+            return Ok(false);
+        }
+        let is_all_there = self.pages.scan_apart(directory, next, &mut |entry| {
+            let there = self.pages.by_name(next, &entry.name)?;
+            let below = there.as_ref().map(|there| Directory::of(&there.entry));
+            path.push(entry.name.clone());
+            let more = match (Directory::of(entry), below) {
+                // A later version of it.
+                (None, Some(_)) => false,
+                (Some(own), Some(Some(next))) => self.has_more(&own, &next, path)?,
+                (_, None | Some(None)) => self.is_gone(entry, path)?,
+            };
+            path.pop();
+            Ok(!more)
+        })?;
+        Ok(!is_all_there)
     }
-    for child in repository.entries(page) {
-        let child = child?;
-        stop.check()?;
-        let mut found = Vec::new();
-        let mut is_same = false;
-        for other in &pages {
-            let Some(other) = lookup(repository, *other, &child.name)? else { continue };
-            let is_directory = page_of(&child).is_some();
-            // A file of that name is a later version; of a directory all below it counts.
-            is_same = !is_directory || page_of(&other) == page_of(&child);
-            if is_same {
-                break;
+
+    /// The same for an entry that is not in the next snapshot, or is a directory here and something else there.
+    fn is_gone(&self, entry: &Entry, path: &Path) -> Result<bool> {
+        let own = Directory::of(entry);
+        let (mut is_there, mut directories) = (false, Vec::new());
+        for top in self.later.iter().rev() {
+            self.stop.check()?;
+            let Some(found) = self.find(top, path)? else { continue };
+            if own.is_none() {
+                return Ok(false);
             }
-            found.push(other);
+            is_there = true;
+            directories.extend(found);
         }
-        if is_same {
-            continue;
-        }
-        let found: Vec<&Entry> = found.iter().collect();
-        if found.is_empty() || has_more(repository, &child, &found, stop)? {
-            return Ok(true);
+        match own {
+            Some(own) if is_there => self.has_more_than_all(&own, &directories),
+            _ => Ok(true),
         }
     }
-    Ok(false)
+
+    /// What is at a path: nothing, or something, which may be a directory.
+    fn find(&self, top: &Directory, path: &Path) -> Result<Option<Option<Directory>>> {
+        let mut at = Some(*top);
+        for name in path {
+            let Some(directory) = at else { return Ok(None) };
+            let Some(found) = self.pages.by_name(&directory, name)? else { return Ok(None) };
+            at = Directory::of(&found.entry);
+        }
+        Ok(Some(at))
+    }
+
+    /// Whether a directory has anything below it that none of the others has.
+    fn has_more_than_all(&self, own: &Directory, others: &[Directory]) -> Result<bool> {
+        self.stop.check()?;
+        if others.iter().any(|other| other.page == own.page) {
+            return Ok(false);
+        }
+        let mut has_more = false;
+        self.pages.scan(own, 0, &mut |_, child| {
+            let (mut is_there, mut below) = (false, Vec::new());
+            for other in others {
+                let Some(found) = self.pages.by_name(other, &child.entry.name)? else { continue };
+                is_there = true;
+                below.extend(Directory::of(&found.entry));
+            }
+            has_more = match Directory::of(&child.entry) {
+                Some(child) if is_there => self.has_more_than_all(&child, &below)?,
+                _ => !is_there,
+            };
+            Ok(!has_more)
+        })?;
+        Ok(has_more)
+    }
 }

@@ -152,6 +152,43 @@ impl std::fmt::Display for Stretch {
     }
 }
 
+/// Why a snapshot is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The rule, in restic's words where restic has it.
+    pub rule: String,
+    /// For a rule of periods: which of the snapshots that it keeps this is, counted from the newest.
+    pub nth: Option<Nth>,
+}
+
+/// Which of the snapshots that a rule keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nth {
+    /// The rule's period.
+    pub period: Period,
+    /// From 1.
+    pub number: u32,
+    /// How many the rule keeps at most.
+    pub of: Option<u32>,
+}
+
+impl Reason {
+    /// One without a number.
+    pub fn plain(rule: impl Into<String>) -> Reason {
+        Reason { rule: rule.into(), nth: None }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.nth {
+            None => write!(f, "{}", self.rule),
+            Some(Nth { number, of: None, .. }) => write!(f, "{} ({number})", self.rule),
+            Some(Nth { number, of: Some(of), .. }) => write!(f, "{} ({number} of {of})", self.rule),
+        }
+    }
+}
+
 /// What is kept of each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -161,7 +198,7 @@ pub struct Policy {
     pub within: Option<Stretch>,
     /// The newest of each period within this time before the newest snapshot.
     pub within_periods: Vec<(Period, Stretch)>,
-    /// Snapshots with all tags of any of these lists.
+    /// Snapshots with all tags of any of these lists. An empty tag means to have none.
     pub tags: Vec<Vec<String>>,
 }
 
@@ -176,7 +213,7 @@ pub struct Candidate<'a> {
 
 impl Policy {
     /// For each snapshot, given from the newest to the oldest, why it is kept; no reason: it goes. `zone` says when days begin.
-    pub fn apply(&self, snapshots: &[Candidate<'_>], zone: &TimeZone) -> Vec<Vec<String>> {
+    pub fn apply(&self, snapshots: &[Candidate<'_>], zone: &TimeZone) -> Vec<Vec<Reason>> {
         let Some(newest) = snapshots.first().map(|newest| newest.time) else { return Vec::new() };
         let mut counts: Vec<_> = self
             .counts
@@ -198,31 +235,32 @@ impl Policy {
             let is_oldest = number + 1 == snapshots.len();
             let mut why = Vec::new();
             for tags in &self.tags {
-                if tags.iter().all(|tag| snapshot.tags.contains(tag)) {
-                    why.push(format!("has tags [{}]", tags.join(", ")));
+                if has_tags(snapshot.tags, tags) {
+                    why.push(Reason::plain(format!("has tags [{}]", tags.join(", "))));
                 }
             }
             if let Some((stretch, since)) = since
                 && snapshot.time > since
             {
-                why.push(format!("within {stretch}"));
+                why.push(Reason::plain(format!("within {stretch}")));
             }
             for rule in &mut counts {
-                if let Some(reason) = rule.keeps(local, number, is_oldest) {
-                    why.push(reason);
-                }
+                why.extend(rule.keeps(local, number, is_oldest, "snapshot"));
             }
             for (rule, stretch, since) in &mut within {
-                if snapshot.time > *since
-                    && let Some(reason) = rule.keeps(local, number, is_oldest)
-                {
-                    why.push(format!("{reason} within {stretch}"));
+                if snapshot.time > *since {
+                    why.extend(rule.keeps(local, number, is_oldest, &format!("within {stretch}")));
                 }
             }
             reasons.push(why);
         }
         reasons
     }
+}
+
+/// Whether a snapshot with these tags has all of those that are wanted. An empty one is there if there are none.
+pub fn has_tags(tags: &[String], wanted: &[String]) -> bool {
+    wanted.iter().all(|tag| tags.contains(tag) || (tag.is_empty() && tags.is_empty()))
 }
 
 struct Rule {
@@ -234,7 +272,7 @@ struct Rule {
 }
 
 impl Rule {
-    fn keeps(&mut self, time: DateTime, number: usize, is_oldest: bool) -> Option<String> {
+    fn keeps(&mut self, time: DateTime, number: usize, is_oldest: bool, what: &str) -> Option<Reason> {
         if matches!(self.count, Count::Most(most) if self.kept >= most) {
             return None;
         }
@@ -246,9 +284,9 @@ impl Rule {
         self.last = Some(period);
         self.kept += 1;
         let oldest = if is_new { "" } else { "oldest " };
-        let of =
-            if let Count::Most(most) = self.count { format!("{} of {most}", self.kept) } else { self.kept.to_string() };
-        Some(format!("{oldest}{} snapshot ({of})", self.period.word()))
+        let of = if let Count::Most(most) = self.count { Some(most) } else { None };
+        let nth = Some(Nth { period: self.period, number: self.kept, of });
+        Some(Reason { rule: format!("{oldest}{} {what}", self.period.word()), nth })
     }
 }
 
@@ -264,6 +302,10 @@ mod tests {
     fn kept(policy: &Policy, times: &[&str]) -> Vec<bool> {
         let snapshots: Vec<_> = times.iter().map(|text| Candidate { time: time(text), tags: &[] }).collect();
         policy.apply(&snapshots, &TimeZone::UTC).iter().map(|why| !why.is_empty()).collect()
+    }
+
+    fn text(reasons: &[Vec<Reason>]) -> Vec<Vec<String>> {
+        reasons.iter().map(|why| why.iter().map(Reason::to_string).collect()).collect()
     }
 
     fn counts(counts: &[(Period, Count)]) -> Policy {
@@ -334,8 +376,11 @@ mod tests {
             .collect();
         let policy = counts(&[(Period::Daily, Count::Most(2))]);
         let why = policy.apply(&snapshots, &zone);
-        assert_eq!(why[1], ["daily snapshot (2 of 2)"]);
-        assert_eq!(policy.apply(&snapshots, &TimeZone::UTC)[1], ["oldest daily snapshot (2 of 2)"]);
+        assert_eq!(text(&why)[1], ["daily snapshot (2 of 2)"]);
+        assert_eq!(text(&policy.apply(&snapshots, &TimeZone::UTC))[1], ["oldest daily snapshot (2 of 2)"]);
+        let within = vec![(Period::Hourly, Stretch { days: 3, ..Stretch::default() })];
+        let policy = Policy { within_periods: within, ..counts(&[(Period::Yearly, Count::All)]) };
+        assert_eq!(text(&policy.apply(&snapshots, &zone))[0], ["yearly snapshot (1)", "hourly within 3d (1)"]);
     }
 
     #[test]
@@ -346,8 +391,11 @@ mod tests {
             .collect();
         let snapshots: Vec<_> = sets.iter().map(|tags| Candidate { time: Timestamp::UNIX_EPOCH, tags }).collect();
         let lists = vec![vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]];
-        let why = Policy { tags: lists, ..Policy::default() }.apply(&snapshots, &TimeZone::UTC);
+        let why = text(&Policy { tags: lists, ..Policy::default() }.apply(&snapshots, &TimeZone::UTC));
         assert_eq!(why, [vec!["has tags [a, b]".to_owned()], vec![], vec!["has tags [c]".to_owned()], vec![]]);
+        let untagged = Policy { tags: vec![vec![String::new()]], ..Policy::default() };
+        let why = untagged.apply(&snapshots, &TimeZone::UTC);
+        assert_eq!(why.iter().map(Vec::len).collect::<Vec<_>>(), [0, 0, 0, 1]);
     }
 
     /// The same rules told in another way: for each rule the set of snapshots that it keeps, found by grouping all of them.

@@ -2,7 +2,6 @@
 
 use super::undelete::undelete;
 use super::*;
-use crate::backup::{self, BackupOptions};
 use crate::check::fixture::{keys, open, repository as fixture, snapshot};
 use crate::progress::Silent;
 use crate::prune::{self, PruneOptions};
@@ -41,9 +40,18 @@ fn options(counts: &[(Period, u32)]) -> ForgetOptions {
     ForgetOptions { policy: Policy { counts, ..Policy::default() }, ..ForgetOptions::default() }
 }
 
+/// What would be forgotten without consent.
 fn removed(store: &MemoryStore, options: &ForgetOptions) -> Result<Vec<ObjectName>> {
-    let groups = plan(&open(Arc::new(store.clone())), options, &Stop::new())?;
-    Ok(groups.iter().flat_map(|group| group.removed().map(|named| named.name)).collect())
+    let plan = plan(&open(Arc::new(store.clone())), options, &Stop::new())?;
+    plan.brake.map_or_else(|| Ok(all_removed(&plan.groups)), Err)
+}
+
+fn all_removed(groups: &[Group]) -> Vec<ObjectName> {
+    groups.iter().flat_map(|group| group.removed().map(|named| named.name)).collect()
+}
+
+fn planned(store: &MemoryStore, options: &ForgetOptions) -> Plan {
+    plan(&open(Arc::new(store.clone())), options, &Stop::new()).unwrap()
 }
 
 #[test]
@@ -62,8 +70,10 @@ fn groups_are_judged_one_by_one() {
     let filter = Filter { hosts: vec!["odd".into()], ..Filter::default() };
     assert_eq!(removed(&store, &ForgetOptions { filter, ..last.clone() }).unwrap(), [names[1]]);
     let filter = Filter { tags: vec![vec!["b".into(), "a".into()], vec!["c".into()]], ..Filter::default() };
-    let options = ForgetOptions { filter, consent: true, ..ForgetOptions::default() };
-    assert_eq!(removed(&store, &options).unwrap(), [names[0]]);
+    let options = ForgetOptions { filter, ..ForgetOptions::default() };
+    assert_eq!(all_removed(&planned(&store, &options).groups), [names[0]]);
+    let untagged = Filter { tags: vec![vec![String::new()]], ..Filter::default() };
+    assert_eq!(removed(&store, &ForgetOptions { filter: untagged, ..last.clone() }).unwrap(), [names[1]]);
     let keep = ForgetOptions { keep: [names[0]].into(), ..last };
     assert_eq!(removed(&store, &keep).unwrap(), [names[1]]);
 }
@@ -71,18 +81,16 @@ fn groups_are_judged_one_by_one() {
 #[test]
 fn a_policy_that_leaves_nothing_needs_consent() {
     let (store, names) = with_times(&["2026-01-01", "2026-01-02"], |_, _| {});
-    let mut options = ForgetOptions {
+    let options = ForgetOptions {
         policy: Policy { tags: vec![vec!["x".into()]], ..Policy::default() },
         ..ForgetOptions::default()
     };
     let error = removed(&store, &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Brake);
     assert!(error.to_string().contains("all 2 snapshots") && error.hint().unwrap().contains("--yes-really"), "{error}");
-    options.consent = true;
-    assert_eq!(removed(&store, &options).unwrap().len(), names.len());
+    assert_eq!(all_removed(&planned(&store, &options).groups).len(), names.len());
     // A pin keeps one, and so the group.
-    open(Arc::new(store.clone())).put_hold(names[0]).unwrap();
-    options.consent = false;
+    open(Arc::new(store.clone())).put_hold(names[0], None).unwrap();
     assert_eq!(removed(&store, &options).unwrap(), [names[1]]);
 }
 
@@ -101,10 +109,10 @@ fn dates_that_cannot_be_right_push_nobody_out() {
     let times = ["2020-01-01", "2020-01-02", "2024-01-01", "2020-01-03"];
     let (store, names) = with_times(&times, |_, _| {});
     assert_eq!(removed(&store, &within).unwrap(), [names[0]]);
-    let groups = plan(&open(Arc::new(store.clone())), &within, &Stop::new()).unwrap();
+    let groups = planned(&store, &within).groups;
     let why = &groups[0].verdicts[0];
     assert_eq!((why.named.name, why.reasons.len()), (names[2], 1));
-    assert!(why.reasons[0].contains("dated after"), "{:?}", why.reasons);
+    assert!(why.reasons[0].rule.contains("dated after"), "{:?}", why.reasons);
     // An old one that was imported late is no jump.
     let (store, names) = with_times(&["2024-01-01", "2020-01-02", "2024-01-02"], |number, snapshot| {
         if number == 1 {
@@ -116,27 +124,50 @@ fn dates_that_cannot_be_right_push_nobody_out() {
     let (store, _) = with_times(&["2020-01-01", "2020-01-02", "2024-01-01"], |_, _| {});
     let error = removed(&store, &within).unwrap_err();
     assert!(error.kind() == ErrorKind::Brake && error.to_string().contains("clock"), "{error}");
-    assert_eq!(removed(&store, &ForgetOptions { consent: true, ..within }).unwrap().len(), 2);
+    assert_eq!(all_removed(&planned(&store, &within).groups).len(), 2);
 }
 
 #[test]
 fn pinned_snapshots_are_not_forgotten_by_name_either_and_survive_a_prune_with_a_tomb() {
     let (store, names) = with_times(&["2026-01-01", "2026-01-02"], |_, _| {});
     let repository = open(Arc::new(store.clone()));
-    repository.put_hold(names[0]).unwrap();
-    repository.put_hold(names[0]).unwrap();
-    let snapshots = repository.snapshots().unwrap();
-    let error = forget(&repository, &snapshots.live).unwrap_err();
+    pin::pin(&repository, names[0], Some("taxes".into())).unwrap();
+    pin::pin(&repository, names[0], None).unwrap();
+    let groups = planned(&store, &options(&[(Period::Last, 1)])).groups;
+    assert_eq!(groups[0].verdicts[1].reasons, [policy::Reason::plain("pinned: taxes")]);
+    let error = forget(&repository, &names, &mut |_| panic!("nothing is forgotten")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Brake);
     assert_eq!(keys(&store, ObjectKind::Tomb), []);
     // Somebody pinned it just after another one had forgotten it.
     repository.put_tomb(names[0]).unwrap();
+    let error = pin::pin(&repository, names[0], None).unwrap_err();
+    assert!(error.to_string().contains("forgotten"), "{error}");
     let options = PruneOptions { keep_deleted: Duration::ZERO, ..PruneOptions::default() };
     prune::run(&repository, &options, &Silent, &Stop::new()).unwrap();
     assert!(repository.snapshot(names[0]).is_ok());
     repository.delete_hold(names[0]).unwrap();
     prune::run(&repository, &options, &Silent, &Stop::new()).unwrap();
     assert_eq!(repository.snapshot(names[0]).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(pin::pin(&repository, ObjectName([3; 32]), None).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(keys(&store, ObjectKind::Hold), [], "nothing that is not there is pinned");
+}
+
+/// One of the two notices, in whichever order they come.
+#[test]
+fn a_pin_while_a_snapshot_is_forgotten_does_not_go_unnoticed() {
+    let (store, names) = with_times(&["2026-01-01", "2026-01-02"], |_, _| {});
+    let repository = open(Arc::new(store.clone()));
+    let other = open(Arc::new(store.clone()));
+    let mut told = None;
+    let error = forget(&repository, &names[..1], &mut |name| {
+        told = Some(pin::pin(&other, name, None).unwrap_err().kind());
+        Ok(())
+    });
+    assert_eq!((error.unwrap_err().kind(), told), (ErrorKind::Brake, Some(ErrorKind::Failed)));
+    assert_eq!(repository.snapshots().unwrap().live.len(), 2);
+    let options = PruneOptions { keep_deleted: Duration::ZERO, ..PruneOptions::default() };
+    prune::run(&repository, &options, &Silent, &Stop::new()).unwrap();
+    assert_eq!(repository.snapshots().unwrap().live.len(), 2);
 }
 
 #[test]
@@ -160,61 +191,15 @@ fn undelete_takes_back_and_says_so_only_if_it_is_true() {
     assert_eq!(error.kind(), ErrorKind::Damaged, "{}", error.chain());
     assert_eq!(repository.snapshots().unwrap().forgotten.len(), 1);
     packs.iter().zip(kept).for_each(|(key, bytes)| store.raw_set(key, bytes));
+    // What is stored and in no index would be deleted by the next prune.
+    let segments: Vec<_> = keys(&store, ObjectKind::Index);
+    let kept: Vec<_> = segments.iter().map(|key| store.raw_remove(key).unwrap()).collect();
+    assert_eq!(undelete(first).unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(repository.snapshots().unwrap().forgotten.len(), 1);
+    segments.iter().zip(kept).for_each(|(key, bytes)| store.raw_set(key, bytes));
     undelete(first).unwrap();
     repository.put_tomb(first).unwrap();
     let options = PruneOptions { keep_deleted: Duration::ZERO, ..PruneOptions::default() };
     prune::run(&repository, &options, &Silent, &Stop::new()).unwrap();
     assert_eq!(undelete(first).unwrap_err().kind(), ErrorKind::NotFound);
-}
-
-#[test]
-fn the_last_version_of_each_path_in_each_year_can_be_kept() {
-    let (store, _) = fixture();
-    let repository = open(Arc::new(store.clone()));
-    for key in keys(&store, ObjectKind::Snapshot) {
-        store.delete(&key).unwrap();
-    }
-    let source = tempfile::tempdir().unwrap();
-    let path = |name: &str| source.path().join(name);
-    let back_up = |date: &str| {
-        let options = BackupOptions {
-            paths: vec![source.path().to_owned()],
-            time: Some(day(date)),
-            level: 1,
-            threads: 1,
-            ..BackupOptions::default()
-        };
-        backup::run(&repository, &options, &Silent, &Stop::new()).unwrap().snapshot.unwrap()
-    };
-    std::fs::create_dir_all(path("folder/below")).unwrap();
-    for name in ["always", "changes", "folder/below/early", "folder/comes back", "folder/old"] {
-        std::fs::write(path(name), name).unwrap();
-    }
-    let mut kept = Vec::new();
-    // The last one with "folder/below".
-    kept.push(back_up("2020-01-01"));
-    std::fs::remove_dir_all(path("folder/below")).unwrap();
-    std::fs::remove_file(path("folder/comes back")).unwrap();
-    let mut dropped = vec![back_up("2020-02-01")];
-    std::fs::write(path("changes"), "other").unwrap();
-    std::fs::write(path("folder/comes back"), "again").unwrap();
-    dropped.push(back_up("2020-03-01"));
-    std::fs::write(path("changes"), "another").unwrap();
-    // The last one with "folder/old".
-    kept.push(back_up("2020-04-01"));
-    std::fs::remove_file(path("folder/old")).unwrap();
-    kept.push(back_up("2020-12-31"));
-    // Another year: the last of it, and that with what goes.
-    dropped.push(back_up("2021-01-01"));
-    std::fs::write(path("short"), "here for a day").unwrap();
-    kept.push(back_up("2021-05-05"));
-    std::fs::remove_file(path("short")).unwrap();
-    kept.push(back_up("2021-06-06"));
-    let options = ForgetOptions { keep_path_yearly: true, ..ForgetOptions::default() };
-    let mut gone = removed(&store, &options).unwrap();
-    gone.sort();
-    dropped.sort();
-    assert_eq!(gone, dropped);
-    let groups = plan(&repository, &options, &Stop::new()).unwrap();
-    assert_eq!(groups[0].verdicts.len(), kept.len() + dropped.len());
 }

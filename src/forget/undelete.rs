@@ -1,59 +1,91 @@
 //! Takes back that a snapshot was forgotten, and says so only if it is really there. Not for: snapshots that a prune has deleted.
 //!
-//! A prune that has begun may already have decided (CONCURRENCY in `man/firn-repository.7`): its marks are looked for after the tomb
-//! is gone. If there is none then, no prune can have seen the tomb and go on to delete the snapshot: it looks at the tombs once more
-//! after it has put its marks.
+//! A prune that has begun may already have decided (CONCURRENCY in `man/firn-repository.7`): marks are looked for after the tomb is
+//! gone. If there is none then, a prune either has not put its marks yet, and so will look at the tombs once more and spare the
+//! snapshot; or it has ended. One that ended has deleted the snapshot, or it was stopped before that; then it may have changed the
+//! index, which is why that is compared.
+//!
+//! All that can be refused is refused before the tomb goes, so that whoever is killed in between has taken back what was whole.
 
-use crate::check::{self, CheckOptions, Severity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ObjectName;
 use crate::progress::{Progress, Stop};
+use crate::prune::whole;
 use crate::repository::Repository;
+use crate::repository::snapshots::Named;
 use crate::store::{ObjectKey, ObjectKind};
-use std::sync::Arc;
 
-/// Undeletes a forgotten snapshot. After `Ok` it is live, whole as far as metadata tells, and no prune is about to delete it.
-pub fn undelete(repository: &Arc<Repository>, name: ObjectName, progress: &dyn Progress, stop: &Stop) -> Result<()> {
+/// Undeletes a forgotten snapshot. After `Ok` it is live, whole as far as metadata tells, and no prune is about to delete it. After
+/// `InUse` (a prune is at work), `NotFound` (a prune has deleted it) and `Damaged` (it has begun to) it is forgotten as before.
+pub fn undelete(repository: &Repository, name: ObjectName, progress: &dyn Progress, stop: &Stop) -> Result<()> {
     repository.check_writable()?;
-    repository.snapshot(name)?;
-    let store = repository.store();
-    store.delete(&ObjectKey::new(ObjectKind::Tomb, name))?;
-    let outcome = confirm(repository, name, progress, stop);
-    if outcome.is_err() {
-        // It is forgotten as before; better that than a snapshot of which nobody knows whether it is whole.
-        repository.put_tomb(name)?;
-    }
-    outcome
+    refuse_beside_prune(repository, name)?;
+    let snapshot = repository.snapshot(name).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => deleted(name),
+        _ => error,
+    })?;
+    let named = Named { name, snapshot };
+    progress.stage("making sure that nothing is missing");
+    let index = repository.names(ObjectKind::Index)?;
+    complete(repository, &named, progress, stop)?;
+    repository.store().delete(&ObjectKey::new(ObjectKind::Tomb, name))?;
+    confirm(repository, &named, &index, progress, stop).map_err(|error| match repository.put_tomb(name) {
+        Ok(()) => error,
+        Err(failed) => failed.context(format!(
+            "The snapshot \"{}\" is not forgotten any more, and it is unknown whether it is whole ({})",
+            name.short(),
+            error.chain()
+        )),
+    })
 }
 
-fn confirm(repository: &Arc<Repository>, name: ObjectName, progress: &dyn Progress, stop: &Stop) -> Result<()> {
-    if !repository.names(ObjectKind::Mark)?.is_empty() {
-        return Err(Error::new(
-            ErrorKind::InUse,
-            format!("A prune is at work and may be about to delete the snapshot \"{}\"; it stays forgotten", name.short()),
-        )
-        .with_hint("Let the prune end (run it again if it was stopped), then see with \"firn snapshots --forgotten\" whether the snapshot is still there."));
+/// What is true once the tomb is gone.
+fn confirm(
+    repository: &Repository,
+    named: &Named,
+    index: &[String],
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<()> {
+    refuse_beside_prune(repository, named.name)?;
+    if is_gone(repository, named.name)? {
+        return Err(deleted(named.name));
     }
+    if repository.names(ObjectKind::Index)? == index { Ok(()) } else { complete(repository, named, progress, stop) }
+}
+
+fn refuse_beside_prune(repository: &Repository, name: ObjectName) -> Result<()> {
+    if repository.names(ObjectKind::Mark)?.is_empty() {
+        return Ok(());
+    }
+    let message =
+        format!("A prune is at work and may be about to delete the snapshot \"{}\"; it stays forgotten", name.short());
+    Err(Error::new(ErrorKind::InUse, message).with_hint(
+        "Wait for the prune to end, then look with \"firn snapshots --forgotten\" whether the snapshot is still there. If \
+        that prune was stopped and none is at work anywhere, remove what is in the folder \"marks\" of the repository and try again.",
+    ))
+}
+
+fn is_gone(repository: &Repository, name: ObjectName) -> Result<bool> {
     match repository.store().size(&ObjectKey::new(ObjectKind::Snapshot, name)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("A prune has just deleted the snapshot \"{}\"", name.short()),
-            ));
-        }
-        other => drop(other?),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        other => other.map(|_| false),
     }
-    let options = CheckOptions { threads: 1, snapshots: Some(vec![name]), ..CheckOptions::default() };
-    repository.reload_index(progress)?;
-    let report = check::run(repository, &options, progress, stop)?;
-    match report.findings.iter().find(|finding| finding.severity >= Severity::Lost) {
-        None => Ok(()),
-        Some(finding) => Err(Error::damaged(format!(
-            "The snapshot \"{}\" is no longer whole ({}: {}); it stays forgotten",
-            name.short(),
-            finding.object,
-            finding.message
-        ))
-        .with_hint("A prune was stopped while it deleted what only this snapshot needs.")),
-    }
+}
+
+fn deleted(name: ObjectName) -> Error {
+    Error::new(ErrorKind::NotFound, format!("A prune has deleted the snapshot \"{}\"", name.short()))
+}
+
+fn complete(repository: &Repository, named: &Named, progress: &dyn Progress, stop: &Stop) -> Result<()> {
+    whole(repository, named, progress, stop).map_err(|error| match error.kind() {
+        ErrorKind::Damaged if is_gone(repository, named.name).unwrap_or(false) => deleted(named.name),
+        ErrorKind::Damaged => error
+            .context(format!("The snapshot \"{}\" is no longer whole; it stays forgotten", named.name.short()))
+            .with_hint(
+                "A prune was stopped while it deleted what only this snapshot needs, or something is damaged. \"firn repair index\" \
+                finds what is stored and in no index; then try again.",
+            ),
+        _ => error,
+    })
 }

@@ -43,10 +43,22 @@ pub struct Tomb {
     pub host: String,
 }
 
-/// A snapshot is never forgotten. The fields are those of a tomb.
+/// A snapshot is never forgotten.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Hold(pub Tomb);
+pub struct Hold {
+    /// 1.
+    pub version: u32,
+    /// Which.
+    pub snapshot: ObjectName,
+    /// Since when.
+    #[serde(with = "rfc3339")]
+    pub time: Timestamp,
+    /// By which machine.
+    pub host: String,
+    /// Why, if anybody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
 
 /// Packs condemned by a prune.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +103,7 @@ record!(Pin, "pin", |pin| pin.version);
 record!(Revoke, "revoke", |revoke| revoke.0.version);
 record!(Tomb, "tomb", |tomb| tomb.version);
 record!(Mark, "mark", |mark| mark.version);
-record!(Hold, "hold", |hold| hold.0.version);
+record!(Hold, "hold", |hold| hold.version);
 
 #[cfg(test)]
 mod tests {
@@ -112,6 +124,11 @@ mod tests {
         Tomb { version: 1, snapshot: ObjectName([4; 32]), time: time(), host: "h".into() }
     }
 
+    fn hold(reason: Option<&str>) -> Hold {
+        let reason = reason.map(str::to_owned);
+        Hold { version: 1, snapshot: ObjectName([4; 32]), time: time(), host: "h".into(), reason }
+    }
+
     fn mark() -> Mark {
         Mark { version: 1, prune: SessionId([5; 16]), packs: vec![ObjectName([6; 32])], time: time() }
     }
@@ -129,6 +146,9 @@ mod tests {
         assert_eq!(text(Revoke(pin()).encode()), expected);
         let expected = format!("{{\"version\":1,\"snapshot\":\"{}\",\"time\":{time},\"host\":\"h\"}}", "04".repeat(32));
         assert_eq!(text(tomb().encode()), expected);
+        assert_eq!(text(hold(None).encode()), expected);
+        let expected = expected.replace('}', ",\"reason\":\"r\"}");
+        assert_eq!(text(hold(Some("r")).encode()), expected);
         let (prune, pack) = ("05".repeat(16), "06".repeat(32));
         let expected = format!("{{\"version\":1,\"prune\":\"{prune}\",\"packs\":[\"{pack}\"],\"time\":{time}}}");
         assert_eq!(text(mark().encode()), expected);
@@ -156,5 +176,6 @@ mod tests {
         exercise!(Revoke, Revoke(pin()));
         exercise!(Tomb, tomb());
         exercise!(Mark, mark());
+        exercise!(Hold, hold(Some("r")));
     }
 }

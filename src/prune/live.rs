@@ -135,6 +135,16 @@ impl Live {
         Ok(live)
     }
 
+    /// An error of kind `Damaged` if this snapshot lacks anything.
+    pub(super) fn complete(
+        walk: &Walk<'_>,
+        index: Arc<Index>,
+        rank: &dyn Fn(&PackInfo) -> Rank,
+        named: &Named,
+    ) -> Result<()> {
+        Live::new(index, rank)?.walk(walk, named)
+    }
+
     fn new(index: Arc<Index>, rank: &dyn Fn(&PackInfo) -> Rank) -> Result<Live> {
         let mut packs: Vec<Pack> = Vec::new();
         let mut by_name: HashMap<ObjectName, u32> = HashMap::new();

@@ -158,10 +158,10 @@ fn what_nobody_needs_goes_and_the_rest_is_packed_anew() {
     assert_eq!((&dry.snapshots_dropped, dry.deleted, dry.chunks), (&vec![first], report.deleted, report.chunks));
     assert_eq!(report.unused, 0);
     assert_eq!(report.before.packs as usize, before);
-    // Half of the big files and one of the small ones, give or take the padding of packs.
+    // Half of the big files and one of the small ones.
     let gone = BIG / 2 * 140_000 + 3_000;
-    assert!((gone - 100_000..gone + 100_000).contains(&report.freed()), "{report:?}");
-    assert!((gone - 100_000..gone + 100_000).contains(&dry.freed()), "{dry:?}");
+    assert!((gone..gone + 100_000).contains(&report.freed()), "{report:?}");
+    assert!((gone..gone + 100_000).contains(&dry.freed()), "{dry:?}");
     world.is_whole();
     assert_eq!(keys(&world.store, ObjectKind::Snapshot).len(), 1);
     // The tomb stays as evidence.
@@ -571,7 +571,7 @@ fn a_full_store_can_be_pruned() {
     let faulty = Arc::new(FaultyStore::new(world.store.clone(), Faults { full_after: Some(0), ..Faults::default() }));
     let report = run(&open(faulty), &PruneOptions { rewrite: false, ..thorough() }, &Silent, &Stop::new()).unwrap();
     assert_eq!(report.snapshots_dropped, [first]);
-    assert!(report.deleted.packs >= 1, "{report:?}");
+    assert!(report.deleted.packs >= 1);
     assert_eq!(keys(&world.store, ObjectKind::Mark), []);
     world.is_whole();
 }

@@ -29,8 +29,6 @@ pub struct Snapshots {
     pub forgotten: Vec<Named>,
     /// Those that cannot be read, and why.
     pub damaged: Vec<(ObjectName, Error)>,
-    /// What has a tomb, stored or not, and since when by the store's clock.
-    pub tombs: HashMap<ObjectName, SystemTime>,
 }
 
 /// A snapshot as a person names it, and an optional path in it: `latest`, `latest~2`, an id's first digits, each with `:/path`.
@@ -103,7 +101,6 @@ impl Repository {
             list.sort_by_key(|named| (named.snapshot.time, named.snapshot.finished, named.name));
         }
         snapshots.damaged.sort_by_key(|(name, _)| *name);
-        snapshots.tombs = tombs;
         Ok(snapshots)
     }
 
@@ -134,9 +131,13 @@ impl Repository {
     /// Forgets a snapshot: nothing counts it any more, and a prune may delete it later. Done twice, it is done.
     pub fn put_tomb(&self, snapshot: ObjectName) -> Result<()> {
         let tomb = Tomb { version: 1, snapshot, time: jiff::Timestamp::now(), host: crate::os::hostname() };
-        match self.put_json(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, snapshot), &tomb) {
-            // One that does not count is in the way; names are used once, so it cannot be replaced.
-            Err(error) if error.kind() == ErrorKind::Exists && self.tombs()?.contains_key(&snapshot) => Ok(()),
+        let key = ObjectKey::new(ObjectKind::Tomb, snapshot);
+        match self.put_json(Kind::Tomb, &key, &tomb) {
+            // One that does not count is in the way; names are used once, so it cannot be replaced. Who put another one may have
+            // been stopped before making it durable.
+            Err(error) if error.kind() == ErrorKind::Exists && self.tombs()?.contains_key(&snapshot) => {
+                self.store().settle(&[key])
+            }
             other => other,
         }
     }
@@ -146,11 +147,22 @@ impl Repository {
         self.names(ObjectKind::Hold)?.iter().map(|name| ObjectName::parse(name)).collect()
     }
 
-    /// Sees to it that a snapshot is never forgotten. Done twice, it is done.
-    pub fn put_hold(&self, snapshot: ObjectName) -> Result<()> {
-        let hold = Hold(Tomb { version: 1, snapshot, time: jiff::Timestamp::now(), host: crate::os::hostname() });
-        match self.put_json(Kind::Hold, &ObjectKey::new(ObjectKind::Hold, snapshot), &hold) {
-            Err(error) if error.kind() == ErrorKind::Exists => Ok(()),
+    /// What was said when a snapshot was forgotten.
+    pub fn tomb(&self, snapshot: ObjectName) -> Result<Tomb> {
+        self.get_json(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, snapshot))
+    }
+
+    /// What was said when a snapshot was pinned.
+    pub fn hold(&self, snapshot: ObjectName) -> Result<Hold> {
+        self.get_json(Kind::Hold, &ObjectKey::new(ObjectKind::Hold, snapshot))
+    }
+
+    /// Sees to it that a snapshot is never forgotten. Done twice, it is done, and the first reason stays.
+    pub fn put_hold(&self, snapshot: ObjectName, reason: Option<String>) -> Result<()> {
+        let hold = Hold { version: 1, snapshot, time: jiff::Timestamp::now(), host: crate::os::hostname(), reason };
+        let key = ObjectKey::new(ObjectKind::Hold, snapshot);
+        match self.put_json(Kind::Hold, &key, &hold) {
+            Err(error) if error.kind() == ErrorKind::Exists => self.store().settle(&[key]),
             other => other,
         }
     }
@@ -184,12 +196,6 @@ impl Repository {
 }
 
 impl Snapshots {
-    /// The names of all that are stored.
-    pub fn names(&self) -> impl Iterator<Item = ObjectName> + '_ {
-        let readable = self.live.iter().chain(&self.forgotten).map(|named| named.name);
-        readable.chain(self.damaged.iter().map(|(name, _)| *name))
-    }
-
     /// Finds the snapshot that a person named. Errors list candidates and near misses.
     pub fn resolve(&self, text: &str) -> Result<&Named> {
         if self.live.is_empty() {

@@ -118,6 +118,7 @@ fn records() -> Vec<(&'static str, Kind, Vec<u8>)> {
         signature: None,
     };
     let tomb = Tomb { version: 1, snapshot: ObjectName([16; 32]), time, host: "höst".into() };
+    let hold = Hold { version: 1, snapshot: ObjectName([16; 32]), time, host: "höst".into(), reason: None };
     let mark = Mark { version: 1, prune: session, packs: vec![ObjectName([11; 32])], time };
     vec![
         ("config", Kind::Config, config.encode().unwrap()),
@@ -126,7 +127,7 @@ fn records() -> Vec<(&'static str, Kind, Vec<u8>)> {
         ("pin", Kind::Pin, pin.encode().unwrap()),
         ("mark", Kind::Mark, mark.encode().unwrap()),
         ("tomb", Kind::Tomb, tomb.encode().unwrap()),
-        ("hold", Kind::Hold, Hold(tomb).encode().unwrap()),
+        ("hold", Kind::Hold, hold.encode().unwrap()),
         ("revoke", Kind::Revoke, Revoke(pin).encode().unwrap()),
     ]
 }

@@ -337,6 +337,72 @@ impl Pages {
         Ok(true)
     }
 
+    /// Calls `each` with the entries of a directory, in order, until it returns `false`; those in pages that `other` has as well may
+    /// be left out. Returns whether it never did.
+    pub fn scan_apart(
+        &self,
+        directory: &Directory,
+        other: &Directory,
+        each: &mut dyn FnMut(&Entry) -> Result<bool>,
+    ) -> Result<bool> {
+        self.scan_page_apart(&self.top(directory)?, &Before::default(), &self.top(other)?, each)
+    }
+
+    /// The depth is bounded by the levels of pages.
+    fn scan_page_apart(
+        &self,
+        page: &Arc<Decoded>,
+        before: &Before,
+        other: &Arc<Decoded>,
+        each: &mut dyn FnMut(&Entry) -> Result<bool>,
+    ) -> Result<bool> {
+        if page.id == other.id {
+            return Ok(true);
+        }
+        match &page.page {
+            Page::Leaf(entries) => {
+                for entry in entries {
+                    if !each(entry)? {
+                        return Ok(false);
+                    }
+                }
+            }
+            Page::Interior { level, children } => {
+                for (at, child) in children.iter().enumerate() {
+                    if self.has_page(other, level - 1, child)? {
+                        continue;
+                    }
+                    let before = before.of_child(page, at);
+                    let below = self.child(level - 1, child, &before)?;
+                    if !self.scan_page_apart(&below, &before, other, each)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the directory with this top page holds, at this level, the page that a child names.
+    fn has_page(&self, top: &Arc<Decoded>, level: u8, wanted: &Child) -> Result<bool> {
+        let (mut page, mut before) = (top.clone(), Before::default());
+        loop {
+            let next = match &page.page {
+                Page::Interior { level: own, children } if *own > level => {
+                    let after = children.partition_point(|child| child.first_name <= wanted.first_name);
+                    let Some(at) = after.checked_sub(1) else { return Ok(false) };
+                    if *own == level + 1 {
+                        return Ok(children[at].page == wanted.page);
+                    }
+                    before = before.of_child(&page, at);
+                    self.child(own - 1, &children[at], &before)?
+                }
+                _ => return Ok(page.id == wanted.page),
+            };
+            page = next;
+        }
+    }
+
     /// Calls `each` with every entry below a directory that satisfies `wanted` (asked of sums, so that whole subtrees are
     /// left out), and its rank counted from `base`, in no order. What is damaged is given to `damaged` and left out.
     pub fn walk(

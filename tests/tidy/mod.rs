@@ -19,8 +19,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("restore", &["chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
     ("check", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
     ("repair", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
-    ("forget", &["check", "error", "format", "id", "progress", "repository", "store", "view"]),
     ("prune", &["error", "format", "id", "os", "progress", "repository", "store", "view"]),
+    ("forget", &["error", "format", "id", "progress", "prune", "repository", "store", "view"]),
     ("stats", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
     // Tests only: nothing may name it, and what it names does not count.
     ("explore", &[]),
