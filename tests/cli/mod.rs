@@ -3,10 +3,10 @@
 // Clippy takes only what carries #[test] for a test.
 #![allow(clippy::unwrap_used)]
 
+mod forgetting;
 mod keeping;
 mod limits;
 mod man;
-mod missing;
 mod readme;
 mod refusals;
 mod upkeep;
