@@ -15,6 +15,7 @@
 
 mod brake;
 mod live;
+mod options;
 mod pins;
 mod plan;
 mod rewrite;
@@ -38,6 +39,7 @@ use crate::repository::table::PackInfo;
 use crate::repository::writer::WriterOptions;
 use crate::store::{ObjectKey, ObjectKind};
 use live::{Live, Rank, Walk};
+pub use options::{Limit, PruneOptions};
 pub use pins::{Answer, Patience};
 use plan::{Plan, Victim};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -49,74 +51,10 @@ pub use whole::whole;
 const SMALL_SEGMENT: usize = 20_000;
 const SMALL_SEGMENTS: usize = 32;
 
+/// How often a repository that changes is looked at before a prune gives up.
+const SURVEYS: u32 = 6;
 /// Names that a store is asked to make durable in one call.
 const SETTLED_AT_ONCE: usize = 50_000;
-
-/// An amount of data, or a share of the repository.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Limit {
-    /// From 0 to 1.
-    Share(f64),
-    /// In bytes.
-    Bytes(u64),
-    /// No limit.
-    Unlimited,
-}
-
-impl Limit {
-    fn of(self, all: u64) -> u64 {
-        match self {
-            Limit::Share(share) => (all as f64 * share) as u64,
-            Limit::Bytes(bytes) => bytes,
-            Limit::Unlimited => u64::MAX,
-        }
-    }
-}
-
-/// How a prune works.
-#[derive(Clone, Debug)]
-pub struct PruneOptions {
-    /// Only finds out what would be done; nothing is stored or deleted.
-    pub dry_run: bool,
-    /// Unused data that may stay in packs of which a part is needed.
-    pub max_unused: Limit,
-    /// Data that is written again at most.
-    pub max_rewrite: Limit,
-    /// Whether packs of which a part is needed are written again at all; without, hardly any space is needed.
-    pub rewrite: bool,
-    /// Snapshots that were forgotten more recently, by the store's clock, are kept.
-    pub keep_deleted: Duration,
-    /// Data packs under older keys than this epoch are written again, whatever the limits say.
-    pub rewrite_epochs_below: Option<u16>,
-    /// Pins without a sign of life for so long, by the store's clock, are revoked.
-    pub revoke_after: Duration,
-    /// Gives up after waiting so long for others.
-    pub max_wait: Option<Duration>,
-    /// Goes on where a brake would stop it.
-    pub consent: bool,
-    /// zstd level.
-    pub level: i32,
-    /// Threads that write again.
-    pub threads: usize,
-}
-
-impl Default for PruneOptions {
-    fn default() -> Self {
-        PruneOptions {
-            dry_run: false,
-            max_unused: Limit::Share(0.05),
-            max_rewrite: Limit::Share(0.1),
-            rewrite: true,
-            keep_deleted: Duration::from_secs(7 * 86_400),
-            rewrite_epochs_below: None,
-            revoke_after: Duration::from_secs(7 * 86_400),
-            max_wait: None,
-            consent: false,
-            level: 3,
-            threads: 2,
-        }
-    }
-}
 
 /// Number and bytes of packs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -236,10 +174,8 @@ impl<'a> Prune<'a> {
         // a
         let marked = self.repository.marked_packs()?;
         let scene = self.look(None)?;
-        self.repository.reload_index(self.progress)?;
-        let stored = StoredPacks::list(self.repository.store())?;
+        let (stored, live) = self.survey(&scene, &HashSet::new(), &marked)?;
         stored.iter().for_each(|(_, _, size)| self.report.before.add(size));
-        let live = self.find_live(&scene, &stored, &HashSet::new(), &marked)?;
         self.report.chunks = live.chunks;
         let mut plan = Plan::make(&live, &stored, self.options);
         drop(stored);
@@ -286,9 +222,9 @@ impl<'a> Prune<'a> {
     /// Lists snapshots, tombs and revokes. `before` is what was seen the first time; only tombs seen then count.
     fn look(&mut self, before: Option<&Scene>) -> Result<Scene> {
         let snapshots = self.repository.snapshots()?;
-        let tombs = self.repository.tombs()?;
+        let tombs = &snapshots.tombs;
         let revoked = self.repository.revoked()?;
-        let stored: HashSet<ObjectName> = names(&snapshots).collect();
+        let stored: HashSet<ObjectName> = snapshots.names().collect();
         let held = self.repository.holds()?;
         let is_old = |(name, since): &(&ObjectName, &SystemTime)| {
             stored.contains(*name) && !held.contains(*name) && self.is_old(**since)
@@ -312,6 +248,9 @@ impl<'a> Prune<'a> {
                 format!("The snapshot \"{lost}\" was listed a moment ago and is listed no longer; nothing was deleted"),
             )
             .with_hint("The store does not list what it holds. Find out why, then run \"firn check\"."));
+        }
+        if before.is_none() {
+            self.refuse_missing(&snapshots)?;
         }
         let Snapshots { live, forgotten, .. } = snapshots;
         if before.is_none() {
@@ -337,6 +276,16 @@ impl<'a> Prune<'a> {
         SystemTime::now().duration_since(since).unwrap_or_default()
     }
 
+    /// What a snapshot needs that is hidden would count as unneeded.
+    fn refuse_missing(&self, snapshots: &Snapshots) -> Result<()> {
+        match self.repository.missing_snapshots(snapshots)?.first() {
+            Some(missing) => {
+                Err(missing.error(ErrorKind::Brake).context("Something hides snapshots, so nothing was pruned"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What a snapshot needs that cannot be read is unknown.
     fn refuse_unreadable(&self, snapshots: &Snapshots, doomed: &BTreeSet<ObjectName>) -> Result<()> {
         let Some((name, error)) = snapshots.damaged.iter().find(|(name, _)| !doomed.contains(name)) else {
@@ -348,6 +297,34 @@ impl<'a> Prune<'a> {
                 ErrorKind::Unsupported => "It was written by a newer firn; prune with that one.",
                 _ => "If there is a copy of this object, put it back. To give it up, run \"firn forget\" with its full id, then prune again.",
             }))
+    }
+
+    /// Lists the index and the packs, and finds what is needed. Nobody waits for a prune that only looks, so another one may have moved
+    /// something between the two listings: before something is called missing, both are looked at again as long as they change.
+    fn survey(
+        &self,
+        scene: &Scene,
+        own: &HashSet<ObjectName>,
+        marked: &HashSet<ObjectName>,
+    ) -> Result<(StoredPacks, Live)> {
+        let mut before = None;
+        for _ in 0..SURVEYS {
+            self.repository.reload_index(self.progress)?;
+            let mut segments = self.repository.index()?.segments.clone();
+            segments.sort();
+            let stored = StoredPacks::list(self.repository.store())?;
+            match self.find_live(scene, &stored, own, marked) {
+                Err(error) if error.kind() == ErrorKind::Damaged && before.as_ref() != Some(&segments) => {
+                    before = Some(segments);
+                }
+                found => return Ok((stored, found?)),
+            }
+        }
+        Err(Error::new(
+            ErrorKind::InUse,
+            "The repository changed again and again while it was looked at; nothing was deleted",
+        )
+        .with_hint("Run the prune again when less is going on."))
     }
 
     fn find_live(
@@ -475,10 +452,8 @@ impl<'a> Prune<'a> {
             .filter(|stored| stored.mark.prune != prune && !mistake::made(Mistake::OthersMarks))
             .flat_map(|stored| stored.mark.packs)
             .collect();
-        self.repository.reload_index(self.progress)?;
-        let stored = StoredPacks::list(self.repository.store())?;
         let own: HashSet<ObjectName> = victims.keys().copied().collect();
-        let live = self.find_live(&scene, &stored, &own, &others)?;
+        let (_, live) = self.survey(&scene, &own, &others)?;
         for pack in live.packs.iter().filter(|pack| pack.needed > 0) {
             if let Some(victim) = victims.remove(&pack.name) {
                 self.report.spared.add(victim.size);
@@ -577,10 +552,4 @@ impl<'a> Prune<'a> {
         }
         Ok(())
     }
-}
-
-/// The names of all snapshots that are stored.
-fn names(snapshots: &Snapshots) -> impl Iterator<Item = ObjectName> + '_ {
-    let readable = snapshots.live.iter().chain(&snapshots.forgotten).map(|named| named.name);
-    readable.chain(snapshots.damaged.iter().map(|(name, _)| *name))
 }

@@ -24,6 +24,7 @@ use crate::pattern::Patterns;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::files::FilesCache;
+use crate::repository::missing::Missing;
 use crate::repository::snapshots::{Named, Snapshots};
 use crate::repository::writer::{Writer, WriterOptions, Written};
 use issues::Issues;
@@ -97,6 +98,8 @@ pub struct BackupReport {
     pub data_added_packed: u64,
     /// Files left out or unreliable.
     pub issues: u64,
+    /// Earlier snapshots that are neither stored nor forgotten.
+    pub missing: Vec<Missing>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -119,7 +122,7 @@ pub fn run(
     let walked = walk_and_store(repository, &writer, &source, excludes, options, progress, stop);
     // The last packs take a while; whoever asks to stop meanwhile wants no snapshot either.
     let stored = walked.and_then(|walked| writer.flush().and_then(|()| stop.check()).map(|()| walked));
-    let (outcome, snapshots, parent) = match stored {
+    let Walked { outcome, snapshots, parent, missing } = match stored {
         Ok(walked) => walked,
         Err(error) => {
             // What was stored so far is indexed, so that the next run finds it. The first error is the one to tell.
@@ -133,7 +136,10 @@ pub fn run(
     let issues = outcome.issues.total();
     let totals = outcome.totals;
     let parent = parent.map(|parent| parent.name);
-    let (name, _, written) = writer.commit(|written| parts.snapshot(outcome, &snapshots, parent, written))?;
+    let (name, snapshot, written) = writer.commit(|written| parts.snapshot(outcome, &snapshots, parent, written))?;
+    if !options.dry_run {
+        repository.note_head(&snapshot, name);
+    }
     Ok(BackupReport {
         snapshot: (!options.dry_run).then_some(name),
         parent,
@@ -148,8 +154,17 @@ pub fn run(
         data_added: written.raw,
         data_added_packed: written.stored,
         issues,
+        missing,
         elapsed: clock.elapsed(),
     })
+}
+
+/// What came of walking the sources, and of looking at the repository before.
+struct Walked {
+    outcome: Outcome,
+    snapshots: Snapshots,
+    parent: Option<Named>,
+    missing: Vec<Missing>,
 }
 
 fn walk_and_store(
@@ -160,8 +175,9 @@ fn walk_and_store(
     options: &BackupOptions,
     progress: &dyn Progress,
     stop: &Stop,
-) -> Result<(Outcome, Snapshots, Option<Named>)> {
+) -> Result<Walked> {
     let snapshots = repository.snapshots()?;
+    let missing = repository.missing_snapshots(&snapshots)?;
     let parent = choose_parent(writer, &snapshots, source, options)?;
     // A parent that cannot be read is no parent; whatever it would have told is found out by reading.
     let parent_page: Option<ChunkId> =
@@ -203,7 +219,7 @@ fn walk_and_store(
     }
     issues.extend(std::mem::take(&mut outcome.issues));
     outcome.issues = issues;
-    Ok((outcome, snapshots, parent))
+    Ok(Walked { outcome, snapshots, parent, missing })
 }
 
 /// The newest snapshot of the same host with the same paths, whose session has not been revoked.
@@ -240,7 +256,7 @@ impl SnapshotParts<'_> {
         written: Written,
     ) -> Snapshot {
         let writer = self.repository.writer_id();
-        let heads: BTreeMap<_, Head> = snapshots.heads();
+        let heads: BTreeMap<_, Head> = self.repository.heads(snapshots);
         let own = heads.get(&writer).copied();
         let options = self.options;
         let summary = [

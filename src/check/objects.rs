@@ -13,8 +13,7 @@ use crate::repository::index::{Index, Place, read_segment};
 use crate::repository::snapshots::Snapshots;
 use crate::repository::table::PackInfo;
 use crate::store::{ObjectKey, ObjectKind};
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::SystemTime;
+use std::collections::{HashMap, HashSet};
 
 pub(super) const REPAIR: &str = "Run \"firn repair index\".";
 
@@ -247,7 +246,7 @@ impl Pass<'_> {
 
     pub(super) fn check_snapshots(&mut self) -> Result<Snapshots> {
         let mut snapshots = self.repository.snapshots()?;
-        let tombs = self.repository.tombs()?;
+        let tombs = snapshots.tombs.clone();
         for (name, error) in std::mem::take(&mut snapshots.damaged) {
             let key = ObjectKey::new(ObjectKind::Snapshot, name);
             // Read again before it is condemned.
@@ -279,27 +278,19 @@ impl Pass<'_> {
             }
             snapshots.damaged.push((name, error));
         }
-        self.check_chains(&snapshots, &tombs)?;
+        self.check_chains(&snapshots)?;
         self.report.snapshots = snapshots.live.len() as u64;
         Ok(snapshots)
     }
 
     /// A snapshot that another one names must be stored or have a tomb; tombs stay when a prune deletes what they name.
-    fn check_chains(&mut self, snapshots: &Snapshots, tombs: &HashMap<ObjectName, SystemTime>) -> Result<()> {
+    fn check_chains(&mut self, snapshots: &Snapshots) -> Result<()> {
         let mut stored: HashMap<ObjectName, Option<u64>> =
             snapshots.damaged.iter().map(|(name, _)| (*name, None)).collect();
         let all = || snapshots.live.iter().chain(&snapshots.forgotten);
         stored.extend(all().map(|named| (named.name, Some(named.snapshot.sequence))));
-        let mut missing: BTreeMap<ObjectName, (u64, &crate::repository::snapshots::Named)> = BTreeMap::new();
         for named in all() {
             let snapshot = &named.snapshot;
-            let previous = snapshot.previous.map(|name| (name, snapshot.sequence.saturating_sub(1)));
-            let heads = snapshot.heads.values().map(|head| (head.snapshot, head.sequence));
-            for (name, sequence) in previous.into_iter().chain(heads) {
-                if !stored.contains_key(&name) && !tombs.contains_key(&name) {
-                    missing.entry(name).or_insert((sequence, named));
-                }
-            }
             let gap = snapshot.previous.and_then(|name| stored.get(&name).copied().flatten());
             if gap.is_some_and(|before| before.checked_add(1) != Some(snapshot.sequence)) {
                 let key = ObjectKey::new(ObjectKind::Snapshot, named.name);
@@ -310,29 +301,18 @@ impl Pass<'_> {
                 );
             }
         }
-        for (name, (sequence, by)) in missing {
-            let key = ObjectKey::new(ObjectKind::Snapshot, name);
-            let message = format!(
-                "The snapshot \"{name}\" (number {sequence} of its writer) is missing since {} at the latest: the snapshot \"{}\" names it, and it has no tomb",
-                by.snapshot.time.strftime("%Y-%m-%d %H:%M:%S"),
-                by.name
-            );
-            // A listing may miss what was put while it ran.
-            if self.repository.store().size(&key).is_ok() {
+        for missing in self.repository.missing_snapshots(snapshots)? {
+            let key = ObjectKey::new(ObjectKind::Snapshot, missing.name);
+            if missing.is_stored {
                 self.vanished = true;
                 if self.is_last {
-                    let message = format!(
-                        "The snapshot \"{name}\" is stored, but the store does not list it, so nothing shows it; the snapshot \"{}\" names it",
-                        by.name
-                    );
-                    self.add(Severity::Repairable, key, message)
-                        .hint("Repair the store, and prune nothing before that: what only this snapshot needs would count as unneeded.");
+                    self.add(Severity::Repairable, key, missing.sentence()).hint(missing.hint());
                 }
                 continue;
             }
-            let finding = self.add(Severity::Lost, key, message);
-            finding.hint("Somebody deleted it without \"firn forget\", or the store lost it. If there is a copy of this object, put it back.");
-            finding.affected.push(Affected { snapshot: name, path: b"/".to_vec() });
+            let finding = self.add(Severity::Lost, key, missing.sentence());
+            finding.hint(missing.hint());
+            finding.affected.push(Affected { snapshot: missing.name, path: b"/".to_vec() });
             finding.affected_total = 1;
         }
         Ok(())

@@ -267,7 +267,10 @@ impl Walk<'_, '_> {
             _ => return Ok(true),
         };
         let Err(error) = checked else { return Ok(true) };
-        if error.kind() != ErrorKind::Damaged {
+        if error.kind() == ErrorKind::NotFound {
+            // A prune has taken its pack since packs were listed; if it was no prune, the next look finds the pack missing.
+            self.pass.vanished = true;
+        } else if error.kind() != ErrorKind::Damaged {
             return Err(error);
         }
         let object = format!("{} chunk {}", reference.kind().word(), reference.id);

@@ -130,6 +130,9 @@ impl Args {
         let report = crate::backup::run(&repository, &options, &progress, &context.stop);
         progress.finish();
         let report = report?;
+        for missing in &report.missing {
+            message::warning(&missing.error(ErrorKind::Damaged), "backup", context.global.json);
+        }
         if context.global.json {
             context.print_json(&summary(&report, options.dry_run))?;
         } else {

@@ -92,6 +92,14 @@ impl Context {
         Ok(snapshots)
     }
 
+    /// Warns of snapshots that are neither stored nor forgotten.
+    pub(crate) fn warn_of_missing(&self, repository: &Repository, snapshots: &Snapshots) -> Result<()> {
+        for missing in repository.missing_snapshots(snapshots)? {
+            message::warning(&missing.error(ErrorKind::Damaged), "snapshots", self.global.json);
+        }
+        Ok(())
+    }
+
     /// The snapshot and the path in it that a person wrote as `SNAPSHOT[:/PATH]`.
     pub(crate) fn resolve(&self, repository: &Repository, text: &OsStr) -> Result<(Named, Vec<u8>)> {
         let address = parse_address(text)?;

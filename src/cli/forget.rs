@@ -209,7 +209,7 @@ impl Args {
     fn by_name(&self, context: &Context, repository: &Repository, snapshots: &Snapshots) -> Result<bool> {
         let mut chosen: Vec<(ObjectName, Option<&Named>)> = Vec::new();
         for text in &self.snapshots {
-            let found = match damaged(snapshots, text) {
+            let found = match given_up(repository, snapshots, text)? {
                 Some(name) => (name, None),
                 None => snapshots.resolve(text).map(|named| (named.name, Some(named)))?,
             };
@@ -230,7 +230,7 @@ impl Args {
                 return context.print_json(&value);
             }
             let verb = if self.dry_run { "Would forget" } else { "Forgot" };
-            let what = named.map_or_else(|| format!("the damaged snapshot \"{name}\""), describe);
+            let what = named.map_or_else(|| format!("the damaged or missing snapshot \"{name}\""), describe);
             context.tell(&format!("{verb} {}\n", text::line(&what)))
         };
         let names: Vec<ObjectName> = chosen.iter().map(|chosen| chosen.0).collect();
@@ -318,6 +318,19 @@ fn row(verdict: &Verdict) -> Vec<String> {
         text::line(&snapshot.tags.join(",")),
         if is_kept { text::line(&reasons.join("; ")) } else { "no rule keeps it".to_owned() },
     ]
+}
+
+/// A snapshot that cannot be read, or is missing, and that is named by its whole id: with a tomb nobody misses it any more.
+fn given_up(repository: &Repository, snapshots: &Snapshots, text: &str) -> Result<Option<ObjectName>> {
+    if let Some(name) = damaged(snapshots, text) {
+        return Ok(Some(name));
+    }
+    let Ok(name) = ObjectName::parse(text) else { return Ok(None) };
+    if snapshots.names().any(|stored| stored == name) {
+        return Ok(None);
+    }
+    let is_it = |missing: &crate::repository::missing::Missing| missing.name == name && !missing.is_stored;
+    Ok(repository.missing_snapshots(snapshots)?.iter().any(is_it).then_some(name))
 }
 
 /// A damaged snapshot is forgotten only by those who write its whole id.

@@ -31,12 +31,13 @@ impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let repository = context.open()?;
         let snapshots = context.snapshots(&repository)?;
+        context.warn_of_missing(&repository, &snapshots)?;
         let all = if self.forgotten { &snapshots.forgotten } else { &snapshots.live };
         let wanted: Vec<&Named> = all.iter().filter(|named| self.wants(&named.snapshot)).collect();
         let held = repository.holds()?;
         let mut forgotten = HashMap::new();
         if self.forgotten {
-            let tombs = repository.tombs()?;
+            let tombs = &snapshots.tombs;
             for named in &wanted {
                 // Taken back meanwhile, if it is not there.
                 if let Some(stored) = tombs.get(&named.name)

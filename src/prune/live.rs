@@ -259,8 +259,13 @@ impl Live {
             self.holes.push((named.name, error));
             return Ok(());
         }
+        // Forgotten since it was listed, and another prune is at it.
+        if walk.repository.tombs()?.contains_key(&named.name) {
+            self.holes.push((named.name, error));
+            return Ok(());
+        }
         match walk.repository.store().size(&key) {
-            // Forgotten and pruned by somebody else since it was listed.
+            // That prune has ended.
             Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(()),
             Err(other) => Err(other),
             Ok(_) => Err(error

@@ -57,6 +57,8 @@ pub(super) fn rewrite(
                             results.0.done.push(*number);
                             results.0.read += bytes;
                         }
+                        // Another prune has done with it.
+                        Err(error) if error.kind() == ErrorKind::NotFound => {}
                         // It stays as it is.
                         Err(error) if error.kind() == ErrorKind::Damaged => {
                             progress.note(&format!("A pack is not written again: {}", error.chain()));

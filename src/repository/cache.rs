@@ -71,6 +71,11 @@ impl CacheFolder {
         (!self.temporary).then(|| self.path.join("verified"))
     }
 
+    /// Where the newest snapshot of each writer is noted, a line each.
+    pub fn heads(&self) -> PathBuf {
+        self.path.join("heads")
+    }
+
     /// Where known damage is noted: names of packs, a line each.
     pub fn damaged(&self) -> PathBuf {
         self.path.join("damaged")

@@ -10,6 +10,7 @@ pub mod index;
 pub mod keyring;
 pub mod keys;
 pub mod ledger;
+pub mod missing;
 pub mod mistake;
 #[cfg(test)]
 mod mutations;

@@ -29,6 +29,8 @@ pub struct Snapshots {
     pub forgotten: Vec<Named>,
     /// Those that cannot be read, and why.
     pub damaged: Vec<(ObjectName, Error)>,
+    /// What has a tomb, stored or not, and since when by the store's clock.
+    pub tombs: HashMap<ObjectName, SystemTime>,
 }
 
 /// A snapshot as a person names it, and an optional path in it: `latest`, `latest~2`, an id's first digits, each with `:/path`.
@@ -101,6 +103,7 @@ impl Repository {
             list.sort_by_key(|named| (named.snapshot.time, named.snapshot.finished, named.name));
         }
         snapshots.damaged.sort_by_key(|(name, _)| *name);
+        snapshots.tombs = tombs;
         Ok(snapshots)
     }
 
@@ -196,6 +199,12 @@ impl Repository {
 }
 
 impl Snapshots {
+    /// The names of all that are stored.
+    pub fn names(&self) -> impl Iterator<Item = ObjectName> + '_ {
+        let readable = self.live.iter().chain(&self.forgotten).map(|named| named.name);
+        readable.chain(self.damaged.iter().map(|(name, _)| *name))
+    }
+
     /// Finds the snapshot that a person named. Errors list candidates and near misses.
     pub fn resolve(&self, text: &str) -> Result<&Named> {
         if self.live.is_empty() {

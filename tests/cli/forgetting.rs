@@ -90,7 +90,7 @@ fn a_damaged_snapshot_goes_only_by_its_whole_id() {
     world.run(["prune", "--keep-deleted", "0s"]).fails(6, &["cannot be read", "firn forget"]);
     world.run(["forget", &ids[0][..8]]).fails(5, &["cannot be read"]);
     let said = world.run(["forget", &ids[0]]).fails(0, &[]).stdout;
-    assert!(said.contains("Forgot the damaged snapshot") && said.contains(&ids[0]), "{said}");
+    assert!(said.contains("Forgot the damaged or missing snapshot") && said.contains(&ids[0]), "{said}");
     world.run(["prune", "--keep-deleted", "0s"]).fails(0, &[]);
     world.run(["check", "-q", "--read-data"]).succeeds();
     assert_eq!(self::ids(&world), ids[2..]);

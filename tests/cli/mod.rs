@@ -7,6 +7,7 @@ mod forgetting;
 mod keeping;
 mod limits;
 mod man;
+mod missing;
 mod readme;
 mod refusals;
 mod upkeep;

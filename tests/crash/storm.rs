@@ -139,6 +139,8 @@ impl Ledger {
 /// A process of the storm.
 struct Running {
     child: Child,
+    /// What it was told to do, besides backups.
+    command: String,
     /// A backup's folder and the copy of it.
     backup: Option<(usize, String)>,
     paused_until: Option<Instant>,
@@ -166,15 +168,17 @@ fn a_storm_of_kills_and_pauses_loses_nothing() {
             let folder = ledger.random.below(FOLDERS * 2);
             let is_free =
                 |folder: usize| running.iter().all(|one| one.backup.as_ref().is_none_or(|its| its.0 != folder));
+            let mut command = String::new();
             let (child, backup) = if folder < FOLDERS && is_free(folder) {
                 let (child, copy) = ledger.back_up(folder);
                 (child, Some((folder, copy)))
             } else {
                 let arguments = UPKEEP[ledger.random.below(UPKEEP.len())];
                 let forgetting = if ledger.random.below(3) == 0 { ledger.forget() } else { None };
+                command = if forgetting.is_some() { "forget".to_owned() } else { arguments.join(" ") };
                 (forgetting.unwrap_or_else(|| ledger.start(arguments)), None)
             };
-            running.push(Running { child, backup, paused_until: None, killed: false });
+            running.push(Running { child, command, backup, paused_until: None, killed: false });
         }
         std::thread::sleep(Duration::from_millis(ledger.random.below(60) as u64));
         let now = Instant::now();
@@ -206,7 +210,7 @@ fn a_storm_of_kills_and_pauses_loses_nothing() {
                 None => {
                     let ran = Ran::from(one.child.wait_with_output().unwrap());
                     let fine = (one.killed || ran.code == 0) && !ran.stderr.contains("panicked");
-                    assert!(fine, "{}: {ran:?}", ledger.moment);
+                    assert!(fine, "{}: {}: {ran:?}", ledger.moment, one.command);
                 }
             }
         }

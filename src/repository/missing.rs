@@ -1,0 +1,279 @@
+//! Snapshots that somebody has seen and that are neither stored nor forgotten: lost, or hidden by whoever holds the store. Not for:
+//! what is wrong with snapshots that are there (see `check`).
+//!
+//! Every snapshot names the one before it and the newest of each writer that it saw. When a whole store is set back to an earlier
+//! state no snapshot in it tells; therefore the newest of each writer that was ever seen on this machine is noted in the local
+//! state as well. That note can be deleted at any time. Memory: 100 bytes a writer, at most `MAX_WRITERS` of which are noted.
+
+use super::Repository;
+use super::snapshots::Snapshots;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::snapshot::{Head, Snapshot};
+use crate::id::{ObjectName, WriterId};
+use crate::store::{ObjectKey, ObjectKind};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Read;
+
+/// Writers that are noted; one with the local state in a temporary folder is one writer for good, so there are few.
+const MAX_WRITERS: usize = 10_000;
+/// The longest note that is read.
+const MAX_NOTE: u64 = 2 << 20;
+
+/// A snapshot that is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The snapshot.
+    pub name: ObjectName,
+    /// Its number among those of its writer.
+    pub sequence: u64,
+    /// The machine of its writer, if any of its snapshots is there.
+    pub host: Option<String>,
+    /// The snapshot that names it, or none if only this machine remembers it.
+    pub seen_by: Option<ObjectName>,
+    /// When it was there at the latest.
+    pub since: Timestamp,
+    /// The store has it all the same: it only does not list it.
+    pub is_stored: bool,
+}
+
+impl Missing {
+    /// A sentence about it.
+    pub fn sentence(&self) -> String {
+        let Missing { name, sequence, .. } = self;
+        let host = self.host.as_ref().map(|host| format!(" of \"{host}\"")).unwrap_or_default();
+        let since = self.since.strftime("%Y-%m-%d %H:%M:%S UTC");
+        let by = match &self.seen_by {
+            Some(by) => format!("the snapshot \"{by}\" names it"),
+            None => "this machine has seen it".to_owned(),
+        };
+        match self.is_stored {
+            true => format!(
+                "The snapshot \"{name}\" (number {sequence} of its writer{host}) is stored, but the store does not list it, so nothing shows it; {by}"
+            ),
+            false => format!(
+                "The snapshot \"{name}\" (number {sequence} of its writer{host}) is missing; it was there on {since}: {by}, and it has no tomb"
+            ),
+        }
+    }
+
+    /// What to do.
+    pub fn hint(&self) -> &'static str {
+        match self.is_stored {
+            true => {
+                "Repair the store, and prune nothing before that: what only this snapshot needs would count as unneeded."
+            }
+            false => {
+                "Somebody deleted it without \"firn forget\", set the store back, or the store lost it. If there is a copy of this object, put it back; to give it up, run \"firn forget\" with this id."
+            }
+        }
+    }
+
+    /// As an error or a warning.
+    pub fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind, self.sentence()).with_hint(self.hint())
+    }
+}
+
+/// What this machine remembers of a writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Note {
+    head: Head,
+    since: Timestamp,
+}
+
+impl Repository {
+    /// The snapshots that are missing, as far as those that are there and this machine can tell. What is seen here is noted.
+    pub fn missing_snapshots(&self, snapshots: &Snapshots) -> Result<Vec<Missing>> {
+        let stored: HashSet<ObjectName> = snapshots.names().collect();
+        let is_known = |name: &ObjectName| stored.contains(name) || snapshots.tombs.contains_key(name);
+        let mut missing: BTreeMap<ObjectName, Missing> = BTreeMap::new();
+        let mut hosts: HashMap<WriterId, &str> = HashMap::new();
+        let mut found = |head: Head, writer: WriterId, seen_by, since, hosts: &HashMap<WriterId, &str>| {
+            if !is_known(&head.snapshot) {
+                missing.entry(head.snapshot).or_insert_with(|| Missing {
+                    name: head.snapshot,
+                    sequence: head.sequence,
+                    host: hosts.get(&writer).map(|host| (*host).to_owned()),
+                    seen_by,
+                    since,
+                    is_stored: false,
+                });
+            }
+        };
+        let all = || snapshots.live.iter().chain(&snapshots.forgotten);
+        hosts.extend(all().map(|named| (named.snapshot.writer, named.snapshot.host.as_str())));
+        for named in all() {
+            let snapshot = &named.snapshot;
+            let before =
+                snapshot.previous.map(|name| Head { sequence: snapshot.sequence.saturating_sub(1), snapshot: name });
+            let before = before.map(|head| (snapshot.writer, head));
+            for (writer, head) in before.into_iter().chain(snapshot.heads.iter().map(|(writer, head)| (*writer, *head)))
+            {
+                found(head, writer, Some(named.name), snapshot.finished, &hosts);
+            }
+        }
+        let notes = self.noted_heads();
+        for (writer, note) in &notes {
+            found(note.head, *writer, None, note.since, &hosts);
+        }
+        let mut missing: Vec<Missing> = missing.into_values().collect();
+        for one in &mut missing {
+            // A listing may miss what was put while it ran.
+            one.is_stored = match self.store().size(&ObjectKey::new(ObjectKind::Snapshot, one.name)) {
+                Ok(_) => true,
+                Err(error) if error.kind() == ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+        }
+        if !missing.is_empty() {
+            // Put or forgotten since the snapshots were listed, most likely: then that shows now.
+            let listed: HashSet<String> = self.names(ObjectKind::Snapshot)?.into_iter().collect();
+            let tombs = self.tombs()?;
+            missing.retain(|one| !tombs.contains_key(&one.name) && !listed.contains(&one.name.to_string()));
+        }
+        self.note_heads(&notes, snapshots, &missing);
+        Ok(missing)
+    }
+
+    /// The newest snapshot of each writer, also of those that only this machine has seen.
+    pub fn heads(&self, snapshots: &Snapshots) -> BTreeMap<WriterId, Head> {
+        let mut heads = snapshots.heads();
+        for (writer, note) in self.noted_heads() {
+            let newest = heads.entry(writer).or_insert(note.head);
+            if newest.sequence < note.head.sequence {
+                *newest = note.head;
+            }
+        }
+        heads
+    }
+
+    /// Notes a snapshot that was just acknowledged.
+    pub fn note_head(&self, snapshot: &Snapshot, name: ObjectName) {
+        let mut notes = self.noted_heads();
+        let head = Head { sequence: snapshot.sequence, snapshot: name };
+        let note = notes.entry(snapshot.writer).or_insert(Note { head, since: Timestamp::now() });
+        // What is missing stays noted: the new snapshot names it as the one before, or as a head.
+        if note.head.sequence < head.sequence {
+            *note = Note { head, since: Timestamp::now() };
+        }
+        self.write_notes(&notes);
+    }
+
+    /// A note that was damaged must not make a snapshot missing that never was.
+    fn note_hash(&self, text: &str) -> String {
+        let key = self.keyring().local_secret("firn v1 noted heads");
+        crate::id::to_hex(&crate::chunk::secret::keyed_hash(&key, &[text.as_bytes()]))
+    }
+
+    fn noted_heads(&self) -> BTreeMap<WriterId, Note> {
+        let mut text = String::new();
+        let read =
+            std::fs::File::open(self.cache().heads()).and_then(|file| file.take(MAX_NOTE).read_to_string(&mut text));
+        if read.is_err() {
+            return BTreeMap::new();
+        }
+        match text.split_once('\n') {
+            Some((hash, text)) if hash == self.note_hash(text) => {
+                text.lines().take(MAX_WRITERS).filter_map(parse).collect()
+            }
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// Raises what is noted to what is seen; it is a help, so an error is none. What only this machine misses stays noted.
+    fn note_heads(&self, before: &BTreeMap<WriterId, Note>, snapshots: &Snapshots, missing: &[Missing]) {
+        let is_missed = |name: &ObjectName| missing.iter().any(|one| one.name == *name && one.seen_by.is_none());
+        let mut notes = before.clone();
+        let now = Timestamp::now();
+        for named in snapshots.live.iter().chain(&snapshots.forgotten) {
+            let head = Head { sequence: named.snapshot.sequence, snapshot: named.name };
+            if notes.len() >= MAX_WRITERS && !notes.contains_key(&named.snapshot.writer) {
+                continue;
+            }
+            let note = notes.entry(named.snapshot.writer).or_insert(Note { head, since: now });
+            if note.head.sequence < head.sequence && !is_missed(&note.head.snapshot) {
+                *note = Note { head, since: now };
+            }
+        }
+        if notes != *before {
+            self.write_notes(&notes);
+        }
+    }
+
+    fn write_notes(&self, notes: &BTreeMap<WriterId, Note>) {
+        let line = |(writer, note): (&WriterId, &Note)| {
+            format!("{writer} {} {} {}\n", note.head.sequence, note.head.snapshot, note.since.as_second())
+        };
+        let text: String = notes.iter().map(line).collect();
+        let text = format!("{}\n{text}", self.note_hash(&text));
+        drop(super::cache::replace(&self.cache().heads(), text.as_bytes()));
+    }
+}
+
+fn parse(line: &str) -> Option<(WriterId, Note)> {
+    let mut words = line.split(' ');
+    let writer = WriterId::parse(words.next()?).ok()?;
+    let sequence = words.next()?.parse().ok().filter(|sequence| *sequence > 0)?;
+    let snapshot = ObjectName::parse(words.next()?).ok()?;
+    let since = Timestamp::from_second(words.next()?.parse().ok()?).ok()?;
+    Some((writer, Note { head: Head { sequence, snapshot }, since }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::fixture::{back_up, open, open_with_cache, repository};
+    use crate::store::{MemoryStore, Store};
+    use std::sync::Arc;
+
+    fn missing(repository: &Repository) -> Vec<Missing> {
+        repository.missing_snapshots(&repository.snapshots().unwrap()).unwrap()
+    }
+
+    fn hide(store: &MemoryStore, name: ObjectName) {
+        store.delete(&ObjectKey::new(ObjectKind::Snapshot, name)).unwrap();
+    }
+
+    #[test]
+    fn what_another_snapshot_names_is_missed_unless_it_has_a_tomb() {
+        let (store, [first, second]) = repository();
+        let repository = open(Arc::new(store.clone()));
+        assert_eq!(missing(&repository), []);
+        hide(&store, first);
+        let found = missing(&repository);
+        assert_eq!((found.len(), found[0].name, found[0].sequence, found[0].seen_by), (1, first, 1, Some(second)));
+        assert!(
+            found[0].sentence().contains("number 1 of its writer of \"h\"") && found[0].hint().contains("firn forget")
+        );
+        repository.put_tomb(first).unwrap();
+        assert_eq!(missing(&repository), []);
+        // Nobody names the newest one, and this run keeps no local state.
+        hide(&store, second);
+        assert_eq!(missing(&open(Arc::new(store))), []);
+    }
+
+    #[test]
+    fn a_store_that_is_set_back_is_noticed_where_it_was_seen_before() {
+        let (store, [_, second]) = repository();
+        let cache = tempfile::tempdir().unwrap();
+        let repository = open_with_cache(Arc::new(store.clone()), cache.path());
+        let third = back_up(&repository, 3000, 3, Some(second));
+        assert_eq!(missing(&repository), []);
+        hide(&store, third);
+        let found = missing(&repository);
+        assert_eq!((found.len(), found[0].name, found[0].seen_by), (1, third, None));
+        assert!(found[0].sentence().contains("this machine has seen it"), "{}", found[0].sentence());
+        // It stays missing, the next snapshot says so to everybody, and no number is given twice.
+        let heads = repository.heads(&repository.snapshots().unwrap());
+        assert_eq!(heads[&repository.writer_id()], Head { sequence: 3, snapshot: third });
+        assert_eq!(missing(&repository).len(), 1);
+        // Without the note nothing tells; a damaged one is none.
+        std::fs::write(repository.cache().heads(), "nonsense\n\u{1}").unwrap();
+        assert_eq!(missing(&repository), []);
+        std::fs::remove_file(repository.cache().heads()).unwrap();
+        assert_eq!(missing(&repository), []);
+        repository.put_tomb(third).unwrap();
+        assert_eq!(missing(&repository), []);
+    }
+}

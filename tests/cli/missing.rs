@@ -1,0 +1,37 @@
+//! Snapshots that vanish without having been forgotten: who says so, and how they are given up.
+
+use crate::support::run::World;
+
+#[test]
+fn a_hidden_snapshot_is_missed_by_all_and_can_be_given_up() {
+    let world = World::with_key_file();
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        world.write("source/file", format!("{number}"));
+        let summary = world.backup(0, ["source"]);
+        ids.push(summary["snapshot_id"].as_str().unwrap().to_owned());
+    }
+    // The newest one: nothing in the repository names it, this machine does.
+    let hidden = world.path(&format!("repository/snapshots/{}", ids[2]));
+    std::fs::rename(&hidden, world.path("hidden")).unwrap();
+    let words = ["(number 3 of its writer", "is missing", "this machine has seen it"];
+    let ran = world.run(["snapshots"]).succeeds();
+    assert!(words.iter().all(|word| ran.stderr.contains(word)) && ran.stderr.contains(&ids[2]), "{ran:?}");
+    let ran = world.run(["check"]).fails(5, &[]);
+    assert!(words.iter().all(|word| ran.stdout.contains(word)), "{ran:?}");
+    world.run(["prune"]).fails(6, &["Something hides snapshots", &ids[2]]);
+    let ran = world.run(["backup", "-q", "source"]).succeeds();
+    assert!(words.iter().all(|word| ran.stderr.contains(word)), "{ran:?}");
+    // Now the new snapshot says so to every machine.
+    std::fs::remove_dir_all(world.path("cache")).unwrap();
+    let ran = world.run(["check"]).fails(5, &[]);
+    assert!(ran.stdout.contains(&ids[2]) && ran.stdout.contains("names it"), "{ran:?}");
+    world.run(["forget", &ids[2][..12]]).fails(1, &["There is no snapshot"]);
+    let said = world.run(["forget", &ids[2]]).succeeds().stdout;
+    assert!(said.contains("Forgot the damaged or missing snapshot"), "{said}");
+    let quiet = world.run(["check", "-q"]).succeeds();
+    assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
+    world.run(["prune", "-q"]).succeeds();
+    let quiet = world.run(["backup", "-q", "source"]).succeeds();
+    assert!(quiet.stderr.is_empty(), "{quiet:?}");
+}
