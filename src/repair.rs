@@ -21,7 +21,7 @@ mod tests;
 use crate::error::{ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::format::config::Config;
-use crate::format::header::{HEADER_LEN, Header, Kind};
+use crate::format::header::{HEADER_LEN, Kind};
 use crate::id::ObjectName;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
@@ -92,7 +92,7 @@ pub fn repair_index(
     let stored = StoredPacks::list(repository.store())?;
     repair.report.packs = stored.len() as u64;
     let todo = repair.choose(&old, &stored, &marked);
-    repair.refuse_newer(&todo)?;
+    repair.refuse_foreign(&todo)?;
     repair.repair_configs()?;
     if !options.dry_run {
         // A durable segment must not name a pack whose name is not durable: writers rely on what the index names.
@@ -139,18 +139,24 @@ impl Repair<'_> {
         todo
     }
 
-    fn refuse_newer(&self, todo: &Todo) -> Result<()> {
+    /// Packs of a newer firn, or under a key epoch that the key in use does not hold, would be called lost.
+    fn refuse_foreign(&self, todo: &Todo) -> Result<()> {
         for (is_tree, name) in todo {
             self.stop.check()?;
-            let key = ObjectKey::new(pack_folder(pack_kind(*is_tree)), name);
+            let kind = pack_kind(*is_tree);
+            let key = ObjectKey::new(pack_folder(kind), name);
             let mut header = [0; HEADER_LEN];
-            let read = self.repository.store().get_range(&key, 0, &mut header).and_then(|()| Header::decode(&header));
-            if let Err(error) = read
-                && error.kind() == ErrorKind::Unsupported
-            {
-                return Err(error
-                    .context(format!("The pack \"{key}\" was written by a newer firn; nothing was changed"))
-                    .with_hint("Repair the index with a newer firn."));
+            let read = self.repository.store().get_range(&key, 0, &mut header);
+            match read.and_then(|()| self.repository.keyring().open(kind, &header)) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    return Err(error
+                        .context(format!("The pack \"{key}\" was written by a newer firn; nothing was changed"))
+                        .with_hint("Repair the index with a newer firn."));
+                }
+                Err(error) if error.kind() == ErrorKind::WrongKey => {
+                    return Err(error.context(format!("The pack \"{key}\" cannot be opened; nothing was changed")));
+                }
+                _ => {}
             }
         }
         Ok(())

@@ -47,7 +47,10 @@ impl Lengths {
             let contents = match read {
                 Ok(read) => read.contents,
                 // Blocks tell, too. What is wrong with the pack is found by what reads all of it.
-                Err(error) if error.kind() == ErrorKind::Damaged => return Ok(Arc::default()),
+                // The block fails then as well, with a better word for it.
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::WrongKey) => {
+                    return Ok(Arc::default());
+                }
                 Err(error) => return Err(error),
             };
             let chunks = contents.blocks.iter().flat_map(|block| &block.chunks);

@@ -259,6 +259,10 @@ impl Pass<'_> {
                 self.add(Severity::Note, key, format!("It was not checked: {}", error.chain()))
                     .hint("Check with a newer firn.");
             }
+            ErrorKind::WrongKey => {
+                let finding = self.add(Severity::Note, key, format!("It was not looked into: {}", error.chain()));
+                finding.hint(error.hint().unwrap_or_default());
+            }
             _ => {
                 self.add(severity, key, error.chain()).hint(hint);
             }

@@ -60,7 +60,7 @@ pub(super) struct Packs {
     orphaned: Vec<([u8; 16], u32, u32)>,
     /// Stored packs that no index segment names and that cannot be read.
     pub unreadable_orphans: u64,
-    /// Stored packs that no index segment names and that were not looked into, because there are too many.
+    /// Stored packs that no index segment names and that were not looked into, because there are too many or the key is another.
     pub unread_orphans: u64,
     findings: usize,
     /// The finding that stands for all packs that have none of their own.
@@ -281,6 +281,10 @@ impl Pass<'_> {
                     packs.orphans.push(Arc::new(info.clone()));
                     found.push((info, sum));
                 }
+                Err(error) if error.kind() == ErrorKind::WrongKey => {
+                    packs.unread_orphans += 1;
+                    self.add_error(Severity::Note, &key, &error, "");
+                }
                 Err(error) => {
                     packs.unreadable_orphans += u64::from(error.kind() != ErrorKind::NotFound);
                     let error = error.context("No index segment names this pack, and it cannot be read");
@@ -388,6 +392,16 @@ impl Pass<'_> {
             let hint = "Run \"firn repair index --read-all-packs\".";
             let finding = self.add_pack(packs, Severity::Repairable, key, message, hint);
             packs.problems.insert(name, Problem { finding, missing: false, bad: HashSet::new() });
+        }
+        if let (true, Some(why)) = (is_whole, &verdict.locked) {
+            let message = format!("Its bytes are right, and it was not looked into: {why}");
+            self.add_pack(
+                packs,
+                Severity::Note,
+                key,
+                message,
+                "Check with a key that was made since the keys were rotated.",
+            );
         }
         if is_whole {
             return;

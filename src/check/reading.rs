@@ -28,6 +28,8 @@ pub(super) struct Verdict {
     pub other: bool,
     /// The bytes are not those that the name promises.
     pub wrong_name: bool,
+    /// Why it cannot be looked into: it is sealed under a key epoch that the key in use does not hold. No damage.
+    pub locked: Option<String>,
     /// It was gone when it was read.
     pub gone: bool,
     /// The first reading found damage that the second did not.
@@ -39,7 +41,8 @@ pub(super) struct Verdict {
 impl Verdict {
     /// Whether nothing at all is to be said about a pack that should have this size.
     pub(super) fn is_whole(&self, size: u64) -> bool {
-        self.bad.is_empty() && !self.wrong_name && !self.gone && !self.flickered && !self.other && self.size == size
+        let is_right = self.bad.is_empty() && !self.wrong_name && !self.other && self.size == size;
+        is_right && !self.gone && !self.flickered && self.locked.is_none()
     }
 }
 
@@ -64,7 +67,7 @@ pub(super) fn read_twice(
         };
         match reader.read() {
             // Several segments may name a pack each for itself, or share its chunks.
-            Ok(()) if reader.verdict.bad.is_empty() => {
+            Ok(()) if reader.verdict.bad.is_empty() && reader.verdict.locked.is_none() => {
                 let total = sums.iter().fold(0, |total: u64, sum| total.wrapping_add(*sum));
                 let agrees = sums.is_empty() || sums.contains(&reader.sum) || total == reader.sum;
                 reader.verdict.other = !agrees;
@@ -117,6 +120,11 @@ impl PackReader<'_> {
         self.repository.store().get_range(&key, 0, &mut header)?;
         self.hasher.update(&header);
         let opened = self.repository.keyring().open(pack_kind(self.info.is_tree), &header);
+        if let Err(error) = &opened
+            && error.kind() == ErrorKind::WrongKey
+        {
+            self.verdict.locked = Some(error.chain());
+        }
         let mut at = HEADER_LEN as u64;
         let mut block = 0;
         let mut buffer = Vec::new();
@@ -198,6 +206,8 @@ impl PackReader<'_> {
         self.hasher.update(buffer);
         let opened = match opened {
             Ok(opened) => opened,
+            // Its bytes tell whether it is whole.
+            Err(_) if self.verdict.locked.is_some() => return Ok(()),
             Err(error) => {
                 (first..first + lengths.len())
                     .for_each(|block| self.bad(block, format!("its header is damaged: {}", error.chain())));

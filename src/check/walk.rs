@@ -267,6 +267,10 @@ impl Walk<'_, '_> {
             _ => return Ok(true),
         };
         let Err(error) = checked else { return Ok(true) };
+        // It is named among the packs that were not looked into.
+        if error.kind() == ErrorKind::WrongKey {
+            return Ok(true);
+        }
         if error.kind() == ErrorKind::NotFound {
             // A prune has taken its pack since packs were listed; if it was no prune, the next look finds the pack missing.
             self.pass.vanished = true;
@@ -365,7 +369,7 @@ impl Walk<'_, '_> {
                     "; they may be in {} stored packs that no segment names and that were not looked into",
                     packs.unread_orphans
                 ));
-                self.pass.add(Severity::Repairable, "index", message).hint("Run \"firn repair index\", then check again.");
+                self.pass.add(Severity::Repairable, "index", message).hint("Run \"firn repair index\" with the newest key, then check again.");
                 return self.pass.report.findings.len() - 1;
             }
             message.push_str(" and in no stored pack");

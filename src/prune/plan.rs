@@ -3,7 +3,7 @@
 use super::live::{Live, Rank};
 use super::{Limit, PruneOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::header::{HEADER_LEN, Header};
+use crate::format::header::HEADER_LEN;
 use crate::id::ObjectName;
 use crate::repository::Repository;
 use crate::repository::index::StoredPacks;
@@ -117,15 +117,18 @@ impl Plan {
     }
 }
 
-/// Nothing is known about a pack that no index names but its header: one that was made by a newer program is not ours to delete.
-pub(super) fn refuse_newer(repository: &Repository, orphans: &[(bool, ObjectName, u64)]) -> Result<()> {
+/// Nothing is known about a pack that no index names but its header: one that was made by a newer program, or under a key epoch
+/// that the key in use does not hold, is not ours to delete.
+pub(super) fn refuse_foreign(repository: &Repository, orphans: &[(bool, ObjectName, u64)]) -> Result<()> {
     for (is_tree, name, size) in orphans {
-        let key = ObjectKey::new(pack_folder(pack_kind(*is_tree)), name);
+        let kind = pack_kind(*is_tree);
+        let key = ObjectKey::new(pack_folder(kind), name);
         let mut header = [0; HEADER_LEN];
         if *size < HEADER_LEN as u64 {
             continue;
         }
-        match repository.store().get_range(&key, 0, &mut header).and_then(|()| Header::decode(&header)) {
+        let read = repository.store().get_range(&key, 0, &mut header);
+        match read.and_then(|()| repository.keyring().open(kind, &header)) {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 return Err(Error::new(
                     ErrorKind::Brake,
@@ -133,6 +136,9 @@ pub(super) fn refuse_newer(repository: &Repository, orphans: &[(bool, ObjectName
                 )
                 .with_source(error)
                 .with_hint("Prune with a newer firn."));
+            }
+            Err(error) if error.kind() == ErrorKind::WrongKey => {
+                return Err(error.context(format!("The pack \"{key}\" cannot be opened; nothing was pruned")));
             }
             _ => {}
         }

@@ -187,12 +187,16 @@ impl Work<'_> {
         if self.has_right_bytes(key, name)? || self.has_right_bytes(key, name)? {
             return Ok(None);
         }
-        if let Err(error) = self.header(key, is_tree)
-            && error.kind() == ErrorKind::Unsupported
-        {
-            return Err(error
-                .context(format!("The pack \"{key}\" was written by a newer firn; nothing was changed"))
-                .with_hint("Repair it with a newer firn."));
+        match self.header(key, is_tree) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                return Err(error
+                    .context(format!("The pack \"{key}\" was written by a newer firn; nothing was changed"))
+                    .with_hint("Repair it with a newer firn."));
+            }
+            Err(error) if error.kind() == ErrorKind::WrongKey => {
+                return Err(error.context(format!("The pack \"{key}\" cannot be opened; nothing was changed")));
+            }
+            _ => {}
         }
         let mut frames = None;
         let index = self.repository.index()?;

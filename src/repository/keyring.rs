@@ -24,6 +24,10 @@ thread_local! {
 /// The level at which records (index segments, snapshots) are compressed; they are small and read often.
 const RECORD_LEVEL: i32 = 3;
 
+/// What to do about packs that are sealed under a newer epoch than the key in use holds.
+pub(super) const OTHER_KEY: &str =
+    "The keys were rotated. Use one that was made since; \"firn key list\" shows the newest epoch of each.";
+
 /// The unlocked secrets of a repository and what follows from them.
 pub struct Keyring {
     secrets: Secrets,
@@ -91,6 +95,11 @@ impl Keyring {
         self.secrets.newest_epoch().unwrap_or(0)
     }
 
+    /// Whether content that is sealed under this epoch can be opened.
+    pub fn has_epoch(&self, epoch: u16) -> bool {
+        self.secrets.content_secret(epoch).is_some()
+    }
+
     /// The id of a chunk.
     pub fn chunk_id(&self, kind: ChunkKind, chunk: &[u8]) -> ChunkId {
         match kind {
@@ -104,7 +113,12 @@ impl Keyring {
     fn derive(&self, header: &Header) -> Result<([u8; 32], ObjectKeys)> {
         let secret = if header.kind == Kind::DataPack {
             let secret = self.secrets.content_secret(header.epoch).ok_or_else(|| {
-                Error::damaged(format!("it is sealed under key epoch {}, which this key does not hold", header.epoch))
+                // Not damage: nothing may be deleted or stored again because of it.
+                Error::new(
+                    ErrorKind::WrongKey,
+                    format!("it is sealed under key epoch {}, which the key in use does not hold", header.epoch),
+                )
+                .with_hint(OTHER_KEY)
             })?;
             Secret::from_bytes(secret)
         } else {
@@ -145,7 +159,12 @@ impl Keyring {
         if header.kind != kind {
             return Err(Error::damaged(format!("it says it is a {:?}, not a {kind:?}", header.kind)));
         }
-        let (commitment, keys) = self.derive(&header)?;
+        let (commitment, keys) = self.derive(&header).map_err(|error| match error.kind() {
+            ErrorKind::WrongKey if self.is_only_the_epoch_damaged(&header) => {
+                Error::damaged("a header is damaged at offset 10: it was made under another key epoch")
+            }
+            _ => error,
+        })?;
         if !crate::chunk::secret::same(&commitment, &header.commitment) {
             return Err(Error::damaged("its header was not made with this repository's keys"));
         }
@@ -159,6 +178,14 @@ impl Keyring {
         raw[8] = crate::format::header::VERSION;
         let derived = Header::decode(&raw).and_then(|header| Ok((self.derive(&header)?.0, header.commitment)));
         derived.is_ok_and(|(made, stored)| crate::chunk::secret::same(&made, &stored))
+    }
+
+    /// The same for an epoch that this keyring lacks: whether the header was made under one that it holds.
+    fn is_only_the_epoch_damaged(&self, header: &Header) -> bool {
+        self.secrets.content.iter().any(|(epoch, _)| {
+            let derived = self.derive(&Header { epoch: *epoch, ..header.clone() });
+            derived.is_ok_and(|(made, _)| crate::chunk::secret::same(&made, &header.commitment))
+        })
     }
 
     /// Appends one sealed frame holding `message` to `out`.
@@ -324,4 +351,29 @@ pub(super) fn decode_message(message: &[u8], tag: FrameTag, body: &mut Vec<u8>) 
 /// The name under which these bytes are stored.
 pub fn object_name(bytes: &[u8]) -> ObjectName {
     ObjectName(*blake3::hash(bytes).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::vectors::keyring;
+
+    #[test]
+    fn an_epoch_that_the_key_lacks_is_no_damage_unless_the_header_was_made_under_another() {
+        let ours = keyring();
+        let header = ours.create(Kind::DataPack).unwrap().header;
+        assert_eq!(ours.open(Kind::DataPack, &header).unwrap().epoch, 3);
+        let mut older = ours.secrets().clone();
+        older.content.pop();
+        let older = Keyring::new(older);
+        assert!(older.has_epoch(0) && !older.has_epoch(3));
+        let error = older.open(Kind::DataPack, &header).err().unwrap();
+        assert_eq!((error.kind(), error.hint()), (ErrorKind::WrongKey, Some(OTHER_KEY)));
+        // Every other epoch in its place is damage for the one who can tell.
+        for (at, bit) in (10..12).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut hurt = header;
+            hurt[at] ^= 1 << bit;
+            assert_eq!(ours.open(Kind::DataPack, &hurt).err().unwrap().kind(), ErrorKind::Damaged, "{at}.{bit}");
+        }
+    }
 }

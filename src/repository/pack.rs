@@ -1,7 +1,7 @@
 //! Packs: built in memory block by block, verified before they are stored, and read back. Not for: deciding what goes into which pack.
 
 use super::keyring::{Keyring, Opened, decode_message, object_name};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::block;
 use crate::format::bounds::MAX_PACK;
 use crate::format::contents::{BlockContents, Contents};
@@ -227,6 +227,14 @@ pub struct Salvaged {
     pub damage: Option<Error>,
 }
 
+/// An error of opening a pack's header, in a wider sentence.
+pub(super) fn header_error(error: Error, key: &ObjectKey) -> Error {
+    match error.kind() {
+        ErrorKind::WrongKey => error.context(format!("The pack \"{key}\" cannot be opened")),
+        _ => error.context(format!("The header of the pack \"{key}\" is damaged")),
+    }
+}
+
 /// Reads a pack's contents frame through its trailer: two or three small reads.
 pub fn read_contents(keyring: &Keyring, store: &dyn Store, kind: Kind, name: ObjectName) -> Result<Salvaged> {
     let key = ObjectKey::new(pack_folder(kind), name);
@@ -236,7 +244,7 @@ pub fn read_contents(keyring: &Keyring, store: &dyn Store, kind: Kind, name: Obj
     }
     let mut head = [0; HEADER_LEN];
     store.get_range(&key, 0, &mut head)?;
-    let object = keyring.open(kind, &head).map_err(|e| e.context(format!("The header of \"{key}\" is damaged")))?;
+    let object = keyring.open(kind, &head).map_err(|e| header_error(e, &key))?;
     let mut stored = [0; TRAILER_LEN];
     store.get_range(&key, size - TRAILER_LEN as u64, &mut stored)?;
     let mask = object.keys.mask(TRAILER_TAG, 0);
@@ -318,14 +326,14 @@ pub fn salvage_verified(keyring: &Keyring, store: &dyn Store, kind: Kind, name: 
 pub fn salvage(keyring: &Keyring, store: &dyn Store, kind: Kind, name: ObjectName) -> Result<Salvaged> {
     let damage = match read_contents(keyring, store, kind, name) {
         Ok(salvaged) => return Ok(salvaged),
-        Err(error) if error.kind() == crate::error::ErrorKind::Damaged => error,
+        Err(error) if error.kind() == ErrorKind::Damaged => error,
         Err(error) => return Err(error),
     };
     let key = ObjectKey::new(pack_folder(kind), name);
     let size = store.size(&key)?;
     let mut head = [0; HEADER_LEN];
     store.get_range(&key, 0, &mut head)?;
-    let object = keyring.open(kind, &head).map_err(|e| e.context(format!("The header of \"{key}\" is damaged")))?;
+    let object = keyring.open(kind, &head).map_err(|e| header_error(e, &key))?;
     let mut at = HEADER_LEN as u64;
     let mut contents = Contents { blocks: Vec::new() };
     loop {

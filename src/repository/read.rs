@@ -5,7 +5,7 @@
 use super::Repository;
 use super::index::{Index, Place};
 use super::keyring::Opened;
-use super::pack::{Block, open_block, pack_folder};
+use super::pack::{Block, header_error, open_block, pack_folder};
 use super::table::PackInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::{HEADER_LEN, Kind};
@@ -88,6 +88,11 @@ impl Repository {
         for place in places {
             let block = match self.block(&index, place) {
                 Ok(block) => block,
+                // A copy that another key opens is not lost, whatever became of the others.
+                Err(error) if error.kind() == ErrorKind::WrongKey => {
+                    first_error = Some(error);
+                    continue;
+                }
                 Err(error) => {
                     first_error.get_or_insert(error);
                     continue;
@@ -153,8 +158,17 @@ impl Repository {
             self.keyring()
                 .open(pack_kind(pack.is_tree), &header)
                 .map(Arc::new)
-                .inspect_err(|_| self.note_damaged(pack.name))
-                .map_err(|error| error.context(format!("The header of the pack \"{key}\" is damaged")))
+                .map_err(|error| match error.kind() {
+                    // The index tells what was sealed under which epoch; its word is authentic.
+                    ErrorKind::WrongKey if self.keyring().has_epoch(pack.epoch) => error.with_kind(ErrorKind::Damaged),
+                    _ => error,
+                })
+                .inspect_err(|error| {
+                    if error.kind() == ErrorKind::Damaged {
+                        self.note_damaged(pack.name);
+                    }
+                })
+                .map_err(|error| header_error(error, &key))
         })
     }
 }

@@ -168,6 +168,8 @@ impl Writer {
             let index = settled_index(repository, &options, progress)?;
             (index, StoredPacks::list(repository.store())?)
         };
+        // What cannot be opened cannot be relied on, and to store it again under an older epoch would undo a rotation.
+        repository.check_epochs()?;
         let usable = index.usable(&stored, &marked)?;
         let data_packs = OPEN_DATA_PACKS.max(options.threads);
         let shared = Arc::new(Shared {
