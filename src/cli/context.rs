@@ -6,6 +6,7 @@ use super::password;
 use super::progress::Reporter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Stop;
+use crate::repository::keys::Credentials;
 use crate::repository::snapshots::{Address, Named, Snapshots};
 use crate::repository::{DEFAULT_BLOCK_CACHE, OpenOptions, Repository};
 use crate::store::Store;
@@ -32,20 +33,32 @@ impl Context {
 
     /// Finds the repository, then asks for what opens it. Starts no thread.
     pub(crate) fn open(&self) -> Result<Arc<Repository>> {
+        Ok(self.open_keeping()?.0)
+    }
+
+    /// The same, with what opened it.
+    pub(crate) fn open_keeping(&self) -> Result<(Arc<Repository>, Credentials)> {
         let store = self.store()?;
         crate::os::raise_open_files();
         let options = OpenOptions { cache: self.global.cache()?, block_cache: DEFAULT_BLOCK_CACHE };
-        let credentials = password::existing(&self.global, false)?;
+        let mut credentials = password::existing(&self.global, false)?;
         let mut opened = Repository::open(store.clone(), &credentials, &options);
         if matches!(&opened, Err(error) if error.kind() == ErrorKind::WrongKey) && password::could_ask(&self.global) {
             // The key file alone did not do; perhaps the key needs a password as well.
-            opened = Repository::open(store, &password::existing(&self.global, true)?, &options);
+            credentials = password::existing(&self.global, true)?;
+            opened = Repository::open(store, &credentials, &options);
         }
         let repository = opened?;
         for warning in &repository.warnings {
             message::warning(warning, "open", self.global.json);
         }
-        Ok(Arc::new(repository))
+        Ok((Arc::new(repository), credentials))
+    }
+
+    /// Opens the repository once more, with what opened it before.
+    pub(crate) fn open_with(&self, credentials: &Credentials) -> Result<Arc<Repository>> {
+        let options = OpenOptions { cache: self.global.cache()?, block_cache: DEFAULT_BLOCK_CACHE };
+        Repository::open(self.store()?, credentials, &options).map(Arc::new)
     }
 
     /// Lets Ctrl-C and requests to end stop the work at the next safe point; a second Ctrl-C ends the process at once.

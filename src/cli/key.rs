@@ -2,24 +2,27 @@
 
 use super::context::Context;
 use super::init::Kdf;
+use super::key_rotate::{ReEncrypt, Rotate};
 use super::password::NewKey;
 use super::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ObjectName;
 use crate::repository::Repository;
-use crate::repository::keys::SlotInfo;
+use crate::repository::keys::Slots;
 use serde_json::json;
 
-/// Add, list, remove keys, or change the password
+/// Add, list, remove, rotate keys, or change the password
 ///
 /// Each key opens the whole repository. Removing one does not take back what its owner may have copied: the secrets inside
-/// stay the same.
+/// stay the same, also with a new password. "rotate" is for that: new data gets a new secret.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Add(Add),
     List(List),
     Remove(Remove),
     Passwd(Passwd),
+    Rotate(Rotate),
+    ReEncrypt(ReEncrypt),
 }
 
 /// Add a key, with a password or key file of its own
@@ -58,20 +61,20 @@ pub(crate) struct Passwd {
     kdf: Kdf,
 }
 
-type Slots = Vec<(ObjectName, Result<SlotInfo>)>;
-
 impl Command {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
-        let repository = context.open()?;
         match self {
             Command::Add(args) => {
+                let repository = context.open()?;
                 let credentials = args.new.credentials()?;
                 let name = repository.add_key(&credentials, args.kdf.cost(), &args.label)?;
                 told(context, "added", &[("id", name)], &format!("Added the key {}\n", name.short()))
             }
-            Command::List(_) => list(context, &repository),
-            Command::Remove(args) => remove(context, &repository, &args.id),
-            Command::Passwd(args) => passwd(context, &repository, &args),
+            Command::List(_) => list(context, &*context.open()?),
+            Command::Remove(args) => remove(context, &*context.open()?, &args.id),
+            Command::Passwd(args) => passwd(context, &*context.open()?, &args),
+            Command::Rotate(args) => args.run(context),
+            Command::ReEncrypt(args) => args.run(context, &context.open()?),
         }
     }
 }
@@ -116,7 +119,7 @@ fn remove(context: &Context, repository: &Repository, text: &str) -> Result<u8> 
     }
     repository.remove_key(name)?;
     let text = format!(
-        "Removed the key {}\nNote: whoever has used it may have kept the secrets inside, which stay the same.\n",
+        "Removed the key {}\nNote: whoever has used it may have kept the secrets inside, which stay the same (see \"firn key rotate\").\n",
         name.short()
     );
     told(context, "removed", &[("id", name)], &text)
@@ -143,7 +146,7 @@ fn resolve(slots: &Slots, text: &str) -> Result<ObjectName> {
 fn list(context: &Context, repository: &Repository) -> Result<u8> {
     let slots = repository.key_slots()?;
     let mut code = 0;
-    let mut rows = vec![["", "ID", "Needs", "Made", "By", "Label"].map(String::from).to_vec()];
+    let mut rows = vec![["", "ID", "Needs", "Epoch", "Made", "By", "Label"].map(String::from).to_vec()];
     for (name, info) in &slots {
         let current = *name == repository.slot();
         let (info, description) = match info.as_ref().map(|info| (info, info.description.as_ref())) {
@@ -169,6 +172,7 @@ fn list(context: &Context, repository: &Repository) -> Result<u8> {
                 "hostName": description.host,
                 "created": description.created.to_string(),
                 "label": description.label,
+                "epoch": description.epoch,
                 "needs_password": info.head.password.is_some(),
                 "needs_key_file": info.head.key_file,
             }))?;
@@ -177,6 +181,7 @@ fn list(context: &Context, repository: &Repository) -> Result<u8> {
             if current { "*" } else { "" }.to_owned(),
             name.short(),
             needs.to_owned(),
+            description.epoch.to_string(),
             text::local_time(description.created),
             text::line(&format!("{}@{}", description.user, description.host)),
             text::line(&description.label),

@@ -10,6 +10,7 @@ mod forget;
 mod global;
 mod init;
 mod key;
+mod key_rotate;
 mod message;
 mod mount;
 mod password;

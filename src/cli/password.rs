@@ -115,6 +115,16 @@ impl NewKey {
     }
 }
 
+/// The first line of a file, as the password of a key that exists.
+pub(crate) fn of_file(path: &Path) -> Result<Bytes> {
+    Source::File(path.to_owned()).read()
+}
+
+/// The key file of a key that exists.
+pub(crate) fn existing_key_file(path: &Path) -> Result<Bytes> {
+    key_file(path, 1)
+}
+
 fn new_credentials(source: Option<Source>, key_file: Option<Bytes>) -> Result<Credentials> {
     let password = match source {
         Some(source) => Some(source.read()?),

@@ -281,6 +281,13 @@ pub struct Description {
     pub host: String,
     /// By whom.
     pub user: String,
+    /// The newest key epoch among the slot's secrets.
+    #[serde(default, skip_serializing_if = "is_first_epoch")]
+    pub epoch: u16,
+}
+
+fn is_first_epoch(epoch: &u16) -> bool {
+    *epoch == 0
 }
 
 impl Description {

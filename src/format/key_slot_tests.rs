@@ -42,7 +42,7 @@ fn secrets(epochs: u16) -> Secrets {
 
 fn description() -> Description {
     let created = "2026-01-02T03:04:05Z".parse().unwrap();
-    Description { label: "l".into(), created, host: "h".into(), user: "u".into() }
+    Description { label: "l".into(), created, host: "h".into(), user: "u".into(), epoch: 0 }
 }
 
 #[test]

@@ -10,7 +10,11 @@ use crate::format::bounds::{MAX_KEY_SLOT, MAX_KEY_SLOTS};
 use crate::format::key_slot::{Argon2Cost, Description, KeySlot, Secrets, SlotHead};
 use crate::id::ObjectName;
 use crate::store::{ObjectKey, ObjectKind, Store};
+use std::cmp::Reverse;
 use zeroize::Zeroizing;
+
+/// A slot and what is known about it.
+pub type Slots = Vec<(ObjectName, Result<SlotInfo>)>;
 
 /// What a person proves to be allowed with. At least one is given.
 #[derive(Clone, Default)]
@@ -97,6 +101,7 @@ pub fn create_slot(keyring: &Keyring, credentials: &Credentials, cost: Cost, lab
         created: jiff::Timestamp::now(),
         host: crate::os::hostname(),
         user: crate::os::username(),
+        epoch: keyring.newest_epoch(),
     };
     let mut secrets = keyring.secrets().encode()?;
     let mut description = description.encode()?;
@@ -134,7 +139,7 @@ pub fn create_slot(keyring: &Keyring, credentials: &Credentials, cost: Cost, lab
 }
 
 /// The secrets of a slot; `None` if the credentials are not its.
-fn open_secrets(slot: &KeySlot, credentials: &Credentials) -> Result<Option<Secrets>> {
+pub(super) fn open_secrets(slot: &KeySlot, credentials: &Credentials) -> Result<Option<Secrets>> {
     let fits = (slot.head.password.is_none() || credentials.password.is_some())
         && (!slot.head.key_file || credentials.key_file.is_some());
     if !fits {
@@ -152,7 +157,7 @@ fn open_secrets(slot: &KeySlot, credentials: &Credentials) -> Result<Option<Secr
     Secrets::decode(text).map(Some)
 }
 
-fn read_slot(store: &dyn Store, name: ObjectName) -> Result<KeySlot> {
+pub(super) fn read_slot(store: &dyn Store, name: ObjectName) -> Result<KeySlot> {
     let key = ObjectKey::new(ObjectKind::Key, name);
     let bytes = store.get(&key, MAX_KEY_SLOT as u64)?;
     // Before its version is looked at: a damaged slot is not one of a newer firn.
@@ -181,6 +186,40 @@ fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
     Ok(names)
 }
 
+/// The slot with the newest key epoch that opens with the same credentials: a rotation that was cut off leaves the old slot beside
+/// the new one. The descriptions tell which slots have newer epochs, so that Argon2id runs for no others.
+fn prefer_newer(store: &dyn Store, names: &[ObjectName], credentials: &Credentials, mut found: Unlocked) -> Unlocked {
+    let mut newer: Vec<(u16, ObjectName, KeySlot)> = names
+        .iter()
+        .filter(|name| **name != found.slot)
+        .filter_map(|name| Some((*name, read_slot(store, *name).ok()?)))
+        .take(MAX_KEY_SLOTS)
+        .filter_map(|(name, slot)| Some((open_description(&found.keyring, &slot).ok()?.epoch, name, slot)))
+        .filter(|(epoch, ..)| *epoch > found.keyring.newest_epoch())
+        .collect();
+    newer.sort_by_key(|(epoch, name, _)| (Reverse(*epoch), *name));
+    for (_, name, slot) in newer {
+        if let Ok(Some(secrets)) = open_secrets(&slot, credentials)
+            && secrets.repository == found.keyring.repository()
+        {
+            found.keyring = Keyring::new(secrets);
+            found.slot = name;
+            break;
+        }
+    }
+    found
+}
+
+/// What a slot says of itself; any key of the repository opens it.
+fn open_description(keyring: &Keyring, slot: &KeySlot) -> Result<Description> {
+    let mut text = slot.description.clone();
+    let length = text.len() - 16;
+    let (text, tag) = text.split_at_mut(length);
+    let tag: &[u8; 16] = tag.first_chunk().expect("a sealed part ends with its tag");
+    open_with(&description_key(keyring), &slot.description_nonce, &slot.head.encode()?, text, tag)?;
+    Description::decode(text)
+}
+
 /// Tries the slots in the order of their names, at most `MAX_KEY_SLOTS` whole ones: whoever can write to the store must not be
 /// able to keep us computing forever. A damaged slot is a warning as long as another one opens; if none does, those are
 /// tried whose name does not agree: what is damaged may be the description alone.
@@ -194,7 +233,10 @@ pub fn unlock(store: &dyn Store, credentials: &Credentials) -> Result<Unlocked> 
             break;
         }
         match read_slot(store, *name).and_then(|slot| open_secrets(&slot, credentials)) {
-            Ok(Some(secrets)) => return Ok(Unlocked { keyring: Keyring::new(secrets), slot: *name, warnings }),
+            Ok(Some(secrets)) => {
+                let unlocked = Unlocked { keyring: Keyring::new(secrets), slot: *name, warnings };
+                return Ok(prefer_newer(store, &names, credentials, unlocked));
+            }
             Ok(None) => tried += 1,
             Err(error) => {
                 damaged.extend((error.kind() == ErrorKind::Damaged).then_some(*name));
@@ -232,25 +274,16 @@ pub fn unlock(store: &dyn Store, credentials: &Credentials) -> Result<Unlocked> 
 
 impl Repository {
     /// All key slots, damaged ones included.
-    pub fn key_slots(&self) -> Result<Vec<(ObjectName, Result<SlotInfo>)>> {
+    pub fn key_slots(&self) -> Result<Slots> {
         let mut slots = Vec::new();
         for name in slot_names(self.store())? {
             let info = read_slot(self.store(), name).map(|slot| {
-                let description = self.open_description(&slot);
+                let description = open_description(self.keyring(), &slot);
                 SlotInfo { name, head: slot.head, description }
             });
             slots.push((name, info));
         }
         Ok(slots)
-    }
-
-    fn open_description(&self, slot: &KeySlot) -> Result<Description> {
-        let mut text = slot.description.clone();
-        let length = text.len() - 16;
-        let (text, tag) = text.split_at_mut(length);
-        let tag: &[u8; 16] = tag.first_chunk().expect("a sealed part ends with its tag");
-        open_with(&description_key(self.keyring()), &slot.description_nonce, &slot.head.encode()?, text, tag)?;
-        Description::decode(text)
     }
 
     /// Adds a slot and returns its name.
@@ -276,16 +309,32 @@ impl Repository {
         if !slots.iter().any(|(other, _)| *other == name) {
             return Err(Error::new(ErrorKind::NotFound, format!("There is no key slot \"{name}\"")));
         }
-        if !slots.iter().any(|(other, info)| *other != name && info.as_ref().is_ok_and(|info| info.description.is_ok()))
-        {
+        let others: Vec<u16> =
+            slots.iter().filter(|(other, _)| *other != name).filter_map(|(_, info)| stated_epoch(info)).collect();
+        if others.is_empty() {
             return Err(Error::new(
                 ErrorKind::Brake,
                 format!("\"{name}\" is the last key slot that can be read; without it the repository is lost"),
             )
             .with_hint("Add another key first."));
         }
+        let epoch = slots.iter().filter(|(other, _)| *other == name).find_map(|(_, info)| stated_epoch(info));
+        if epoch > others.into_iter().max() {
+            return Err(Error::new(
+                ErrorKind::Brake,
+                format!(
+                    "\"{name}\" is the only key slot that holds the newest key epoch; without it newer backups are lost"
+                ),
+            )
+            .with_hint("Use this key to add another one or to rotate the keys first."));
+        }
         self.store().delete(&ObjectKey::new(ObjectKind::Key, name))
     }
+}
+
+/// The newest key epoch that a readable slot says it holds.
+pub(super) fn stated_epoch(info: &Result<SlotInfo>) -> Option<u16> {
+    info.as_ref().ok()?.description.as_ref().ok().map(|description| description.epoch)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod mistake;
 mod mutations;
 pub mod pack;
 pub mod read;
+pub mod rotate;
 pub mod segments;
 pub mod snapshots;
 pub mod table;

@@ -10,5 +10,6 @@ mod man;
 mod missing;
 mod readme;
 mod refusals;
+mod rotation;
 mod upkeep;
 mod words;

@@ -6,6 +6,8 @@ use firn::error::{ErrorKind, Result};
 use firn::progress::{Silent, Stop};
 use firn::prune::{self, Limit, PruneOptions};
 use firn::repair::{RepairOptions, repair_index};
+use firn::repository::Repository;
+use firn::repository::rotate::Keychain;
 use firn::store::{Faults, FaultyStore, MemoryStore, ObjectKey, ObjectKind, Store};
 use std::path::Path;
 use std::sync::Arc;
@@ -142,7 +144,6 @@ fn backups_can_be_cut_off() {
 fn changes_of_keys_can_be_cut_off() {
     let lab = Lab::new();
     let scene = Scene::with(&lab, &["a"]);
-    let opens = |store: &MemoryStore, number| open(Arc::new(store.clone()), &key(number), None);
     let crashes = leaves_all_whole(&lab, "key add", &scene, &|store, cache| {
         open(store, &key(1), Some(cache))?.add_key(&key(2), COST, "second").map(|_| None)
     });
@@ -166,6 +167,86 @@ fn changes_of_keys_can_be_cut_off() {
         open(store, &key(1), Some(cache))?.remove_key(other).map(|()| None)
     });
     assert_eq!(crashes, 2);
+}
+
+#[test]
+fn rotations_can_be_cut_off() {
+    let lab = Lab::new();
+    let scene = Scene::with(&lab, &["a", "b"]);
+    opens(&scene.store, 1).unwrap().add_key(&key(2), COST, "second").unwrap();
+    opens(&scene.store, 1).unwrap().add_key(&key(3), COST, "third").unwrap();
+    // The second key is replaced as well, the third one goes.
+    let rotate = |store: Arc<dyn Store>, cache: &Path| {
+        let repository = open(store, &key(1), Some(cache))?;
+        let mut keychain = Keychain::new(&key(1));
+        keychain.add_key_file(key(2).key_file.unwrap(), "the second".into());
+        repository.rotate(&keychain, true).map(|_| None)
+    };
+    let newest = |store: &MemoryStore, number| opens(store, number).unwrap().keyring().newest_epoch();
+    let crashes = crash_everywhere(&lab, "key rotate", &scene, &rotate, &|store, cache, _, moment| {
+        // Whoever had a key has one, and whoever could not write to the new epoch still can to the old one.
+        for number in [1, 2] {
+            let repository = opens(&store, number).unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
+            repository.check_epochs().unwrap();
+        }
+        let repository = open(Arc::new(store.clone()), &key(1), cache).unwrap();
+        lab.is_whole(&repository, &scene.acknowledged, moment);
+        // Done once more, it leaves one key a person, and all is written under a newer epoch.
+        rotate(Arc::new(store.clone()), &lab.path("cache"))
+            .unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
+        let kept = opens(&store, 1).unwrap().key_slots().unwrap();
+        assert_eq!(kept.len(), 2, "{moment}");
+        assert!(newest(&store, 1) == newest(&store, 2) && newest(&store, 1) >= 1, "{moment}");
+        assert!(opens(&store, 3).is_err(), "{moment}");
+        lab.is_whole(&opens(&store, 2).unwrap(), &scene.acknowledged, moment);
+    });
+    // Two slots are put, three are removed.
+    assert_eq!(crashes, 10);
+}
+
+#[test]
+fn writing_again_under_a_new_epoch_can_be_cut_off() {
+    let lab = Lab::new();
+    let scene = Scene::with(&lab, &["a", "b", "c"]);
+    opens(&scene.store, 1).unwrap().rotate(&Keychain::new(&key(1)), false).unwrap();
+    let re_encrypt = |store: Arc<dyn Store>, cache: &Path| {
+        let repository = open(store, &key(1), Some(cache))?;
+        let options = PruneOptions {
+            rewrite_epochs_below: Some(repository.keyring().newest_epoch()),
+            max_unused: Limit::Unlimited,
+            max_rewrite: Limit::Bytes(0),
+            revoke_after: Duration::ZERO,
+            ..PruneOptions::default()
+        };
+        prune::run(&repository, &options, &Silent, &Stop::new())?;
+        assert_eq!(repository.older_epochs()?, (0, 0));
+        Ok(None)
+    };
+    let crashes = crash_everywhere(&lab, "key re-encrypt", &scene, &re_encrypt, &|store, cache, _, moment| {
+        let repository = open(Arc::new(store.clone()), &key(1), cache).unwrap();
+        lab.is_clean(&repository, firn::check::Severity::Note, moment);
+        scene.acknowledged.iter().for_each(|one| lab.restores(&repository, one, moment));
+        re_encrypt(Arc::new(store.clone()), &lab.path("cache"))
+            .unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
+        assert!(epochs(&store).iter().all(|epoch| *epoch == 1), "{moment}: {:?}", epochs(&store));
+        // What is known is not stored again.
+        let packs = epochs(&store).len();
+        let repository = open(Arc::new(store.clone()), &key(1), cache).unwrap();
+        lab.backup(&repository, "c").unwrap();
+        assert_eq!(epochs(&store).len(), packs, "{moment}");
+        lab.is_whole(&repository, &scene.acknowledged, moment);
+    });
+    assert!(crashes >= 20, "{crashes}");
+}
+
+fn opens(store: &MemoryStore, number: u8) -> Result<Arc<Repository>> {
+    open(Arc::new(store.clone()), &key(number), None)
+}
+
+/// The epochs that the headers of data packs state.
+fn epochs(store: &MemoryStore) -> Vec<u16> {
+    let data = store.raw_keys().into_iter().filter(|key| key.kind == ObjectKind::Data);
+    data.map(|key| u16::from_le_bytes(store.raw_get(&key).unwrap()[10..12].try_into().unwrap())).collect()
 }
 
 #[test]

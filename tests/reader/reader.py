@@ -87,8 +87,19 @@ class Repository:
             except (Damage, Refused) as e:
                 refused.append(str(e))
             if self.secrets:
-                return
+                return self.prefer_newer(password, key_file)
         raise Refused("no key slot opens with this password and key file; %d tried. %s" % (tried, "; ".join(refused)))
+
+    def prefer_newer(self, password, key_file):
+        """A rotation that was cut off leaves an old slot beside the one with the newer epoch."""
+        for name in self.names(2)[:64]:
+            try:
+                self.verify_name(name)
+                slot = Slot(name, bytes(self.read(name, 4096)))
+                if slot.description(self.secrets).get("epoch", 0) > max(self.secrets.content):
+                    self.secrets = slot.open(password, key_file) or self.secrets
+            except (Damage, Refused):
+                pass
 
     def record(self, name, kind):
         if kind in HASHED:

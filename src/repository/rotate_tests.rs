@@ -1,0 +1,159 @@
+//! What becomes of key slots when keys are rotated. Not for: packs under several epochs (see `tests/cli`), or being cut off (see
+//! `tests/crash`).
+
+use super::*;
+use crate::repository::keys::unlock;
+use crate::repository::{CacheChoice, OpenOptions};
+use crate::store::{MemoryStore, Store};
+use std::sync::Arc;
+
+const COST: Cost = Cost { memory: 64, passes: 2, lanes: 1 };
+
+fn file(text: &str) -> Credentials {
+    Credentials { password: None, key_file: Some(Zeroizing::new(text.as_bytes().to_vec())) }
+}
+
+fn password(text: &str) -> Credentials {
+    Credentials { password: Some(Zeroizing::new(text.as_bytes().to_vec())), key_file: None }
+}
+
+fn open(store: &MemoryStore, credentials: &Credentials) -> Result<Repository> {
+    let options = OpenOptions { cache: CacheChoice::None, block_cache: 1 << 20 };
+    Repository::open(Arc::new(store.clone()), credentials, &options)
+}
+
+fn new_repository(credentials: &Credentials) -> MemoryStore {
+    let store = MemoryStore::new();
+    Repository::init(&store, credentials, COST, "mine").unwrap();
+    store
+}
+
+fn slots(store: &MemoryStore) -> Vec<ObjectKey> {
+    store.raw_keys().into_iter().filter(|key| key.kind == ObjectKind::Key).collect()
+}
+
+#[test]
+fn a_new_slot_takes_the_place_of_the_old_one() {
+    let store = new_repository(&password("p"));
+    let old = open(&store, &password("p")).unwrap();
+    let rotated = old.rotate(&Keychain::new(&password("p")), false).unwrap();
+    assert_eq!((rotated.epoch, &rotated.removed), (1, &vec![old.slot()]));
+    let new = open(&store, &password("p")).unwrap();
+    assert_eq!((new.slot(), new.keyring().newest_epoch()), (rotated.added[0], 1));
+    let (before, after) = (old.keyring().secrets(), new.keyring().secrets());
+    assert_eq!(after.content[..1], before.content[..]);
+    assert!(after.content[1].1 != after.content[0].1 && after.metadata == before.metadata);
+    // Label, needs and cost are those of the old one.
+    let listed = new.key_slots().unwrap();
+    let [(_, Ok(info))] = &listed[..] else { panic!("{listed:?}") };
+    let description = info.description.as_ref().unwrap();
+    assert_eq!((description.label.as_str(), description.epoch, info.head.key_file), ("mine", 1, false));
+    let cost = info.head.password.unwrap();
+    assert_eq!((cost.memory_kib, cost.passes, cost.lanes), (COST.memory, COST.passes, COST.lanes));
+}
+
+#[test]
+fn other_keys_are_named_taken_along_or_removed() {
+    let store = new_repository(&file("own"));
+    let repository = open(&store, &file("own")).unwrap();
+    let both = Credentials { password: password("p").password, ..file("theirs") };
+    repository.add_key(&both, COST, "both").unwrap();
+    repository.add_key(&password("q"), COST, "second").unwrap();
+    repository.add_key(&file("lost"), COST, "").unwrap();
+    let before = slots(&store);
+    let mut keychain = Keychain::new(&file("own"));
+    let error = repository.rotate(&keychain, false).unwrap_err();
+    assert_eq!((error.kind(), slots(&store)), (ErrorKind::Brake, before.clone()));
+    assert!(error.to_string().contains("\"both\"") && error.to_string().contains("\"second\""), "{error}");
+    keychain.add_password(both.password.clone().unwrap(), "the password".into());
+    keychain.add_key_file(both.key_file.clone().unwrap(), "the file".into());
+    let mut useless = keychain.clone();
+    useless.add_key_file(Zeroizing::new(b"x".to_vec()), "the wrong file".into());
+    let error = repository.rotate(&useless, true).unwrap_err();
+    assert_eq!((error.kind(), slots(&store)), (ErrorKind::WrongKey, before));
+    assert!(error.to_string().contains("the wrong file"), "{error}");
+    let rotated = repository.rotate(&keychain, true).unwrap();
+    assert_eq!((rotated.added.len(), rotated.removed.len()), (2, 4));
+    for credentials in [&file("own"), &both] {
+        assert_eq!(open(&store, credentials).unwrap().keyring().newest_epoch(), 1);
+    }
+    for credentials in [password("p"), file("theirs"), password("q"), file("lost")] {
+        assert_eq!(open(&store, &credentials).unwrap_err().kind(), ErrorKind::WrongKey);
+    }
+}
+
+/// Old slots that come back, as a rotation that is cut off leaves them, or whoever holds the store and a copy.
+#[test]
+fn the_newer_of_two_slots_opens_and_the_older_one_goes_with_the_next_rotation() {
+    let store = new_repository(&file("own"));
+    let mut kept = Vec::new();
+    for epoch in 1..=4 {
+        kept.extend(slots(&store).into_iter().map(|key| (store.raw_get(&key).unwrap(), key)));
+        let repository = open(&store, &file("own")).unwrap();
+        assert_eq!(repository.rotate(&Keychain::new(&file("own")), false).unwrap().epoch, epoch);
+    }
+    kept.iter().for_each(|(bytes, key)| store.raw_set(key, bytes.clone()));
+    assert_eq!(slots(&store).len(), 5);
+    let repository = open(&store, &file("own")).unwrap();
+    assert_eq!(repository.keyring().newest_epoch(), 4);
+    let rotated = repository.rotate(&Keychain::new(&file("own")), false).unwrap();
+    assert_eq!((rotated.epoch, rotated.added.len(), rotated.removed.len(), slots(&store).len()), (5, 1, 5, 1));
+}
+
+#[test]
+fn no_key_that_holds_the_newest_epoch_alone_is_removed() {
+    let store = new_repository(&file("own"));
+    open(&store, &file("own")).unwrap().add_key(&file("old"), COST, "").unwrap();
+    let old = open(&store, &file("old")).unwrap();
+    let copy = store.raw_get(&ObjectKey::new(ObjectKind::Key, old.slot())).unwrap();
+    let new = open(&store, &file("own")).unwrap().rotate(&Keychain::new(&file("own")), true).unwrap();
+    store.raw_set(&ObjectKey::new(ObjectKind::Key, old.slot()), copy);
+    // The other key cannot rotate: packs may be sealed this moment under an epoch that it would use once more.
+    let error = old.rotate(&Keychain::new(&file("old")), true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Brake, "{error}");
+    assert_eq!(old.remove_key(new.added[0]).unwrap_err().kind(), ErrorKind::Brake);
+    let new = open(&store, &file("own")).unwrap();
+    assert_eq!(new.remove_key(new.slot()).unwrap_err().kind(), ErrorKind::Brake);
+    new.remove_key(old.slot()).unwrap();
+}
+
+#[test]
+fn nothing_is_removed_when_somebody_else_adds_a_key_meanwhile() {
+    let store = new_repository(&file("own"));
+    let repository = open(&store, &file("own")).unwrap();
+    let before = repository.key_slots().unwrap();
+    let mine = repository.add_key(&file("own"), COST, "new").unwrap();
+    repository.refuse_company(&before, &[mine]).unwrap();
+    let theirs = repository.add_key(&file("theirs"), COST, "").unwrap();
+    assert_eq!(repository.refuse_company(&before, &[mine]).unwrap_err().kind(), ErrorKind::Brake);
+    let left: Vec<ObjectName> = repository.key_slots().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert!(left.contains(&repository.slot()) && left.contains(&theirs) && !left.contains(&mine), "{left:?}");
+    // A new slot that does not come back from the store is none.
+    let mine = repository.add_key(&file("own"), COST, "new").unwrap();
+    store.raw_set(&ObjectKey::new(ObjectKind::Key, mine), vec![1; 700]);
+    let before = repository.key_slots().unwrap();
+    assert_eq!(repository.refuse_company(&before, &[mine]).unwrap_err().kind(), ErrorKind::Damaged);
+    assert!(unlock(&store, &file("own")).is_ok());
+}
+
+#[test]
+fn a_slot_has_room_for_so_many_epochs() {
+    let store = new_repository(&file("own"));
+    let full = |count: u16| {
+        let repository = open(&store, &file("own")).unwrap();
+        let mut secrets = repository.keyring().secrets().clone();
+        secrets.content = (0..count).map(|epoch| (epoch, [epoch as u8; 32])).collect();
+        let bytes = create_slot(&Keyring::new(secrets), &file("own"), COST, "").unwrap();
+        slots(&store).iter().for_each(|key| drop(store.raw_remove(key)));
+        store.put(&ObjectKey::new(ObjectKind::Key, object_name(&bytes)), &bytes).unwrap();
+        open(&store, &file("own")).unwrap().rotate(&Keychain::new(&file("own")), false)
+    };
+    assert_eq!(full(MAX_EPOCHS as u16 - 1).unwrap().epoch, 63);
+    let error = full(MAX_EPOCHS as u16).unwrap_err();
+    assert_eq!((error.kind(), slots(&store).len()), (ErrorKind::Input, 1));
+    // Two slots that disagree about an epoch: nobody can tell which is right.
+    let repository = open(&store, &file("own")).unwrap();
+    let mut mine = repository.sort_out(&Keychain::new(&file("own")), &repository.key_slots().unwrap()).unwrap().0;
+    mine[0].secrets.content[5].1 = [99; 32];
+    assert_eq!(repository.next_secrets(&Slots::new(), &mine).unwrap_err().kind(), ErrorKind::Brake);
+}

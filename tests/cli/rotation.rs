@@ -1,0 +1,231 @@
+//! Rotated keys: what a new epoch changes, and what a key from before it may still do. Not for: being cut off (see `crash`).
+
+use crate::support::compare;
+use crate::support::nasty::Random;
+use crate::support::run::{Ran, World, patch};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The key epochs that the headers of data packs state.
+fn epochs(world: &World) -> Vec<u16> {
+    let header = |path: &PathBuf| std::fs::read(path).unwrap()[10..12].try_into().unwrap();
+    world.objects("data").iter().map(|path| u16::from_le_bytes(header(path))).collect()
+}
+
+/// Everything in the repository.
+fn objects(world: &World) -> BTreeMap<PathBuf, Vec<u8>> {
+    ["config", "keys", "data", "tree", "index", "snapshots", "pins", "marks", "tombs", "revokes"]
+        .into_iter()
+        .flat_map(|kind| world.objects(kind))
+        .map(|path| (path.clone(), std::fs::read(&path).unwrap()))
+        .collect()
+}
+
+/// Two keys, "key" and "other", and a snapshot.
+fn world_with_two_keys() -> World {
+    let world = World::with_key_file();
+    world.write("other", [8; 100]);
+    world.run(["key", "add", "-q", "--label", "of somebody else", "--new-key-file", "other"]).succeeds();
+    world.write("source/large", Random(1).bytes(3_000_000));
+    world.write("source/small", "small enough to be shared with others\n".repeat(10));
+    world.run(["backup", "-q", "source"]).succeeds();
+    world
+}
+
+#[test]
+fn new_data_gets_a_new_secret_and_old_data_when_it_is_asked_for() {
+    let world = world_with_two_keys();
+    let keys = world.objects("keys");
+    world.run(["key", "rotate"]).fails(6, &["of somebody else", "nothing was changed", "--remove-other-keys"]);
+    assert_eq!(world.objects("keys"), keys);
+    world.write("wrong", [9; 100]);
+    world.run(["key", "rotate", "--other-key-file", "wrong"]).fails(12, &["\"wrong\" opens no key slot"]);
+    assert_eq!(world.objects("keys"), keys);
+    let said = world.run(["key", "rotate", "--other-key-file", "other"]).succeeds().stdout;
+    assert!(said.contains("key epoch 1") && said.contains("firn key re-encrypt"), "{said}");
+    let listed = world.run(["key", "list", "--json"]).succeeds().json();
+    assert!(listed.len() == 2 && listed.iter().all(|key| key["epoch"] == 1), "{listed:?}");
+    assert!(listed.iter().any(|key| key["label"] == "of somebody else"), "{listed:?}");
+
+    // Only what is new is sealed under it.
+    world.write("source/new", Random(2).bytes(1_000_000));
+    world.run(["backup", "-q", "source"]).succeeds();
+    let old = epochs(&world).iter().filter(|epoch| **epoch == 0).count();
+    assert!(old > 0 && epochs(&world).iter().all(|epoch| *epoch <= 1) && epochs(&world).len() > old);
+    std::fs::remove_file(world.path("source/small")).unwrap();
+    world.run(["backup", "-q", "source"]).succeeds();
+
+    let before = objects(&world);
+    let would = world.run(["key", "re-encrypt", "-n"]).succeeds().stdout;
+    assert!(would.contains(&format!("Would write again under key epoch 1: {old} pack")), "{would}");
+    assert_eq!(objects(&world), before);
+    let done = world.run(["key", "re-encrypt", "--json"]).succeeds().json().pop().unwrap();
+    assert_eq!(
+        (&done["epoch"], &done["rewritten"]["packs"], &done["older_epochs"]["packs"]),
+        (&1.into(), &old.into(), &0.into())
+    );
+    assert!(done["bytes_written"].as_u64().unwrap() >= 3_000_000, "{done}");
+    assert!(epochs(&world).iter().all(|epoch| *epoch == 1));
+
+    // All is as it was, for both keys, and nothing is stored again.
+    let packs = world.objects("data");
+    let same = world.backup(0, ["source"]);
+    assert_eq!(same["files_unmodified"], 2);
+    world.run(["backup", "-q", "--force", "source"]).succeeds();
+    assert_eq!(world.objects("data"), packs);
+    for (snapshot, key) in [("latest", "key"), ("latest~1", "other")] {
+        let target = format!("out-{key}");
+        let with = [("FIRN_KEY_FILE", Some(key))];
+        world.run_with(["restore", &format!("{snapshot}:{}", world.text("source")), "-t", &target], &with).succeeds();
+        let differences = compare::trees(&world.path("source"), &world.path(&target), compare::Options::default());
+        assert!(differences.is_empty(), "{differences:?}");
+    }
+    let first = format!("latest~4:{}/small", world.text("source"));
+    assert!(world.run(["dump", &first]).succeeds().stdout.starts_with("small enough"));
+    world.run(["check", "--read-data"]).succeeds();
+    let again = world.run(["key", "re-encrypt", "--json"]).succeeds().json().pop().unwrap();
+    assert_eq!(again["rewritten"]["packs"], 0, "{again}");
+}
+
+#[test]
+fn both_in_one_go_and_the_others_removed() {
+    let world = world_with_two_keys();
+    let said = world.run(["key", "rotate", "--re-encrypt", "--remove-other-keys"]).succeeds().stdout;
+    assert!(said.contains("Written again under key epoch 1: "), "{said}");
+    let all_have = |wanted: u16| !epochs(&world).is_empty() && epochs(&world).iter().all(|epoch| *epoch == wanted);
+    assert!(all_have(1) && world.objects("keys").len() == 1);
+    world.run_with(["snapshots"], &[("FIRN_KEY_FILE", Some("other"))]).fails(12, &["Wrong password or key"]);
+    world.run(["check", "--read-data"]).succeeds();
+    let quiet = world.run(["key", "rotate", "-q", "--re-encrypt"]).succeeds();
+    assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
+    assert!(all_have(2));
+}
+
+/// Somebody whose key was removed, with a copy of its slot and access to the store.
+struct Former(World);
+
+impl Former {
+    /// The keys are rotated without them, and the repository goes on.
+    fn new() -> Former {
+        let world = world_with_two_keys();
+        let before: BTreeMap<PathBuf, Vec<u8>> =
+            world.objects("keys").into_iter().map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect();
+        let old_one = world.run(["key", "list", "--json"]).succeeds().json();
+        let theirs = old_one.iter().find(|key| key["label"] == "of somebody else").unwrap()["id"].clone();
+        world.run(["key", "rotate", "-q", "--remove-other-keys"]).succeeds();
+        world.write("source/new", Random(2).bytes(1_000_000));
+        world.run(["backup", "-q", "source"]).succeeds();
+        let (path, bytes) = before.into_iter().find(|(path, _)| path.ends_with(theirs.as_str().unwrap())).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        Former(world)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let cache = self.0.text("their cache");
+        self.0.run_with(arguments, &[("FIRN_KEY_FILE", Some("other")), ("FIRN_CACHE_DIR", Some(&cache))])
+    }
+
+    /// It is refused because of the key, and nothing was changed.
+    #[track_caller]
+    fn refuses(&self, arguments: &[&str]) {
+        let before = objects(&self.0);
+        self.run(arguments)
+            .fails(12, &["key epoch", "which the key in use does not hold", "Hint: The keys were rotated"]);
+        assert!(objects(&self.0) == before, "{arguments:?}");
+        assert!(!self.calls_anything_damaged(), "{arguments:?}");
+    }
+
+    fn calls_anything_damaged(&self) -> bool {
+        let mut folders = vec![self.0.path("their cache")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.file_name().is_some_and(|name| name == "damaged")
+                    && !std::fs::read(&path).unwrap().is_empty()
+                {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// The pack under the new epoch.
+    fn locked(&self) -> PathBuf {
+        let is_new = |path: &PathBuf| std::fs::read(path).unwrap()[10] == 1;
+        self.0.objects("data").into_iter().find(is_new).unwrap()
+    }
+}
+
+#[test]
+fn a_key_from_before_reads_what_is_older_and_changes_nothing() {
+    let former = Former::new();
+    let source = former.0.text("source");
+    former.run(&["snapshots"]).succeeds();
+    former.run(&["restore", &format!("latest~1:{source}"), "-t", "old"]).succeeds();
+    former.run(&["restore", &format!("latest:{source}"), "-t", "new"]).fails(3, &["key epoch 1", "not complete"]);
+    former.run(&["dump", &format!("latest:{source}/new")]).fails(12, &["key epoch 1"]);
+    assert!(!former.calls_anything_damaged());
+    let name = former.locked().file_name().unwrap().to_str().unwrap().to_owned();
+    for arguments in [
+        &["backup", "source"][..],
+        &["backup", "-n", "source"],
+        &["prune"],
+        &["prune", "--no-repack"],
+        &["key", "rotate", "--remove-other-keys"],
+        &["key", "re-encrypt"],
+        &["repair", "index", "--read-all-packs"],
+    ] {
+        former.refuses(arguments);
+    }
+    let before = objects(&former.0);
+    former.run(&["repair", "packs", &name]).succeeds();
+    former.run(&["repair", "snapshots"]).succeeds();
+    former.run(&["scrub"]).succeeds();
+    former.run(&["check"]).succeeds();
+    let said = former.run(&["check", "--read-data"]).succeeds();
+    assert!(said.stdout.contains("was not looked into") && said.stdout.contains("key epoch 1"), "{said:?}");
+    // It is not remembered as found right, either.
+    let said = former.run(&["check", "--read-data", "--max-age", "1d"]).succeeds();
+    assert!(said.stdout.contains("was not looked into"), "{said:?}");
+    assert!(!former.calls_anything_damaged());
+    assert!(objects(&former.0) == before);
+    former.0.run(["check", "--read-data"]).succeeds();
+}
+
+#[test]
+fn a_key_from_before_does_not_call_lost_what_only_the_index_named() {
+    let former = Former::new();
+    former.0.objects("index").iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    // Repairable, not lost.
+    let said = former.run(&["check"]).fails(4, &[]);
+    assert!(!said.stdout.contains("Lost") && said.stdout.contains("key epoch 1"), "{said:?}");
+    former.refuses(&["repair", "index"]);
+    let before = objects(&former.0);
+    former.run(&["prune"]).fails(5, &["nothing was pruned"]);
+    assert!(objects(&former.0) == before);
+    former.0.run(["repair", "index"]).succeeds();
+    former.0.run(["check", "--read-data"]).succeeds();
+}
+
+#[test]
+fn damage_stays_damage_for_a_key_from_before() {
+    let former = Former::new();
+    let locked = former.locked();
+    let name = locked.file_name().unwrap().to_str().unwrap().to_owned();
+    // Bytes that are not right need no key, but only the right one tells what can be saved.
+    patch(&locked, 5000, |byte| byte ^ 1);
+    former.run(&["scrub"]).fails(5, &[]);
+    let said = former.run(&["check", "--read-data"]).fails(4, &[]);
+    assert!(said.stdout.contains("The pack is damaged"), "{said:?}");
+    let before = objects(&former.0);
+    former.run(&["repair", "packs", &name]).fails(12, &["key epoch 1", "nothing was changed"]);
+    assert!(objects(&former.0) == before);
+    // A header whose epoch alone was hit is damage for whoever holds the epoch under which it was made.
+    let world = world_with_two_keys();
+    patch(&world.objects("data")[0], 10, |_| 7);
+    let said = world.run(["check", "--read-data"]).fails(5, &[]);
+    assert!(said.stdout.contains("made under another key epoch"), "{said:?}");
+}
