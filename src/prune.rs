@@ -160,6 +160,8 @@ struct Scene {
     live: Vec<Named>,
     /// Those that need not be whole.
     tolerated: HashSet<ObjectName>,
+    /// Those whose sessions were revoked, so that they may never have been acknowledged.
+    unsure: HashSet<ObjectName>,
     /// Forgotten long enough.
     doomed: BTreeSet<ObjectName>,
     /// All that are stored or forgotten.
@@ -261,10 +263,12 @@ impl<'a> Prune<'a> {
                 brake::check(&live, &forgotten, &doomed)?;
             }
         }
-        let mut tolerated: HashSet<ObjectName> = forgotten.iter().map(|named| named.name).collect();
-        tolerated.extend(live.iter().filter(|named| revoked.contains(&named.snapshot.session)).map(|named| named.name));
+        let tolerated: HashSet<ObjectName> = forgotten.iter().map(|named| named.name).collect();
+        // Not those of revoked sessions: one may have reported success just before it was revoked.
+        let is_revoked = |named: &&Named| revoked.contains(&named.snapshot.session);
+        let unsure = live.iter().filter(is_revoked).map(|named| named.name).collect();
         let live = live.into_iter().chain(forgotten).filter(|named| !doomed.contains(&named.name)).collect();
-        Ok(Scene { live, tolerated, doomed, known })
+        Ok(Scene { live, tolerated, unsure, doomed, known })
     }
 
     fn is_old(&self, since: SystemTime) -> bool {
@@ -352,12 +356,16 @@ impl<'a> Prune<'a> {
             () if own.contains(&pack.name) => Rank::Condemned,
             () => Rank::Good,
         };
-        let walk =
-            Walk { repository: self.repository, progress: self.progress, stop: self.stop, tolerated: &scene.tolerated };
+        let walk = Walk {
+            repository: self.repository,
+            progress: self.progress,
+            stop: self.stop,
+            tolerated: &scene.tolerated,
+            unsure: &scene.unsure,
+        };
         let live = Live::find(&walk, index.clone(), &rank, &scene.live)?;
         for (name, error) in &live.holes {
-            self.progress
-                .note(&format!("The forgotten or never finished snapshot \"{name}\" is not whole: {}", error.chain()));
+            self.progress.note(&format!("The forgotten snapshot \"{name}\" is not whole: {}", error.chain()));
         }
         Ok(live)
     }

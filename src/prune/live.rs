@@ -103,8 +103,10 @@ pub(super) struct Walk<'a> {
     pub repository: &'a Repository,
     pub progress: &'a dyn Progress,
     pub stop: &'a Stop,
-    /// Snapshots that may lack chunks: forgotten ones, and those of sessions that were revoked and so never acknowledged.
+    /// Snapshots that may lack chunks: forgotten ones, which another prune may have begun to delete.
     pub tolerated: &'a HashSet<ObjectName>,
+    /// Snapshots that may never have been acknowledged.
+    pub unsure: &'a HashSet<ObjectName>,
 }
 
 /// A row that holds a chunk.
@@ -270,7 +272,7 @@ impl Live {
             Err(other) => Err(other),
             Ok(_) => Err(error
                 .context(format!("The snapshot \"{}\" cannot be read as a whole, so nothing was pruned", named.name))
-                .with_hint("Run \"firn check\" to see what is damaged; \"firn repair index\" finds chunks whose index segments were lost, \"firn repair snapshots\" writes snapshots without what is lost.")),
+                .with_hint(if walk.unsure.contains(&named.name) { UNSURE } else { DAMAGED })),
         }
     }
 
@@ -413,3 +415,6 @@ fn unused(info: &PackInfo, blocks: &[(u16, u16)]) -> u64 {
         })
         .sum()
 }
+
+const DAMAGED: &str = "Run \"firn check\" to see what is damaged; \"firn repair index\" finds chunks whose index segments were lost, \"firn repair snapshots\" writes snapshots without what is lost.";
+const UNSURE: &str = "Its session was revoked; if its backup did not report success, run \"firn forget\" on it. Otherwise run \"firn check\".";

@@ -20,6 +20,6 @@ pub fn whole(repository: &Repository, named: &Named, progress: &dyn Progress, st
     let is_bad = |pack: &PackInfo| !stored.has(pack) || marked.contains(&pack.name) || damaged.contains(&pack.name);
     let rank = |pack: &PackInfo| if is_bad(pack) { Rank::Absent } else { Rank::Good };
     let nobody = HashSet::new();
-    let walk = Walk { repository, progress, stop, tolerated: &nobody };
+    let walk = Walk { repository, progress, stop, tolerated: &nobody, unsure: &nobody };
     Live::complete(&walk, repository.index()?, &rank, named)
 }
