@@ -21,7 +21,7 @@ mod tests;
 use crate::error::{ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::format::config::Config;
-use crate::format::header::{HEADER_LEN, Kind};
+use crate::format::header::{HEADER_LEN, Header, Kind};
 use crate::id::ObjectName;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
@@ -147,7 +147,8 @@ impl Repair<'_> {
             let key = ObjectKey::new(pack_folder(kind), name);
             let mut header = [0; HEADER_LEN];
             let read = self.repository.store().get_range(&key, 0, &mut header);
-            match read.and_then(|()| self.repository.keyring().open(kind, &header)) {
+            let read = read.and_then(|()| Header::decode(&header));
+            match read.and_then(|_| self.repository.keyring().open(kind, &header)) {
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
                     return Err(error
                         .context(format!("The pack \"{key}\" was written by a newer firn; nothing was changed"))

@@ -3,7 +3,7 @@
 use super::live::{Live, Rank};
 use super::{Limit, PruneOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::header::HEADER_LEN;
+use crate::format::header::{HEADER_LEN, Header};
 use crate::id::ObjectName;
 use crate::repository::Repository;
 use crate::repository::index::StoredPacks;
@@ -128,7 +128,8 @@ pub(super) fn refuse_foreign(repository: &Repository, orphans: &[(bool, ObjectNa
             continue;
         }
         let read = repository.store().get_range(&key, 0, &mut header);
-        match read.and_then(|()| repository.keyring().open(kind, &header)) {
+        let read = read.and_then(|()| Header::decode(&header));
+        match read.and_then(|_| repository.keyring().open(kind, &header)) {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 return Err(Error::new(
                     ErrorKind::Brake,

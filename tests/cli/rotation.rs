@@ -3,8 +3,15 @@
 use crate::support::compare;
 use crate::support::nasty::Random;
 use crate::support::run::{Ran, World, patch};
+use firn::backup::{self, BackupOptions};
+use firn::error::ErrorKind;
+use firn::progress::{Silent, Stop};
+use firn::repository::keys::Credentials;
+use firn::repository::{CacheChoice, OpenOptions, Repository};
+use firn::store::local::LocalStore;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The key epochs that the headers of data packs state.
 fn epochs(world: &World) -> Vec<u16> {
@@ -99,6 +106,34 @@ fn both_in_one_go_and_the_others_removed() {
     let quiet = world.run(["key", "rotate", "-q", "--re-encrypt"]).succeeds();
     assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
     assert!(all_have(2));
+}
+
+#[test]
+fn whoever_opened_the_repository_before_goes_on_until_something_new_is_stored() {
+    let world = world_with_two_keys();
+    let open = || {
+        let store = Arc::new(LocalStore::open(&world.path("repository")).unwrap());
+        let key = Credentials { password: None, key_file: Some(vec![7; 100].into()) };
+        let options = OpenOptions { cache: CacheChoice::None, block_cache: 1 << 20 };
+        Arc::new(Repository::open(store, &key, &options).unwrap())
+    };
+    let backup = |repository: &Arc<Repository>, seed: u64| {
+        world.write("source/changes", Random(seed).bytes(100_000));
+        let options = BackupOptions { paths: vec![world.path("source")], threads: 1, ..BackupOptions::default() };
+        backup::run(repository, &options, &Silent, &Stop::new())
+    };
+    let before = open();
+    world.run(["key", "rotate", "-q", "--remove-other-keys"]).succeeds();
+    backup(&before, 5).unwrap();
+    assert!(epochs(&world).iter().all(|epoch| *epoch == 0));
+    world.run(["key", "re-encrypt", "-q"]).succeeds();
+    assert!(epochs(&world).iter().all(|epoch| *epoch == 1));
+    // Now it would have to rely on what it cannot open.
+    let refused = backup(&before, 6).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::WrongKey, "{}", refused.chain());
+    assert!(world.objects("pins").is_empty());
+    backup(&open(), 6).unwrap();
+    world.run(["check", "--read-data"]).succeeds();
 }
 
 /// Somebody whose key was removed, with a copy of its slot and access to the store.
