@@ -9,6 +9,7 @@ use crate::repository::Repository;
 use crate::repository::snapshots::Named;
 use crate::view::ahead::Ahead;
 use crate::view::browse::{View, top_directory};
+use crate::view::layout::Layout;
 use crate::view::read::Reader;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use firn_fuse::{Fault, FaultKind, MountError, Mounted, Notifier, Options, UnmountError};
@@ -44,7 +45,7 @@ pub enum OwnerView {
 #[derive(Clone, Debug)]
 pub enum What {
     /// All snapshots, in folders.
-    All,
+    All(Box<Layout>),
     /// One directory of one snapshot.
     One {
         /// The snapshot.
@@ -82,7 +83,7 @@ impl MountOptions {
     pub fn new(mountpoint: PathBuf) -> MountOptions {
         MountOptions {
             mountpoint,
-            what: What::All,
+            what: What::All(Box::default()),
             owner: OwnerView::Original,
             allow_other: false,
             cache_bytes: crate::repository::DEFAULT_BLOCK_CACHE,
@@ -159,10 +160,7 @@ pub fn run(
 
 fn view(repository: &Arc<Repository>, options: &MountOptions, progress: &dyn Progress) -> Result<View> {
     match &options.what {
-        What::All => {
-            let zone = jiff::tz::TimeZone::system();
-            View::all(repository.clone(), options.page_cache_bytes, zone, progress)
-        }
+        What::All(layout) => View::all(repository.clone(), options.page_cache_bytes, Layout::clone(layout), progress),
         What::One { snapshot, path } => {
             View::one(repository.clone(), options.page_cache_bytes, Named::clone(snapshot), path)
         }

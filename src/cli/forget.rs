@@ -386,7 +386,7 @@ fn group_json(group: &Group, policy: &Policy, tense: Tense) -> Value {
 }
 
 /// Lists of tags, each written with commas.
-fn tag_lists(texts: &[String]) -> Vec<Vec<String>> {
+pub(crate) fn tag_lists(texts: &[String]) -> Vec<Vec<String>> {
     texts.iter().map(|text| text.split(',').map(str::to_owned).collect()).collect()
 }
 

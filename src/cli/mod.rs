@@ -13,6 +13,7 @@ mod key;
 mod key_rotate;
 mod message;
 mod mount;
+mod mount_layout;
 mod password;
 mod progress;
 mod prune;

@@ -1,6 +1,7 @@
 //! `firn mount`: snapshots as folders. Not for: how they are served (see `crate::mount`), or ending it (see `umount`).
 
 use super::context::Context;
+use super::mount_layout::LayoutArgs;
 use super::progress::Reporter;
 use super::{message, text};
 use crate::error::{Error, ErrorKind, Result};
@@ -9,24 +10,27 @@ use crate::os::{Background, Forked, Outcome, Readiness};
 use crate::repository::Repository;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Mount the snapshots as folders, to look into and copy from
 ///
-/// Below the folder appear "latest", "snapshots/TIME", "hosts/HOST/TIME" and "tags/TAG/TIME"; with a snapshot, just what is
-/// in it. New snapshots appear while it is mounted. Nothing can be changed through it. Ctrl-C, "firn umount" or
+/// Below the folder appear "latest", "snapshots/TIME", "hosts/HOST/TIME", "tags/TAG/TIME" and "ids/ID"; with a snapshot, just
+/// what is in it. New snapshots appear while it is mounted. Nothing can be changed through it. Ctrl-C, "firn umount" or
 /// "fusermount3 -u" end it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// An empty folder to mount on
-    #[arg(value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
-    mountpoint: PathBuf,
+    #[arg(value_name = "FOLDER", value_hint = clap::ValueHint::DirPath, required_unless_present = "samba_help")]
+    mountpoint: Option<PathBuf>,
 
     /// Show only this snapshot, or a folder in it
-    #[arg(value_name = "SNAPSHOT[:/PATH]")]
+    #[arg(value_name = "SNAPSHOT[:/PATH]", conflicts_with_all = ["root", "layout", "path_template", "time_template", "host", "tag", "path"])]
     address: Option<OsString>,
+
+    #[command(flatten)]
+    layout: LayoutArgs,
 
     /// Who owns the files
     #[arg(long, value_name = "WHO", value_enum, default_value_t = Owner::Original)]
@@ -43,6 +47,10 @@ pub(crate) struct Args {
     /// Return once it is mounted, and serve it in the background
     #[arg(short, long)]
     daemon: bool,
+
+    /// Print what smb.conf needs for "Previous Versions" in Windows, and do nothing else
+    #[arg(long, conflicts_with_all = ["address", "daemon"])]
+    samba_help: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -57,10 +65,14 @@ enum Owner {
 
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        if self.samba_help {
+            return context.print(&self.layout.samba_help(self.mountpoint.as_deref())?).map(|()| 0);
+        }
+        let mountpoint = self.mountpoint.as_deref().unwrap_or(Path::new(""));
         // All questions come before the process leaves the terminal, and no thread is started until then.
         let repository = context.open()?;
-        let shown = text::line(&self.mountpoint.display().to_string());
-        let options = self.options(context, &repository)?;
+        let shown = text::line(&mountpoint.display().to_string());
+        let options = self.options(context, &repository, mountpoint)?;
         // Obstacles are better told before a process goes into the background than by it.
         crate::mount::prepare(&repository, &options, &Reporter::without_bar("mount", &context.global))?;
         if !self.daemon {
@@ -78,12 +90,12 @@ impl Args {
         }
     }
 
-    fn options(&self, context: &Context, repository: &Repository) -> Result<MountOptions> {
-        let shown = self.mountpoint.display();
-        let mountpoint = std::path::absolute(&self.mountpoint)
+    fn options(&self, context: &Context, repository: &Repository, mountpoint: &Path) -> Result<MountOptions> {
+        let shown = mountpoint.display();
+        let mountpoint = std::path::absolute(mountpoint)
             .map_err(|error| Error::io(format!("The full path of \"{shown}\" cannot be found"), error))?;
         let what = match &self.address {
-            None => What::All,
+            None => What::All(Box::new(self.layout.layout()?)),
             Some(address) => {
                 let (snapshot, path) = context.resolve(repository, address)?;
                 What::One { snapshot: Box::new(snapshot), path }

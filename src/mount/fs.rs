@@ -173,7 +173,7 @@ impl SnapshotFs {
             Ok(())
         })?;
         for tree in self.view.snapshots() {
-            let below = match tree.is_mounted() {
+            let below = match tree.is_mounted() || !tree.is_whole() {
                 true => tree.top()?.directory.totals,
                 false => tree.named().snapshot.totals,
             };

@@ -2,6 +2,7 @@
 //! Not for: the kernel's types (see `mount`), or bytes of files (see `read`).
 
 use super::folders::{Change, Folders, Item, ItemBody, Target, find};
+use super::layout::Layout;
 use super::names;
 use super::pages::{Directory, EntryRef, Pages};
 use super::tree::{Locations, MOUNT_INO, Place, RANK_BITS, ROOT_RANK, SnapshotTree, Stored};
@@ -12,8 +13,7 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::snapshots::Named;
 use crate::store::ObjectKind;
-use jiff::tz::TimeZone;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 pub const DEFAULT_PAGE_CACHE: u64 = 32 << 20;
 /// Places of entries kept in memory.
 const LOCATIONS: usize = 1 << 16;
+/// Threads that look for the directory to show in many snapshots.
+const LOOKERS: usize = 4;
 /// Slots of snapshots: 1 up to this. 27 bits, so that inode numbers stay below 2^63: some programs take them as signed.
 const SLOTS: u64 = (1 << 27) - 1;
 
@@ -48,13 +50,13 @@ pub struct View {
 
 #[derive(Debug)]
 enum Shown {
-    All(All),
+    All(Box<All>),
     One(Arc<SnapshotTree>),
 }
 
 #[derive(Debug)]
 struct All {
-    zone: TimeZone,
+    layout: Layout,
     /// Nothing with extended attributes may be shown.
     plain: AtomicBool,
     folders: RwLock<Arc<Folders>>,
@@ -67,14 +69,23 @@ struct Known {
     names: BTreeSet<ObjectName>,
     snapshots: HashMap<ObjectName, Arc<Named>>,
     slots: HashMap<ObjectName, u64>,
+    /// Those that do not have the directory that is shown.
+    bare: HashSet<ObjectName>,
 }
 
 impl View {
-    /// All snapshots, named by their times in this zone.
-    pub fn all(repository: Arc<Repository>, cache: u64, zone: TimeZone, progress: &dyn Progress) -> Result<View> {
+    /// All snapshots, laid out in this way.
+    pub fn all(
+        repository: Arc<Repository>,
+        cache: u64,
+        layout: impl Into<Layout>,
+        progress: &dyn Progress,
+    ) -> Result<View> {
         let (pages, locations) = caches(repository, cache);
-        let folders = RwLock::new(Arc::new(Folders::new(Vec::new(), &zone, None)));
-        let shown = Shown::All(All { zone, plain: AtomicBool::new(false), folders, known: Mutex::default() });
+        let layout = layout.into();
+        let folders = RwLock::new(Arc::new(Folders::new(Vec::new(), &layout, None)));
+        let shown =
+            Shown::All(Box::new(All { layout, plain: AtomicBool::new(false), folders, known: Mutex::default() }));
         let view = View { pages, locations, shown };
         view.refresh(progress)?;
         Ok(view)
@@ -120,7 +131,8 @@ impl View {
             }
             match repository.snapshot(*name) {
                 Ok(snapshot) => {
-                    if snapshot.totals.attributed > 0 && all.plain.load(Ordering::Relaxed) {
+                    let wanted = all.layout.filter.wants(&snapshot);
+                    if wanted && snapshot.totals.attributed > 0 && all.plain.load(Ordering::Relaxed) {
                         return Ok(None);
                     }
                     has_new = true;
@@ -148,26 +160,32 @@ impl View {
         names: BTreeSet<ObjectName>,
         snapshots: HashMap<ObjectName, Arc<Named>>,
     ) -> Vec<Change> {
-        let mut order: Vec<&Arc<Named>> = snapshots.values().collect();
+        let wanted = snapshots.values().filter(|named| all.layout.filter.wants(&named.snapshot));
+        let mut order: Vec<&Arc<Named>> = wanted.collect();
         order.sort_by_key(|named| (named.snapshot.time, named.name));
         let keys = order.iter().map(|named| (named.name, slot_hash(&named.name)));
         let slots = names::assign(&known.slots, keys, 1, SLOTS);
         let before = all.folders.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let trees = order
+        let mut trees: Vec<Arc<SnapshotTree>> = order
             .iter()
             .map(|named| {
                 // A slot has 27 bits.
                 let slot = slots[&named.name] as u32;
                 before.tree(slot).filter(|tree| tree.name() == named.name).cloned().unwrap_or_else(|| {
                     let (pages, locations) = (self.pages.clone(), self.locations.clone());
-                    Arc::new(SnapshotTree::new(pages, locations, Arc::clone(named), slot))
+                    Arc::new(SnapshotTree::new(pages, locations, Arc::clone(named), slot, all.layout.root()))
                 })
             })
             .collect();
-        let folders = Arc::new(Folders::new(trees, &all.zone, Some(&before)));
+        known.bare.retain(|name| names.contains(name));
+        trees.retain(|tree| !known.bare.contains(&tree.name()));
+        let bare = without_top(&trees, &all.layout);
+        trees.retain(|tree| !bare.contains(&tree.name()));
+        known.bare.extend(bare);
+        let folders = Arc::new(Folders::new(trees, &all.layout, Some(&before)));
         let changes = folders.changes_since(&before);
         *all.folders.write().unwrap_or_else(PoisonError::into_inner) = folders;
-        *known = Known { names, snapshots, slots };
+        (known.names, known.snapshots, known.slots) = (names, snapshots, slots);
         changes
     }
 
@@ -260,9 +278,9 @@ impl View {
             (Node::Item(item), Shown::All(all)) => {
                 Ok(folders(all).item(item.parent).cloned().map_or_else(|| self.root(), Node::Item))
             }
-            (Node::Top(_), Shown::All(all)) => {
+            (Node::Top(tree), Shown::All(all)) => {
                 let folders = folders(all);
-                Ok(folders.item(folders.snapshots()).cloned().map_or_else(|| self.root(), Node::Item))
+                Ok(folders.item(folders.home(tree.slot())).cloned().map_or_else(|| self.root(), Node::Item))
             }
             (Node::Stored(stored), _) if stored.parent == stored.tree.top()?.rank => Ok(Node::Top(stored.tree.clone())),
             (Node::Stored(stored), _) => match stored.tree.by_rank(stored.parent)? {
@@ -372,6 +390,27 @@ fn place(node: &Node) -> Result<Option<(&Arc<SnapshotTree>, Place)>> {
         }
         Node::Stored(stored) => Ok(stored.place().map(|place| (&stored.tree, place))),
     }
+}
+
+/// Those that do not have the directory that is shown. Only what the records leave open is looked for, by several threads: it
+/// takes a page a folder on the way, which snapshots that are alike share. What cannot be read is shown, and fails loudly there.
+fn without_top(trees: &[Arc<SnapshotTree>], layout: &Layout) -> HashSet<ObjectName> {
+    let open =
+        |tree: &&Arc<SnapshotTree>| tree.known_top().is_none() && !layout.surely_has_root(&tree.named().snapshot);
+    let open: Vec<&Arc<SnapshotTree>> = trees.iter().filter(open).collect();
+    let is_without = |tree: &Arc<SnapshotTree>| match tree.top() {
+        Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Input),
+        Ok(_) => false,
+    };
+    let look = |trees: &[&Arc<SnapshotTree>]| -> Vec<ObjectName> {
+        trees.iter().filter(|tree| is_without(tree)).map(|tree| tree.name()).collect()
+    };
+    let part = open.len().div_ceil(LOOKERS).max(1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = open.chunks(part).map(|part| scope.spawn(move || look(part))).collect();
+        // A thread that panicked has looked at nothing: what it had is shown.
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    })
 }
 
 /// The directory whose sums say what a mount can show, if it shows one snapshot.

@@ -3,7 +3,9 @@
 use super::*;
 use crate::progress::Silent;
 use crate::view::folders::Change;
+use crate::view::layout::{Filter, Style, Template};
 use crate::view::sample::{Sample, Thing, dir};
+use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 
 /// What a plain walk says: path, rank, rank of the directory, what.
@@ -271,4 +273,79 @@ fn folders_follow_the_repository() {
     assert_eq!(names(&view, "tags/x"), ["2026-01-01_00-00-00"]);
     let top = at(&view, "snapshots/2026-01-01_00-00-00").unwrap();
     assert_eq!(view.ino(&view.parent(&top).unwrap()).unwrap(), view.ino(&at(&view, "snapshots").unwrap()).unwrap());
+}
+
+fn with_layout(sample: &Sample, layout: Layout) -> View {
+    View::all(Sample::open(&sample.store, 32 << 20), 8 << 20, layout, &Silent).unwrap()
+}
+
+#[test]
+fn a_directory_of_each_snapshot_can_be_shown_alone() {
+    let inside = dir([("f", Thing::Inline(b"f".to_vec())), ("g", dir([("h", Thing::Fifo)]))]);
+    let whole = dir([("a", Thing::Fifo), ("me", dir([("past", inside)])), ("z", Thing::Fifo)]);
+    let sample = Sample::new();
+    sample.snapshot("2026-01-01T00:00:00Z", "h", &[], &whole);
+    sample.snapshot("2026-01-02T00:00:00Z", "h", &[], &dir([("me", dir([("past", Thing::Fifo)]))]));
+    sample.snapshot("2026-01-03T00:00:00Z", "h", &[], &dir([("you", Thing::Fifo)]));
+    let layout = || Layout::of(Style::Flat, TimeZone::UTC).with_root(b"/me/past".to_vec());
+    let view = with_layout(&sample, layout());
+    // Those that do not have it, or have something else there, are left out.
+    assert_eq!(names(&view, ""), ["2026-01-01_00-00-00", "README.txt", "latest"]);
+    assert_eq!(link(&view, "latest"), "2026-01-01_00-00-00");
+    assert_eq!(names(&view, "2026-01-01_00-00-00"), ["f", "g"]);
+    let top = at(&view, "2026-01-01_00-00-00").unwrap();
+    let deep = at(&view, "2026-01-01_00-00-00/g/h").unwrap();
+    assert_eq!(view.ino(&view.parent(&top).unwrap()).unwrap(), MOUNT_INO);
+    let above = view.parent(&view.parent(&deep).unwrap()).unwrap();
+    assert_eq!(view.ino(&above).unwrap(), view.ino(&top).unwrap());
+    // Every number leads back, and there are none for what is around it.
+    let mut listed = Vec::new();
+    walk_view(&view, &top, "", &mut listed);
+    let fresh = with_layout(&sample, layout());
+    for (path, ino) in &listed {
+        let node = fresh.node(*ino).unwrap().unwrap();
+        assert!(fresh.ino(&node).unwrap() == *ino && fresh.path(&node).ends_with(&format!("/me/past{path}")));
+    }
+    let (first, last) = (listed[0].1, listed[listed.len() - 1].1);
+    assert!(fresh.node(first - 2).unwrap().is_none() && fresh.node(last + 1).unwrap().is_none());
+    // The same file has the same number where all is shown.
+    let all = open_all(&sample);
+    assert_eq!(all.ino(&at(&all, "snapshots/2026-01-01_00-00-00/me/past/g/h").unwrap()).unwrap(), listed[2].1);
+
+    let newer = sample.snapshot("2026-01-04T00:00:00Z", "h", &[], &whole);
+    let changes = view.refresh(&Silent).unwrap().unwrap();
+    let expected = ["2026-01-04_00-00-00", "latest"].map(str::to_owned).to_vec();
+    assert_eq!(changes, [Change { ino: MOUNT_INO, names: expected }]);
+    assert_eq!(link(&view, "latest"), "2026-01-04_00-00-00");
+    sample.remove(&newer);
+    view.refresh(&Silent).unwrap();
+    assert_eq!(names(&view, ""), ["2026-01-01_00-00-00", "README.txt", "latest"]);
+}
+
+#[test]
+fn templates_and_filters_follow_the_repository() {
+    let sample = Sample::new();
+    let templates = ["%h/%t", "tagged/%T/%i"].map(|text| Template::parse(text).unwrap()).to_vec();
+    let filter = Filter { hosts: vec!["a".into(), "b".into()], ..Filter::default() };
+    let view = with_layout(&sample, Layout::from(TimeZone::UTC).with_templates(templates).with_filter(filter));
+    assert_eq!(names(&view, ""), ["README.txt"]);
+    sample.snapshot("2026-01-01T00:00:00Z", "a", &[], &dir([("f", Thing::Fifo)]));
+    sample.snapshot("2026-01-05T00:00:00Z", "c", &["x"], &dir([("f", Thing::Fifo)]));
+    view.refresh(&Silent).unwrap();
+    assert_eq!(names(&view, ""), ["README.txt", "a", "latest"]);
+    assert_eq!(names(&view, "a"), ["2026-01-01_00-00-00", "latest"]);
+    assert_eq!(
+        (link(&view, "latest"), link(&view, "a/latest")),
+        ("a/2026-01-01_00-00-00".into(), "2026-01-01_00-00-00".into())
+    );
+    let tagged = sample.snapshot("2026-01-02T00:00:00Z", "b", &["x"], &dir([("g", Thing::Fifo)]));
+    view.refresh(&Silent).unwrap();
+    assert_eq!(link(&view, "latest"), "b/2026-01-02_00-00-00");
+    assert_eq!(link(&view, &format!("tagged/x/{}", tagged.name.short())), "../../b/2026-01-02_00-00-00");
+    let top = at(&view, "b/2026-01-02_00-00-00").unwrap();
+    assert_eq!(view.ino(&view.parent(&top).unwrap()).unwrap(), view.ino(&at(&view, "b").unwrap()).unwrap());
+    // Nothing but the snapshots where Samba looks for them.
+    let gmt = with_layout(&sample, Layout::of(Style::PreviousVersions, TimeZone::UTC));
+    let expected = ["@GMT-2026.01.01-00.00.00", "@GMT-2026.01.02-00.00.00", "@GMT-2026.01.05-00.00.00"];
+    assert_eq!(names(&gmt, ""), expected);
 }

@@ -6,13 +6,15 @@
 //! tags/<tag>/<time> →   ids/<id> →
 //! ```
 //!
+//! That is the usual layout; `layout` has others.
+//!
 //! Inode numbers here are below 2^36 and made from the path, for links and files also from what they hold: the kernel keeps
 //! what is behind a number for ever. Memory: about 1 KiB a snapshot.
 
+use super::layout::{Layout, Style};
 use super::names;
 use super::tree::{MOUNT_INO, RANK_BITS, SnapshotTree};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -27,6 +29,14 @@ latest                the newest one
 hosts/<host>/         the same ones by the machine they were taken on, each with its own \"latest\"
 tags/<tag>/           the same ones by tag
 ids/<id>              the same ones by id
+
+Copy out of it whatever you need, with any program. Nothing in here can be changed or deleted, and looking
+at it costs nothing but time. New snapshots appear by themselves; forgotten ones go away.
+";
+
+const SHORT_README: &str = "\
+This is a firn mount: a read-only view of snapshots in a backup repository. Each folder named by a time, or by
+what was asked for, is one snapshot, and \"latest\" is the newest one.
 
 Copy out of it whatever you need, with any program. Nothing in here can be changed or deleted, and looking
 at it costs nothing but time. New snapshots appear by themselves; forgotten ones go away.
@@ -84,7 +94,8 @@ pub struct Folders {
     /// Inode numbers by what they were made from.
     numbers: HashMap<String, u64>,
     trees: HashMap<u32, Arc<SnapshotTree>>,
-    snapshots: u64,
+    /// The folder that holds a snapshot, by its slot.
+    homes: HashMap<u32, u64>,
 }
 
 /// A folder whose names changed.
@@ -105,8 +116,8 @@ enum Draft {
 
 impl Folders {
     /// Lays out these snapshots. Items that were there `before` keep their inode numbers.
-    pub fn new(trees: Vec<Arc<SnapshotTree>>, zone: &TimeZone, before: Option<&Folders>) -> Folders {
-        let root = draft(&trees, zone);
+    pub fn new(trees: Vec<Arc<SnapshotTree>>, layout: &Layout, before: Option<&Folders>) -> Folders {
+        let root = draft(&trees, layout);
         let mut keys = Vec::new();
         collect_keys(&root, "", &mut keys);
         let known = before.map(|before| &before.numbers).cloned().unwrap_or_default();
@@ -120,7 +131,7 @@ impl Folders {
             items: HashMap::new(),
             numbers,
             trees: trees.into_iter().map(|tree| (tree.slot(), tree)).collect(),
-            snapshots: MOUNT_INO,
+            homes: HashMap::new(),
         };
         folders.place(root, String::new(), MOUNT_INO);
         folders
@@ -129,7 +140,7 @@ impl Folders {
     fn place(&mut self, draft: Draft, path: String, parent: u64) -> Option<Target> {
         let (body, time) = match draft {
             Draft::Snapshot(tree) => {
-                self.snapshots = parent;
+                self.homes.insert(tree.slot(), parent);
                 return Some(Target::Snapshot(tree));
             }
             Draft::Link(target, time) => (ItemBody::Link(target), time),
@@ -174,9 +185,9 @@ impl Folders {
         self.trees.values()
     }
 
-    /// The folder that holds the snapshots.
-    pub fn snapshots(&self) -> u64 {
-        self.snapshots
+    /// The folder that holds the snapshot of this slot.
+    pub fn home(&self, slot: u32) -> u64 {
+        self.homes.get(&slot).copied().unwrap_or(MOUNT_INO)
     }
 
     /// What changed between `before` and this, for folders that are in both.
@@ -234,46 +245,64 @@ fn collect_keys(draft: &Draft, path: &str, keys: &mut Vec<String>) {
     }
 }
 
-fn draft(trees: &[Arc<SnapshotTree>], zone: &TimeZone) -> Draft {
-    let mut sorted: Vec<&Arc<SnapshotTree>> = trees.iter().collect();
-    sorted.sort_by_key(|tree| (tree.named().snapshot.time, tree.name()));
-    let moments: Vec<_> = sorted.iter().map(|tree| (tree.named().snapshot.time, tree.name())).collect();
-    let times = names::time_names(&moments, zone);
-    let ids: Vec<_> = sorted.iter().map(|tree| tree.name()).collect();
-    let short = names::short_names(&ids);
-    let newest = moments.last().map_or(Timestamp::UNIX_EPOCH, |(time, _)| *time);
+fn draft(trees: &[Arc<SnapshotTree>], layout: &Layout) -> Draft {
     let folder = || Draft::Folder(BTreeMap::new(), Timestamp::UNIX_EPOCH);
-    let mut root = BTreeMap::from([("README.txt".to_owned(), Draft::File(README))]);
-    let (mut snapshots, mut hosts, mut tags, mut by_id) = (folder(), folder(), folder(), folder());
-    for tree in sorted {
-        let snapshot = &tree.named().snapshot;
-        let (name, time) = (&times[&tree.name()], snapshot.time);
-        root.insert("latest".to_owned(), Draft::Link(format!("snapshots/{name}"), time));
-        add(&mut snapshots, &[name], Draft::Snapshot(tree.clone()), time);
-        let link = |up: &str| Draft::Link(format!("{up}snapshots/{name}"), time);
-        let host = names::safe_name(&snapshot.host);
-        add(&mut hosts, &[&host, name], link("../../"), time);
-        add(&mut hosts, &[&host, "latest"], link("../../"), time);
-        for tag in &snapshot.tags {
-            add(&mut tags, &[&names::safe_name(tag), name], link("../../"), time);
+    let by_name: HashMap<_, _> = trees.iter().map(|tree| (tree.name(), tree)).collect();
+    let named: Vec<_> = trees.iter().map(|tree| tree.named()).collect();
+    let mut root = folder();
+    let mut newest: BTreeMap<Vec<String>, (Vec<String>, Timestamp)> = BTreeMap::new();
+    if layout.style() == Style::Default {
+        for name in ["snapshots", "hosts", "tags", "ids"] {
+            add(&mut root, &[name.to_owned()], folder(), Timestamp::UNIX_EPOCH);
         }
-        add(&mut by_id, &[&short[&tree.name()]], link("../"), time);
     }
-    for (name, draft) in [("snapshots", snapshots), ("hosts", hosts), ("tags", tags), ("ids", by_id)] {
-        root.insert(name.to_owned(), draft);
+    for places in layout.places(&named) {
+        let mut paths = places.paths.into_iter();
+        let (Some((home, latest)), Some(tree)) = (paths.next(), by_name.get(&places.name)) else { continue };
+        add(&mut root, &home, Draft::Snapshot(Arc::clone(tree)), places.time);
+        let above = |path: &[String]| path[..path.len().saturating_sub(1)].to_vec();
+        // They come in order of time, so the last one stays.
+        newest.insert(Vec::new(), (home.clone(), places.time));
+        if latest {
+            newest.insert(above(&home), (home.clone(), places.time));
+        }
+        for (path, latest) in paths {
+            let folder = above(&path);
+            add(&mut root, &path, Draft::Link(relative(&folder, &home), places.time), places.time);
+            if latest {
+                newest.insert(folder, (home.clone(), places.time));
+            }
+        }
     }
-    Draft::Folder(root, newest)
+    if layout.style() == Style::PreviousVersions {
+        return root;
+    }
+    for (mut path, (home, time)) in newest {
+        let link = Draft::Link(relative(&path, &home), time);
+        path.push("latest".to_owned());
+        add(&mut root, &path, link, time);
+    }
+    let text = if layout.style() == Style::Default { README } else { SHORT_README };
+    add(&mut root, &["README.txt".to_owned()], Draft::File(text), Timestamp::UNIX_EPOCH);
+    root
 }
 
-/// Puts something into a folder under a path, making the folders on the way.
-fn add(folder: &mut Draft, path: &[&str], draft: Draft, time: Timestamp) {
+/// The way from a folder to a path, both from the root.
+fn relative(folder: &[String], path: &[String]) -> String {
+    let shared = folder.iter().zip(path).take_while(|(one, other)| one == other).count();
+    let up = std::iter::repeat_n("..", folder.len() - shared);
+    up.chain(path[shared..].iter().map(String::as_str)).collect::<Vec<_>>().join("/")
+}
+
+/// Puts something into a folder under a path, making the folders on the way. What is there already stays.
+fn add(folder: &mut Draft, path: &[String], draft: Draft, time: Timestamp) {
     let (Draft::Folder(entries, newest), Some((name, rest))) = (folder, path.split_first()) else { return };
     *newest = time.max(*newest);
     if rest.is_empty() {
-        entries.insert((*name).to_owned(), draft);
+        entries.entry(name.clone()).or_insert(draft);
     } else {
         let below =
-            entries.entry((*name).to_owned()).or_insert_with(|| Draft::Folder(BTreeMap::new(), Timestamp::UNIX_EPOCH));
+            entries.entry(name.clone()).or_insert_with(|| Draft::Folder(BTreeMap::new(), Timestamp::UNIX_EPOCH));
         add(below, rest, draft, time);
     }
 }

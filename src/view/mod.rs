@@ -8,6 +8,7 @@
 //! | `pages.rs` | which entry of a directory has this name, rank or position? |
 //! | `tree.rs` | which file of a snapshot has this number, and back? |
 //! | `names.rs` | what are snapshots called, and which numbers do they get? |
+//! | `layout.rs` | where do snapshots stand, and which of them? |
 //! | `folders.rs` | which folders are around the snapshots? |
 //! | `browse.rs` | all of this as one tree that follows the repository |
 //! | `read.rs` | a range of a file now, and what will be wanted next |
@@ -19,6 +20,7 @@ pub mod ahead;
 pub mod browse;
 pub mod content;
 pub mod folders;
+pub mod layout;
 pub mod names;
 pub mod pages;
 pub mod path;

@@ -15,18 +15,20 @@ pub fn time_name(time: Timestamp, zone: &TimeZone) -> String {
     time.to_zoned(zone.clone()).strftime("%Y-%m-%d_%H-%M-%S").to_string()
 }
 
-/// Names for snapshots given by (time, name): the later one of two in the same second gets `_2`, and so on.
-pub fn time_names(snapshots: &[(Timestamp, ObjectName)], zone: &TimeZone) -> HashMap<ObjectName, String> {
-    let mut sorted = snapshots.to_vec();
-    sorted.sort();
+/// Names for snapshots given by (time, name) in order, as `write` makes them of the time: the later one of two that would get
+/// the same gets `_2`, and so on.
+pub fn unique_times(
+    sorted: &[(Timestamp, ObjectName)],
+    write: &dyn Fn(Timestamp) -> String,
+) -> HashMap<ObjectName, String> {
     let mut seen: HashMap<String, u32> = HashMap::new();
     let mut names = HashMap::with_capacity(sorted.len());
     for (time, snapshot) in sorted {
-        let name = time_name(time, zone);
+        let name = write(*time);
         let count = seen.entry(name.clone()).or_insert(0);
         *count += 1;
         let unique = if *count == 1 { name } else { format!("{name}_{count}") };
-        names.insert(snapshot, unique);
+        names.insert(*snapshot, unique);
     }
     names
 }
@@ -108,19 +110,20 @@ mod tests {
     #[test]
     fn times_in_the_same_second_are_told_apart_in_order() {
         let time = |text: &str| text.parse::<Timestamp>().unwrap();
-        let list = [
+        let mut list = [
             (time("2026-11-21T04:29:33.9Z"), name(1, 0)),
             (time("2026-11-21T04:29:33.1Z"), name(9, 0)),
             (time("2026-11-21T04:29:33.9Z"), name(0, 0)),
             (time("2026-11-21T04:29:34Z"), name(5, 0)),
         ];
-        let names = time_names(&list, &TimeZone::UTC);
+        list.sort();
+        let names = unique_times(&list, &|time| time_name(time, &TimeZone::UTC));
         assert_eq!(names[&name(9, 0)], "2026-11-21_04-29-33");
         assert_eq!(names[&name(0, 0)], "2026-11-21_04-29-33_2");
         assert_eq!(names[&name(1, 0)], "2026-11-21_04-29-33_3");
         assert_eq!(names[&name(5, 0)], "2026-11-21_04-29-34");
         let zone = TimeZone::fixed(jiff::tz::offset(-3));
-        assert_eq!(time_names(&list, &zone)[&name(9, 0)], "2026-11-21_01-29-33");
+        assert_eq!(unique_times(&list, &|time| time_name(time, &zone))[&name(9, 0)], "2026-11-21_01-29-33");
     }
 
     #[test]

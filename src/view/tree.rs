@@ -96,14 +96,21 @@ impl Stored {
 }
 
 impl SnapshotTree {
-    /// The tree of a whole snapshot.
-    pub fn new(pages: Arc<Pages>, locations: Arc<Locations>, named: Arc<Named>, slot: u32) -> SnapshotTree {
+    /// The tree of a directory of a snapshot, given by its path; empty for the root.
+    pub fn new(
+        pages: Arc<Pages>,
+        locations: Arc<Locations>,
+        named: Arc<Named>,
+        slot: u32,
+        path: &[u8],
+    ) -> SnapshotTree {
+        let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
         SnapshotTree {
             pages,
             locations,
             named,
             slot,
-            path: Vec::new(),
+            path: names.map(<[u8]>::to_vec).collect(),
             mounted: false,
             top: OnceLock::new(),
             links: OnceLock::new(),
@@ -119,9 +126,7 @@ impl SnapshotTree {
         slot: u32,
         path: &[u8],
     ) -> Result<SnapshotTree> {
-        let mut tree = SnapshotTree::new(pages, locations, named, slot);
-        let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
-        tree.path = names.map(<[u8]>::to_vec).collect();
+        let mut tree = SnapshotTree::new(pages, locations, named, slot, path);
         tree.mounted = true;
         tree.top()?;
         Ok(tree)
@@ -145,6 +150,11 @@ impl SnapshotTree {
     /// Whether its top directory is the mount's root.
     pub fn is_mounted(&self) -> bool {
         self.mounted
+    }
+
+    /// Whether all of the snapshot is shown.
+    pub fn is_whole(&self) -> bool {
+        self.path.is_empty()
     }
 
     /// The directory that is shown.

@@ -1,6 +1,6 @@
 //! Layout, new snapshots, owners, beginning and end of a mount. Not for: contents.
 
-use super::{Mount, is_mounted, without_fuse};
+use super::{Mount, is_mounted, listed, without_fuse};
 use crate::support::run::World;
 use rustix::process::{Signal, kill_process};
 use std::fs;
@@ -8,13 +8,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-fn listed(path: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
 
 fn world() -> World {
     let world = World::with_repository();

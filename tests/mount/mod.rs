@@ -7,6 +7,7 @@
 
 mod closed;
 mod exact;
+mod layouts;
 mod life;
 
 use crate::support::run::World;
@@ -93,6 +94,14 @@ impl Drop for Mount {
         }
         drop(self.child.wait());
     }
+}
+
+/// The names in a folder, sorted.
+fn listed(path: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<String> = std::fs::read_dir(path).unwrap().map(name).collect();
+    names.sort();
+    names
 }
 
 /// Whether something is mounted there.

@@ -1,0 +1,168 @@
+//! Arguments of `firn mount` that say which snapshots stand where. Not for: what comes of them (see `crate::view::layout`).
+
+use super::forget::tag_lists;
+use crate::error::{Error, Result};
+use crate::view::layout::{Filter, GMT_TIME, Layout, Style, Template};
+use jiff::tz::TimeZone;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LayoutArgs {
+    /// Show this folder of each snapshot that has it, and nothing around it; with "flat" as the layout if none is named
+    ///
+    /// "firn mount --root ~ ~/.snapshots" puts the past of the home folder into it: ~/.snapshots/TIME/Documents.
+    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::DirPath)]
+    root: Option<PathBuf>,
+
+    /// What the folders around the snapshots look like
+    #[arg(long, value_name = "LAYOUT", value_enum, conflicts_with = "path_template")]
+    layout: Option<Choice>,
+
+    /// Where snapshots stand: %t time, %h host, %T tag, %u user, %i short id, %I id; several times: the first is the place, the
+    /// others get links to it
+    #[arg(long, value_name = "TEMPLATE")]
+    path_template: Vec<String>,
+
+    /// How times are written, with the letters of date(1)
+    #[arg(long, value_name = "TEMPLATE")]
+    time_template: Option<String>,
+
+    /// Only snapshots of this host; several times: any of them
+    #[arg(short = 'H', long, value_name = "HOST")]
+    host: Vec<String>,
+
+    /// Only snapshots with this tag; with "a,b" those that have both; several times: any of them
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+
+    /// Only snapshots of this path
+    #[arg(long, value_name = "PATH")]
+    path: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Choice {
+    /// "latest", "snapshots", "hosts", "tags" and "ids"
+    Default,
+    /// The times at the root, and "latest"
+    Flat,
+    /// As Samba wants it for "Previous Versions" in Windows: @GMT-YYYY.MM.DD-hh.mm.ss at the root
+    PreviousVersions,
+}
+
+impl LayoutArgs {
+    /// The layout that is asked for.
+    pub(crate) fn layout(&self) -> Result<Layout> {
+        let style = match (self.layout, &self.root) {
+            (Some(Choice::Default), _) | (None, None) => Style::Default,
+            (Some(Choice::Flat), _) | (None, Some(_)) => Style::Flat,
+            (Some(Choice::PreviousVersions), _) => Style::PreviousVersions,
+        };
+        let mut layout = Layout::of(style, TimeZone::system());
+        if !self.path_template.is_empty() {
+            let templates = self.path_template.iter().map(|text| Template::parse(text)).collect::<Result<_>>()?;
+            layout = layout.with_templates(templates);
+        }
+        if let Some(format) = &self.time_template {
+            if style == Style::PreviousVersions {
+                return Err(Error::new(
+                    crate::error::ErrorKind::Input,
+                    "Times in the layout \"previous-versions\" are written as Samba wants them",
+                )
+                .with_hint("Leave --time-template out, or use the layout \"flat\"."));
+            }
+            layout = layout.with_time(format)?;
+        }
+        if let Some(root) = &self.root {
+            layout = layout.with_root(absolute(root)?);
+        }
+        Ok(layout.with_filter(Filter {
+            hosts: self.host.clone(),
+            tags: tag_lists(&self.tag),
+            paths: self.path.iter().map(|path| path.clone().into_vec()).collect(),
+        }))
+    }
+
+    /// What smb.conf needs, for this mountpoint and root if they are given.
+    pub(crate) fn samba_help(&self, mountpoint: Option<&Path>) -> Result<String> {
+        let text = |path: Option<&Path>, example: &str| match path {
+            Some(path) => absolute(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            None => Ok(example.to_owned()),
+        };
+        let root = text(self.root.as_deref(), "/srv/share")?;
+        let point = text(mountpoint, "/srv/past")?;
+        Ok(format!(
+            "\
+# Windows shows the snapshots of \"{root}\" as \"Previous Versions\" when they are mounted as root with
+#   firn mount --layout previous-versions --root {root} --allow-other --daemon {point}
+# and this is in smb.conf, where [share] and its path are the share's own:
+[share]
+    path = {root}
+    vfs objects = shadow_copy2
+    shadow:snapdir = {point}
+    shadow:basedir = {root}
+    shadow:mountpoint = {root}
+    shadow:format = {GMT_TIME}
+    shadow:localtime = no
+    shadow:sort = desc
+"
+        ))
+    }
+}
+
+/// A path from the root on, with "." and ".." resolved, as bytes; empty for "/".
+fn absolute(path: &Path) -> Result<Vec<u8>> {
+    let shown = path.display();
+    let path = std::path::absolute(path)
+        .map_err(|error| Error::io(format!("The full path of \"{shown}\" cannot be found"), error))?;
+    let mut names: Vec<&[u8]> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name.as_bytes()),
+            Component::ParentDir => drop(names.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(names.into_iter().flat_map(|name| [b"/", name].concat()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        layout: LayoutArgs,
+    }
+
+    fn parsed(arguments: &[&str]) -> LayoutArgs {
+        Line::try_parse_from(["firn"].iter().chain(arguments)).unwrap().layout
+    }
+
+    #[test]
+    fn a_root_makes_it_flat_unless_a_layout_is_named() {
+        let style = |arguments: &[&str]| parsed(arguments).layout().unwrap().style();
+        assert_eq!(style(&[]), Style::Default);
+        assert_eq!(style(&["--root", "/a"]), Style::Flat);
+        assert_eq!(style(&["--root", "/a", "--layout", "default"]), Style::Default);
+        assert_eq!(style(&["--layout", "previous-versions"]), Style::PreviousVersions);
+        assert_eq!(style(&["--path-template", "%h/%t", "--root", "/a"]), Style::Templates);
+        assert_eq!(parsed(&["--root", "/a/./b/../c/"]).layout().unwrap().root(), b"/a/c");
+        assert_eq!(parsed(&["--root", "/"]).layout().unwrap().root(), b"");
+        assert!(parsed(&["--layout", "previous-versions", "--time-template", "%Y"]).layout().is_err());
+    }
+
+    #[test]
+    fn the_words_for_samba_name_what_was_given() {
+        let text = parsed(&["--root", "/srv/./docs"]).samba_help(Some(Path::new("/mnt/past"))).unwrap();
+        for line in
+            ["shadow:snapdir = /mnt/past\n", "shadow:basedir = /srv/docs\n", "format = @GMT-%Y.%m.%d-%H.%M.%S\n"]
+        {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+}
