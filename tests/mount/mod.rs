@@ -9,6 +9,7 @@ mod closed;
 mod exact;
 mod layouts;
 mod life;
+mod samba;
 
 use crate::support::run::World;
 use rustix::process::Pid;
