@@ -250,12 +250,21 @@ impl Lab {
 
     /// Schedules that follow from these seeds.
     pub(super) fn sample(&mut self, seeds: std::ops::Range<u64>) -> Found {
+        let actors = self.scenario.roles.len();
+        self.sample_by(seeds, |seed| Box::new(Random::new(seed, actors)))
+    }
+
+    /// Schedules that a chooser makes of these seeds.
+    pub(super) fn sample_by(
+        &mut self,
+        seeds: std::ops::Range<u64>,
+        chooser: impl Fn(u64) -> Box<dyn Chooser>,
+    ) -> Found {
         let mut schedules = 0;
         let mut states = 0;
         for seed in seeds {
             schedules += 1;
-            let chooser = Random::new(seed, self.scenario.roles.len());
-            let ending = self.run(Box::new(chooser), false);
+            let ending = self.run(chooser(seed), false);
             states += ending.choices.len() as u64;
             if let Some(violation) = ending.violation {
                 let violation = Some(self.tell(&ending.choices, &violation, &format!("seed {seed}")));

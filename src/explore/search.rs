@@ -124,14 +124,63 @@ impl Chooser for Random {
             }
         };
         self.last = actor;
-        let is_fault = |choice: Choice| !matches!(choice.variant, Variant::Go | Variant::Pick(_));
         let fails = self.below(12) == 0;
         let mut own: Vec<Choice> = options.iter().map(|o| o.choice).filter(|c| c.actor == actor).collect();
         // An actor that waits can only go on by a fault at times; then that has to do.
-        if own.iter().any(|choice| is_fault(*choice) == fails) {
-            own.retain(|choice| is_fault(*choice) == fails);
+        if own.iter().any(|choice| choice.is_fault() == fails) {
+            own.retain(|choice| choice.is_fault() == fails);
         }
         let turn = self.below(own.len() as u32);
+        Some(own[turn as usize])
+    }
+}
+
+/// The actors take turns in this order, for random numbers of steps; those that are left then go on to their ends. For what only
+/// comes to light when many turns come in one order, which chance alone does not bring about.
+pub(super) struct Legs {
+    source: Random,
+    legs: VecDeque<Leg>,
+    steps: u32,
+}
+
+/// Whose turn, and for how many steps at most; with `None`, for as long as it goes on without a fault.
+pub(super) type Leg = (u8, Option<u32>);
+
+impl Legs {
+    pub(super) fn new(seed: u64, legs: &[Leg]) -> Legs {
+        let mut legs = Legs { source: Random::new(seed, 0), legs: legs.iter().copied().collect(), steps: 0 };
+        legs.draw();
+        legs
+    }
+
+    fn draw(&mut self) {
+        self.steps = match self.legs.front() {
+            Some((_, Some(most))) => self.source.below(*most) + 1,
+            _ => u32::MAX,
+        };
+    }
+}
+
+impl Chooser for Legs {
+    fn choose(&mut self, options: &[Option_]) -> Option<Choice> {
+        let mut own = Vec::new();
+        while let Some((actor, _)) = self.legs.front() {
+            own = options.iter().map(|o| o.choice).filter(|c| c.actor == *actor && !c.is_fault()).collect();
+            if self.steps > 0 && !own.is_empty() {
+                self.steps -= 1;
+                break;
+            }
+            own.clear();
+            self.legs.pop_front();
+            self.draw();
+        }
+        if own.is_empty() {
+            own = options.iter().map(|option| option.choice).filter(|choice| !choice.is_fault()).collect();
+        }
+        if own.is_empty() {
+            own = options.iter().map(|option| option.choice).collect();
+        }
+        let turn = self.source.below(own.len() as u32);
         Some(own[turn as usize])
     }
 }

@@ -61,6 +61,13 @@ pub(super) struct Choice {
     pub variant: Variant,
 }
 
+impl Choice {
+    /// Whether something goes wrong by it.
+    pub(super) fn is_fault(self) -> bool {
+        !matches!(self.variant, Variant::Go | Variant::Pick(_))
+    }
+}
+
 /// A choice that there is, and the state that it leads to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Option_ {

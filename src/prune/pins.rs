@@ -33,6 +33,16 @@ pub trait Patience: Send + Sync {
     fn wait(&self, pins: &[StoredPin]) -> Result<Answer>;
 }
 
+/// What happened while it waited.
+struct State {
+    /// The next one.
+    pause: Duration,
+    /// Of these it was said that they are waited for.
+    told: HashSet<SessionId>,
+    /// These were revoked. A listing may show that late, and only what it shows stops a writer.
+    revoked: HashSet<SessionId>,
+}
+
 /// The patience of a person's prune: waits for whoever shows signs of life.
 pub(super) struct Usual<'a> {
     writer: WriterId,
@@ -41,7 +51,7 @@ pub(super) struct Usual<'a> {
     revoke_after: Duration,
     max_wait: Option<Duration>,
     since: Instant,
-    pause: std::sync::Mutex<(Duration, HashSet<SessionId>)>,
+    state: std::sync::Mutex<State>,
     progress: &'a dyn Progress,
     stop: &'a Stop,
 }
@@ -60,7 +70,7 @@ impl<'a> Usual<'a> {
             revoke_after,
             max_wait,
             since: Instant::now(),
-            pause: std::sync::Mutex::new((FIRST_PAUSE, HashSet::new())),
+            state: std::sync::Mutex::new(State { pause: FIRST_PAUSE, told: HashSet::new(), revoked: HashSet::new() }),
             progress,
             stop,
         }
@@ -78,15 +88,16 @@ impl<'a> Usual<'a> {
 impl Patience for Usual<'_> {
     fn wait(&self, pins: &[StoredPin]) -> Result<Answer> {
         self.stop.check()?;
-        let dead: Vec<SessionId> = pins.iter().filter(|pin| self.is_dead(pin)).map(|pin| pin.session).collect();
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let State { pause, told, revoked } = &mut *state;
+        let dead = pins.iter().filter(|pin| self.is_dead(pin)).map(|pin| pin.session);
+        let dead: Vec<SessionId> = dead.filter(|session| revoked.insert(*session)).collect();
         if !dead.is_empty() {
             return Ok(Answer::Revoke(dead));
         }
         if self.max_wait.is_some_and(|most| self.since.elapsed() >= most) {
             return Ok(Answer::GiveUp);
         }
-        let mut state = self.pause.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (pause, told) = &mut *state;
         for pin in pins {
             // Most pins are gone a moment later.
             if *pause > Duration::from_millis(400) && told.insert(pin.session) {

@@ -19,6 +19,7 @@ fn a_backup_gets_by_with_few_open_files() {
     assert!(output.status.success() && errors.is_empty(), "{said}{errors}");
     let again = world.run(["--json", "backup", "source"]).succeeds().json();
     let summary = again.last().unwrap();
-    assert_eq!(summary["data_added"], 0, "{summary}");
+    // Other tests make folders beside those of this one, and the times of the folders above are in the snapshot.
+    assert!(summary["data_added"].as_u64().unwrap() < 4096, "{summary}");
     assert_eq!(summary["files_unmodified"], 3001, "{summary}");
 }

@@ -6,11 +6,12 @@ use super::sample::noise;
 use firn::backup::{self, BackupOptions};
 use firn::check::{self, CheckOptions, CheckReport, Severity};
 use firn::chunk::password::Cost;
-use firn::format::coordination::{Mark, Pin, Revoke, Tomb};
+use firn::format::coordination::{Hold, Mark, Pin, Revoke, Tomb};
 use firn::format::header::Kind;
 use firn::format::tree::Body;
 use firn::id::{ObjectName, SessionId};
 use firn::progress::{Silent, Stop};
+use firn::prune::{self, Limit, PruneOptions};
 use firn::repair::{self, RepairOptions};
 use firn::repository::keys::Credentials;
 use firn::repository::snapshots::Named;
@@ -22,6 +23,7 @@ use firn::view::read::Reader;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 
 /// About so many bytes are flipped unless FIRN_FLIP_ALL=1 asks for all of them.
 const SHARE: usize = 800;
@@ -29,9 +31,9 @@ const SHARE: usize = 800;
 /// Files by path.
 type Files = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// A store that keeps one object out of its listings.
+/// A store that keeps one object out of its listings; last, the objects in it that are not what they were.
 #[derive(Debug)]
-struct Hiding(MemoryStore, Option<ObjectKey>);
+struct Hiding(MemoryStore, Option<ObjectKey>, Vec<ObjectKey>);
 
 impl Store for Hiding {
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> firn::error::Result<()> {
@@ -130,6 +132,9 @@ fn coordinate(repository: &Repository, names: &[ObjectName]) {
         put(Kind::Mark, ObjectKind::Mark, format!("{session}-1"), mark.encode().unwrap());
         let tomb = Tomb { version: 1, snapshot, time, host: "h".into() };
         put(Kind::Tomb, ObjectKind::Tomb, snapshot.to_string(), tomb.encode().unwrap());
+        let held = [names[1], names[2]][number];
+        let hold = Hold { version: 1, snapshot: held, time, host: "h".into(), reason: Some("for good".into()) };
+        put(Kind::Hold, ObjectKind::Hold, held.to_string(), hold.encode().unwrap());
     }
 }
 
@@ -300,6 +305,38 @@ fn repaired(store: &Arc<Hiding>, sample: &Sample, case: &str, before: Seen) -> S
     if done.is_err() { Seen::Detected } else { after }
 }
 
+/// A prune that frees what it can hurts nobody: what could be read still can, and once the damaged objects are as they were,
+/// so can everything.
+fn pruned(store: &Arc<Hiding>, sample: &Sample, case: &str, before: Seen) -> Seen {
+    let Ok(repository) = open(store.clone()) else { return Seen::Detected };
+    let options = PruneOptions {
+        max_unused: Limit::Bytes(0),
+        max_rewrite: Limit::Unlimited,
+        keep_deleted: Duration::ZERO,
+        revoke_after: Duration::ZERO,
+        max_wait: Some(Duration::ZERO),
+        consent: true,
+        level: 1,
+        threads: 1,
+        ..PruneOptions::default()
+    };
+    let done = prune::run(&repository, &options, &Silent, &Stop::new());
+    drop(repository);
+    let after = read(store, sample, case);
+    assert!(before != Seen::Irrelevant || after == Seen::Irrelevant, "{case}: prune made it worse: {done:?}");
+    let healed = store.0.clone();
+    store.2.iter().for_each(|key| drop(healed.raw_remove(key)));
+    for (key, bytes) in &sample.objects {
+        let is_hit = store.1.as_ref() == Some(key) || store.2.contains(key);
+        if is_hit {
+            healed.raw_set(key, bytes.clone());
+        }
+    }
+    let whole = read(&Arc::new(Hiding(healed, None, Vec::new())), sample, case);
+    assert_eq!(whole, Seen::Irrelevant, "{case}: prune took what was only damaged: {done:?}");
+    if done.is_err() { Seen::Detected } else { Seen::Irrelevant }
+}
+
 /// What happens to an object.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Action {
@@ -351,9 +388,10 @@ fn apply(action: Action, sample: &Sample, kind: ObjectKind, at: usize) -> Arc<Hi
     let (key, bytes) = objects[at].clone();
     let (other, theirs) = objects[(at + 1) % objects.len()].clone();
     let mut changed = bytes.clone();
+    let mut hit = vec![key.clone()];
     match action {
         Action::Delete => drop(store.raw_remove(&key)),
-        Action::Hide => return Arc::new(Hiding(store, Some(key))),
+        Action::Hide => return Arc::new(Hiding(store, Some(key), Vec::new())),
         Action::Truncate(length) => changed.truncate(length),
         Action::ShortBy(short) => changed.truncate(bytes.len() - short),
         Action::Zero => changed.fill(0),
@@ -361,6 +399,7 @@ fn apply(action: Action, sample: &Sample, kind: ObjectKind, at: usize) -> Arc<Hi
         Action::FlipEnd(back) => changed[bytes.len() - back] ^= 1,
         Action::Swap => {
             store.raw_set(&other, bytes);
+            hit.push(other);
             changed = theirs;
         }
         Action::Older => changed = theirs,
@@ -372,17 +411,19 @@ fn apply(action: Action, sample: &Sample, kind: ObjectKind, at: usize) -> Arc<Hi
                 ObjectKind::Mark => format!("{}-7", "7".repeat(32)),
                 _ => "7".repeat(64),
             };
-            store.raw_set(&ObjectKey::new(kind, name), bytes);
+            let twin = ObjectKey::new(kind, name);
+            store.raw_set(&twin, bytes);
+            hit.push(twin);
         }
         Action::Grow(more) => changed.resize(bytes.len() + more, 0x55),
     }
     if action != Action::Delete {
         store.raw_set(&key, changed);
     }
-    Arc::new(Hiding(store, None))
+    Arc::new(Hiding(store, None, hit))
 }
 
-const STEPS: [&str; 5] = ["read", "restore", "check", "backup", "repair"];
+const STEPS: [&str; 6] = ["read", "restore", "check", "backup", "repair", "prune"];
 
 /// Counts of a kind: cells, then detected, irrelevant and known to a check only, for all steps.
 type Counts = BTreeMap<&'static str, [usize; 4]>;
@@ -406,10 +447,11 @@ fn cell(action: Action, kind: ObjectKind, at: usize, counts: &Mutex<Counts>) {
     }
     let again = back_up_again(&fresh(), sample, &case);
     let mended = repaired(&fresh(), sample, &case, looked);
+    let pruned = pruned(&fresh(), sample, &case, looked);
     let mut counts = counts.lock().unwrap();
     let row = counts.entry(kind.folder()).or_default();
     row[0] += STEPS.len();
-    for seen in [looked, restored, found, again, mended] {
+    for seen in [looked, restored, found, again, mended, pruned] {
         row[match seen {
             Seen::Detected => 1,
             Seen::Irrelevant => 2,
@@ -468,7 +510,7 @@ fn no_flipped_byte_is_silent() {
         let mut bytes = bytes.clone();
         bytes[*offset] ^= 1 << (offset % 8);
         store.raw_set(key, bytes);
-        let store = Arc::new(Hiding(store, None));
+        let store = Arc::new(Hiding(store, None, Vec::new()));
         let case = format!("{key} at {offset}");
         let looked = read(&store, &sample, &case);
         let (found, said) = checks(&store);
