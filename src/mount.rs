@@ -14,6 +14,7 @@ use crate::view::read::Reader;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use firn_fuse::{Fault, FaultKind, MountError, Mounted, Notifier, Options, UnmountError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -74,6 +75,10 @@ pub struct MountOptions {
     pub refresh: Duration,
     /// Threads that read ahead.
     pub threads: usize,
+    /// No program may be started from the mount.
+    pub no_exec: bool,
+    /// End when nothing was asked for that long and nothing is open; zero: never.
+    pub idle_exit: Duration,
     /// Triggered to end the mount even if it is busy: programs that use files in it can go on, everybody else no longer sees it.
     pub detach: Arc<Stop>,
 }
@@ -90,6 +95,8 @@ impl MountOptions {
             page_cache_bytes: crate::view::browse::DEFAULT_PAGE_CACHE,
             refresh: Duration::from_secs(30),
             threads: 4,
+            no_exec: false,
+            idle_exit: Duration::ZERO,
             detach: Arc::default(),
         }
     }
@@ -152,10 +159,10 @@ pub fn run(
 ) -> Result<()> {
     let point = prepare(&repository, options, progress)?;
     let (sender, events) = bounded(MESSAGES);
-    let maker = Maker { repository, options, sender };
+    let maker = Maker { repository, options, sender, asked: Arc::default() };
     let showing = maker.show(None, progress)?;
     ready();
-    Serving { maker, point, progress, showing, outlived: Vec::new() }.run(stop, &events)
+    Serving { maker, point, progress, showing, outlived: Vec::new(), busy: Instant::now() }.run(stop, &events)
 }
 
 fn view(repository: &Arc<Repository>, options: &MountOptions, progress: &dyn Progress) -> Result<View> {
@@ -172,6 +179,7 @@ fn fuse_options(repository: &Repository, options: &MountOptions) -> Options {
         fs_name: format!("firn:{}", repository.id().short()),
         subtype: SUBTYPE.to_owned(),
         allow_other: options.allow_other,
+        no_exec: options.no_exec,
         default_permissions: options.allow_other || (options.owner == OwnerView::Original && crate::os::is_root()),
         ..Options::default()
     }
@@ -182,6 +190,8 @@ struct Maker<'a> {
     repository: Arc<Repository>,
     options: &'a MountOptions,
     sender: Sender<Event>,
+    /// Set by every request to any of the mounts.
+    asked: Arc<AtomicBool>,
 }
 
 /// A mount and the thread that follows the repository for it.
@@ -259,7 +269,8 @@ impl Maker<'_> {
                 me: (crate::os::user_id(), rustix::process::getgid().as_raw()),
                 strict: options.allow_other,
                 attributes,
-                reloaded: Mutex::default(),
+                reloads: fs::Reloads::default(),
+                asked: self.asked.clone(),
                 totals: Mutex::default(),
             };
             let events = self.sender.clone();
@@ -294,6 +305,8 @@ struct Serving<'a> {
     showing: Showing,
     /// Mounts that were renewed and are still in use.
     outlived: Vec<Mounted>,
+    /// When a request was seen last.
+    busy: Instant,
 }
 
 impl Serving<'_> {
@@ -308,6 +321,9 @@ impl Serving<'_> {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TICK),
             }
             let unmounter = self.showing.mounted.unmounter();
+            if stop.signal().is_none() && !detached {
+                self.end_if_idle()?;
+            }
             if detach.signal().is_some() && !detached {
                 detached = true;
                 unmounter.detach().map_err(|error| unmount_error(&error))?;
@@ -330,6 +346,23 @@ impl Serving<'_> {
             }
         }
         self.end(events)
+    }
+
+    /// Ends the mount if it was not used for long. The kernel knows what is open, and refuses then; what it answers by itself from
+    /// what it has kept is no request, so a mount may end between two looks at the same names.
+    fn end_if_idle(&mut self) -> Result<()> {
+        let idle = self.maker.options.idle_exit;
+        if self.maker.asked.swap(false, Ordering::Relaxed) {
+            self.busy = Instant::now();
+        }
+        if idle.is_zero() || self.busy.elapsed() < idle {
+            return Ok(());
+        }
+        self.busy = Instant::now();
+        match self.showing.mounted.unmounter().unmount() {
+            Ok(()) | Err(UnmountError::Busy { .. } | UnmountError::Covered { .. }) => Ok(()),
+            Err(error) => Err(unmount_error(&error)),
+        }
     }
 
     fn is_ended(&mut self) -> bool {

@@ -43,6 +43,7 @@ pub(crate) struct Request<'a> {
     pub(crate) fs_name: &'a str,
     pub(crate) subtype: &'a str,
     pub(crate) allow_other: bool,
+    pub(crate) no_exec: bool,
     pub(crate) default_permissions: bool,
 }
 
@@ -138,7 +139,8 @@ fn mount_by_call(request: &Request<'_>) -> io::Result<OwnedFd> {
         data.push(',');
         data.push_str(&option);
     }
-    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    let mut flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    flags.set(MountFlags::NOEXEC, request.no_exec);
     let data = CString::new(data)?;
     rustix::mount::mount(request.fs_name, request.point, "fuse", flags, data.as_c_str())?;
     Ok(device)
@@ -169,10 +171,11 @@ pub(crate) fn mount_nowhere(request: &Request<'_>) -> io::Result<(OwnedFd, Owned
         }
     }
     rustix::mount::fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NOATIME;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, request.no_exec);
     let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     Ok((mount, device))
 }
@@ -199,6 +202,7 @@ fn mount_by_helper(request: &Request<'_>) -> io::Result<OwnedFd> {
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     let name = request.fs_name.replace('\\', "\\\\").replace(',', "\\,");
     let mut options = vec!["ro,nodev,nosuid,noatime".to_owned(), format!("fsname={name}")];
+    options.extend(request.no_exec.then(|| "noexec".to_owned()));
     options.extend(kernel_options(request));
     let child = Command::new(helper().ok_or(io::ErrorKind::NotFound)?)
         .arg("-o")

@@ -30,6 +30,8 @@ pub struct Options {
     /// Show the mount to users other than the one who mounts. Alone, this shows every file to everyone: set `acl`, too, or at least
     /// `default_permissions`.
     pub allow_other: bool,
+    /// Let no program be started from the mount.
+    pub no_exec: bool,
     /// Let the kernel apply owner, group and mode.
     pub default_permissions: bool,
     /// Let the kernel apply owner, group, mode and the access control lists in `system.posix_acl_*` attributes.
@@ -54,6 +56,7 @@ impl Default for Options {
             fs_name: "firn".to_owned(),
             subtype: "firn".to_owned(),
             allow_other: false,
+            no_exec: false,
             default_permissions: false,
             acl: false,
             allow_non_empty: false,
@@ -103,6 +106,7 @@ fn request<'a>(point: &'a Path, options: &'a Options) -> kernel::Request<'a> {
         fs_name: &options.fs_name,
         subtype: &options.subtype,
         allow_other: options.allow_other,
+        no_exec: options.no_exec,
         default_permissions: options.default_permissions || options.acl,
     }
 }

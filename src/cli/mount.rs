@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::mount_layout::LayoutArgs;
 use super::progress::Reporter;
-use super::{message, text};
+use super::{amount, message, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::{MountOptions, OwnerView, What};
 use crate::os::{Background, Forked, Outcome, Readiness};
@@ -43,6 +43,14 @@ pub(crate) struct Args {
     /// Look for new snapshots every SECONDS; 0: never
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     refresh: u32,
+
+    /// End when nothing was asked for that long and nothing is open
+    #[arg(long, value_name = "DURATION", value_parser = amount::duration)]
+    idle_exit: Option<Duration>,
+
+    /// Let no program be started from the mount
+    #[arg(long)]
+    noexec: bool,
 
     /// Return once it is mounted, and serve it in the background
     #[arg(short, long)]
@@ -111,6 +119,8 @@ impl Args {
             allow_other: self.allow_other,
             refresh: Duration::from_secs(self.refresh.into()),
             threads: context.global.threads(),
+            no_exec: self.noexec,
+            idle_exit: self.idle_exit.unwrap_or_default(),
             ..MountOptions::new(mountpoint)
         })
     }

@@ -10,6 +10,7 @@ use crate::format::tree::{Body, Entry};
 use crate::progress::Silent;
 use crate::repository::Repository;
 use crate::repository::index::Index;
+use crate::store::ObjectKind;
 use crate::view::ahead::Ahead;
 use crate::view::browse::{Node, View};
 use crate::view::folders::ItemBody;
@@ -17,11 +18,20 @@ use crate::view::pages::EntryRef;
 use crate::view::read::Reader;
 use firn_fuse::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, StatFs, Whence, Work};
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
 
-/// Between two reloads of the index because something was missing: a prune may have moved it.
-const RELOAD_PAUSE: Duration = Duration::from_secs(60);
+/// How often something is tried again with a fresh index: each time a prune may have moved what it needs.
+const RELOADS: usize = 3;
+
+/// Reloads of the index because something was missing.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    /// How many there were.
+    count: AtomicU64,
+    /// The index segments that were there at the last one, as a hash of their names.
+    segments: Mutex<Option<blake3::Hash>>,
+}
 
 /// Snapshots to be served.
 #[derive(Debug)]
@@ -37,27 +47,66 @@ pub(super) struct SnapshotFs {
     pub(super) strict: bool,
     /// Something that is or will be shown can have extended attributes.
     pub(super) attributes: bool,
-    pub(super) reloaded: Mutex<Option<Instant>>,
+    pub(super) reloads: Reloads,
+    /// Set by every request.
+    pub(super) asked: Arc<AtomicBool>,
     pub(super) totals: Mutex<Option<(Weak<Index>, StatFs)>>,
 }
 
 impl SnapshotFs {
-    /// Does something; if bytes are missing, once more with a fresh index. What fails then names the node.
+    /// Does something that a client asked for.
     fn guard<T>(&self, node: Option<&Node>, work: impl Fn() -> Result<T>) -> std::result::Result<T, Fault> {
-        let result = match work() {
-            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) && self.reload() => work(),
-            other => other,
-        };
+        self.ask();
+        self.again(node, work)
+    }
+
+    /// Somebody asked for something.
+    fn ask(&self) {
+        // Mostly it is set already, and then no processor has to hear of it.
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Does something; if bytes are missing, again with a fresh index. What fails then names the node.
+    fn again<T>(&self, node: Option<&Node>, work: impl Fn() -> Result<T>) -> std::result::Result<T, Fault> {
+        let mut seen = self.reloads.count.load(Ordering::Acquire);
+        let mut result = work();
+        for _ in 0..RELOADS {
+            let is_missing = |error: &Error| matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound);
+            if !result.as_ref().is_err_and(is_missing) || !self.renew(seen) {
+                break;
+            }
+            seen = self.reloads.count.load(Ordering::Acquire);
+            result = work();
+        }
         result.map_err(|error| fault(&error, node.map(|node| self.view.path(node))))
     }
 
-    fn reload(&self) -> bool {
-        let mut last = self.reloaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() < RELOAD_PAUSE) {
+    /// Whether there is an index that work begun after so many reloads has not seen. A prune changes the segments before it
+    /// deletes a pack, so a look at their names tells damage, which may be met very often, from what has moved.
+    fn renew(&self, seen: u64) -> bool {
+        let mut known = self.reloads.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.reloads.count.load(Ordering::Acquire) != seen {
+            return true;
+        }
+        let Ok(segments) = self.segments() else { return false };
+        if *known == Some(segments) || self.repository.reload_index(&Silent).is_err() {
             return false;
         }
-        *last = Some(Instant::now());
-        self.repository.reload_index(&Silent).is_ok()
+        *known = Some(segments);
+        self.reloads.count.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    fn segments(&self) -> Result<blake3::Hash> {
+        let mut names = Vec::new();
+        self.repository.store().list(ObjectKind::Index, &mut |object| {
+            names.push(object.name);
+            Ok(())
+        })?;
+        names.sort();
+        Ok(blake3::hash(names.join("\n").as_bytes()))
     }
 
     fn owner(&self, uid: u32, gid: u32) -> (u32, u32) {
@@ -247,6 +296,7 @@ impl ReadOnlyFs for SnapshotFs {
 
     fn read(&self, file: &Node, offset: u64, len: u32, reply: &mut dyn FnMut(&[u8])) -> std::result::Result<(), Fault> {
         if let Node::Item(item) = file {
+            self.ask();
             if let ItemBody::File(text) = &item.body {
                 let from = text.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
                 let to = text.len().min(from + len as usize);
@@ -298,7 +348,8 @@ impl ReadOnlyFs for SnapshotFs {
     }
 
     fn statfs(&self) -> std::result::Result<StatFs, Fault> {
-        self.guard(None, || self.statfs_now())
+        // Desktops ask for this every few seconds, about a mount that nobody uses.
+        self.again(None, || self.statfs_now())
     }
 
     fn has_xattrs(&self) -> bool {

@@ -9,6 +9,7 @@ mod closed;
 mod exact;
 mod layouts;
 mod life;
+mod living;
 mod samba;
 
 use crate::support::run::World;
