@@ -141,6 +141,9 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>> {
         for below in command.get_subcommands() {
             page.extend_from_slice(&part(command, below).map_err(failed)?);
         }
+        if command.get_name() == "mount" {
+            page.extend_from_slice(super::mount_page::SECTIONS.as_bytes());
+        }
         page.extend_from_slice(b".SH \"SEE ALSO\"\n\\fBfirn\\fR(1), for exit status and environment\n");
         pages.push((format!("{name}.1"), page));
     }

@@ -13,7 +13,9 @@ mod key;
 mod key_rotate;
 mod message;
 mod mount;
+mod mount_helper;
 mod mount_layout;
+mod mount_page;
 mod password;
 mod progress;
 mod prune;
@@ -93,23 +95,43 @@ fn command() -> clap::Command {
 /// Reads the arguments, does what they say and returns the exit code.
 pub fn run() -> ExitCode {
     crate::os::share_heaps();
-    let cli = match Cli::try_parse() {
+    let argv: Vec<_> = std::env::args_os().collect();
+    match mount_helper::called_by_mount(&argv) {
+        None => ExitCode::from(run_line(&argv)),
+        Some(arguments) => ExitCode::from(run_for_mount(arguments)),
+    }
+}
+
+/// The same for mount(8).
+fn run_for_mount(arguments: &[std::ffi::OsString]) -> u8 {
+    match mount_helper::translate(arguments, &command(), mount_helper::is_homeless()) {
+        Ok(None) => 0,
+        Ok(Some(line)) => mount_helper::exit_code(run_line(&line)),
+        Err(why) => {
+            message::fatal(&crate::error::Error::new(crate::error::ErrorKind::Input, why), 1, false);
+            1
+        }
+    }
+}
+
+fn run_line(line: &[std::ffi::OsString]) -> u8 {
+    let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => {
             // Nobody is left to tell if this cannot be printed.
             drop(error.print());
-            return ExitCode::from(error.exit_code() as u8);
+            return error.exit_code() as u8;
         }
     };
     let context = Context { global: cli.global, ..Context::default() };
     match dispatch(cli.command, &context) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             let code = message::exit_code(&error, &context.stop);
             if !message::is_broken_pipe(&error) {
                 message::fatal(&error, code, context.global.json);
             }
-            ExitCode::from(code)
+            code
         }
     }
 }

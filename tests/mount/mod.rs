@@ -11,6 +11,7 @@ mod layouts;
 mod life;
 mod living;
 mod samba;
+mod table;
 
 use crate::support::run::World;
 use rustix::process::Pid;

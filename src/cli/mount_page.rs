@@ -1,0 +1,59 @@
+//! What the manual page of `firn mount` says beside its options. Not for: options (their definitions say it).
+
+/// Sections, as roff.
+pub(crate) const SECTIONS: &str = r#".SH "MOUNTING FROM /ETC/FSTAB"
+With a link to the program under the name by which
+.BR mount (8)
+looks for it,
+.PP
+.RS 4
+.nf
+ln \-s "$(command \-v firn)" /usr/sbin/mount.fuse.firn
+.fi
+.RE
+.PP
+a repository can be mounted like any other file system. This line does nothing at boot; whoever enters the folder has it mounted
+by systemd, and it ends after ten minutes without use:
+.PP
+.RS 4
+.nf
+/srv/backup  /srv/past  fuse.firn  noauto,nofail,x\-systemd.automount,key\-file=/etc/firn.key,idle\-exit=10m  0  0
+.fi
+.RE
+.PP
+All options of this page that have a long name can stand in the fourth field, without the hyphens before them, as
+\fBallow_other\fR, \fBowner=me\fR, \fBroot=/home\fR or \fBpassword\-file=/etc/firn.password\fR; \fB\-\fR and \fB_\fR are the same
+there, and a comma in a value is written \fB\e,\fR. Not \fB\-\-repo\fR (it is the first field), \fB\-\-daemon\fR (it always is),
+\fB\-\-json\fR and \fB\-\-verbose\fR. \fBsnapshot=latest:/home\fR mounts one snapshot. \fBnoexec\fR, which \fBuser\fR brings along,
+counts. Whatever else mount(8) and systemd use is accepted and changes nothing (\fB_netdev\fR, \fBnofail\fR, \fBnoauto\fR,
+\fBuser\fR, \fBx\-systemd.*\fR, \fBrw\fR, \fBdev\fR, \fBsuid\fR and so on): a mount is always read\-only, without devices and
+set\-id bits. Anything unknown is an error, but with \fBmount \-s\fR.
+.PP
+There is no home folder at boot, so local state is in /var/cache/firn then, unless \fBcache\-dir\fR names another place. Nobody can
+be asked for a password; give a file or a command. The exit status is that of mount(8): 1 for a wrong line, 32 if mounting failed.
+.PP
+A unit for one user, as ~/.config/systemd/user/past.service, with \fBsystemctl \-\-user enable \-\-now past\fR:
+.PP
+.RS 4
+.nf
+[Service]
+ExecStart=/usr/local/bin/firn \-r /srv/backup \-\-password\-file %h/.config/firn.password mount %h/past
+[Install]
+WantedBy=default.target
+.fi
+.RE
+.SH "HOW IT ENDS"
+Ctrl\-C or a request to end (SIGTERM) unmounts. If something in the mount is in use, it says by whom, goes on, and ends when they
+are done; asked again, it disappears from sight at once and serves those that use it to their end. \fB\-\-idle\-exit\fR ends only what
+is not in use, too.
+.PP
+A program that was killed leaves a mount in which everything but what the system has kept in memory is an error (\(dqtransport
+endpoint is not connected\(dq), never an empty folder that a mirror job could take for the truth. \fBfirn umount\fR removes it, and so does
+the next \fBfirn mount\fR on the same folder.
+.PP
+Backups, forgetting and pruning can go on beside a mount. A snapshot that was forgotten disappears with the next look for new
+ones; what a prune has written into other packs is found there.
+.SH "PREVIOUS VERSIONS IN WINDOWS"
+\fBfirn mount \-\-samba\-help \-\-root SHARE FOLDER\fR prints how to mount and what to write into smb.conf, so that Windows shows the
+snapshots of a Samba share as previous versions of its files. Two snapshots of one second are a second apart there.
+"#;
