@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The result of nearly everything in firn.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a caller may do about an error. Each kind has an exit code of its own or is handled differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! main → cli → backup · restore · check · repair · forget · prune · stats · mount ──→ firn-fuse → fuser
-//!                └──────→ view → repository → format · chunk · store → os · id · error · progress
+//!                └──→ history → view → repository → format · chunk · store → os · id · error · progress
 //! ```
 //!
 //! `format` (records ⇄ bytes), `chunk` (content ⇄ sealed blocks) and `store` (named objects somewhere) do not know one
@@ -19,6 +19,7 @@ pub mod error;
 mod explore;
 pub mod forget;
 pub mod format;
+pub mod history;
 pub mod id;
 pub mod mount;
 pub mod os;

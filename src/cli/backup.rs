@@ -76,7 +76,7 @@ struct Choice {
 }
 
 /// A time as people write it: RFC 3339, or a date with or without a time in this machine's zone.
-fn parse_time(text: &str) -> std::result::Result<Timestamp, String> {
+pub(super) fn parse_time(text: &str) -> std::result::Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }

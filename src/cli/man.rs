@@ -83,7 +83,7 @@ field whose name ends in \fB_base64\fR. Unknown fields and types are to be ignor
 .SH FILES
 .TP
 ~/.cache/firn
-Local state: index tables and the files cache, below a folder for each repository.
+Local state: index tables, the files cache and the history catalog, below a folder for each repository.
 "#;
 
 impl Args {

@@ -6,8 +6,11 @@ mod backup;
 mod check;
 mod completions;
 mod context;
+mod deleted;
+mod find;
 mod forget;
 mod global;
+mod history;
 mod init;
 mod key;
 mod key_rotate;
@@ -17,6 +20,7 @@ mod mount_helper;
 mod mount_layout;
 mod mount_page;
 mod password;
+mod past;
 mod progress;
 mod prune;
 mod repair;
@@ -68,6 +72,9 @@ enum Command {
     Snapshots(snapshots::Args),
     Ls(ls::Args),
     Dump(dump::Args),
+    History(history::Args),
+    Find(Box<find::Args>),
+    Deleted(deleted::Args),
     Restore(restore::Args),
     Mount(mount::Args),
     Umount(umount::Args),
@@ -144,6 +151,9 @@ fn dispatch(command: Command, context: &Context) -> Result<u8> {
         Command::Snapshots(args) => args.run(context),
         Command::Ls(args) => args.run(context),
         Command::Dump(args) => args.run(context),
+        Command::History(args) => args.run(context),
+        Command::Find(args) => args.run(context),
+        Command::Deleted(args) => args.run(context),
         Command::Restore(args) => args.run(context),
         Command::Mount(args) => args.run(context),
         Command::Umount(args) => args.run(context),

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::page::Page;
 use crate::format::snapshot::Snapshot;
-use crate::format::tree::{Body, Entry};
+use crate::format::tree::{Body, Entry, Totals};
 use crate::id::ChunkId;
 use crate::repository::Repository;
 use crate::repository::tree::check_child;
@@ -13,16 +13,21 @@ pub const ROOT_NAME: &[u8] = b"root";
 
 /// The entry of a snapshot's root directory, "/".
 pub fn root(repository: &Repository, snapshot: &Snapshot) -> Result<Entry> {
-    let page = repository.page(&snapshot.tree)?;
+    root_of(repository, snapshot.tree, &snapshot.totals)
+}
+
+/// The same, of a snapshot that has this tree and says this of it.
+pub fn root_of(repository: &Repository, tree: ChunkId, said: &Totals) -> Result<Entry> {
+    let page = repository.page(&tree)?;
     match page {
         Page::Leaf(mut entries)
             if entries.len() == 1
                 && entries[0].name == ROOT_NAME
-                && matches!(&entries[0].body, Body::Directory { totals, .. } if *totals == snapshot.totals) =>
+                && matches!(&entries[0].body, Body::Directory { totals, .. } if totals == said) =>
         {
             Ok(entries.swap_remove(0))
         }
-        _ => Err(Error::damaged(format!("The tree page \"{}\" is not a snapshot's root", snapshot.tree))),
+        _ => Err(Error::damaged(format!("The tree page \"{tree}\" is not a snapshot's root"))),
     }
 }
 

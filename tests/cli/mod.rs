@@ -8,6 +8,7 @@ mod keeping;
 mod limits;
 mod man;
 mod missing;
+mod past;
 mod readme;
 mod refusals;
 mod rotation;

@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["error", "id", "os"]),
     ("repository", &["chunk", "error", "format", "id", "os", "progress", "store"]),
     ("view", &["chunk", "error", "format", "id", "os", "progress", "repository", "store"]),
+    ("history", &["chunk", "error", "format", "id", "progress", "repository", "view"]),
     ("backup", &["chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
     ("restore", &["chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
     ("check", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
@@ -24,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stats", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
     // Tests only: nothing may name it, and what it names does not count.
     ("explore", &[]),
-    ("mount", &["error", "format", "id", "os", "progress", "repository", "store", "view"]),
+    ("mount", &["error", "format", "history", "id", "os", "progress", "repository", "store", "view"]),
     (
         "cli",
         &[
@@ -34,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "forget",
             "format",
+            "history",
             "id",
             "mount",
             "os",

@@ -1,0 +1,72 @@
+//! `firn deleted`: what is gone from the newest snapshots. Not for: getting it back (see `restore`).
+
+use super::context::Context;
+use super::past::{Choice, Lines, Past, Told, absolute, letter};
+use super::text;
+use crate::error::Result;
+use crate::history::record::Kind;
+use std::ffi::OsString;
+
+/// List what was deleted: what is in older snapshots and no longer in the newest one
+///
+/// For each thing that is gone: when it was last seen, its size, when it was modified, and where its last version is; "firn restore"
+/// takes the last column as it stands. What counts is the newest snapshot of each host and set of paths. Of a folder that is gone as
+/// a whole, only the folder is listed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only what is gone from this folder
+    #[arg(value_name = "PATH", default_value = "/", value_hint = clap::ValueHint::AnyPath)]
+    path: OsString,
+
+    /// Also everything in folders that are gone
+    #[arg(short = 'R', long)]
+    recursive: bool,
+
+    #[command(flatten)]
+    choice: Choice,
+}
+
+impl Args {
+    pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let path = absolute(&self.path)?;
+        let mut past = Past::open(context, "deleted")?;
+        let filter = self.choice.filter();
+        let mut out = Lines::new();
+        let mut number = 0;
+        past.catalog.ask_each(
+            &past.reporter,
+            &context.stop,
+            &mut |catalog, each| {
+                for scope in catalog.scopes(&|named| filter.wants(named)) {
+                    scope.gone(&path, self.recursive, &mut |found| {
+                        context.stop.check()?;
+                        let told = found.seen.last().and_then(|seen| Told::new(&scope, seen));
+                        told.map_or(Ok(()), |told| each((found.path.to_vec(), told)))
+                    })?;
+                }
+                Ok(())
+            },
+            &mut |(path, told)| {
+                number += 1;
+                if context.global.json {
+                    return out.json(&told.json("deleted", &path));
+                }
+                let state = &told.seen.state;
+                let before = format!(
+                    "{}  {} {:>9}  {}  ",
+                    text::local_time(told.last.snapshot.time),
+                    letter(state.kind),
+                    text::size(state.size),
+                    text::file_time(state.mtime),
+                );
+                let behind = if state.kind == Kind::Directory { "/" } else { "" };
+                out.place(&before, &told.last, &path, behind)
+            },
+        )?;
+        out.finish()?;
+        if number == 0 && !context.global.json {
+            context.tell("Nothing is gone\n")?;
+        }
+        Ok(past.code())
+    }
+}

@@ -1,0 +1,221 @@
+//! What the commands about the past have in common: the catalog brought up to date, the choice of snapshots, lines of output. Not
+//! for: one command's words (see `history`, `find`, `deleted`).
+
+use super::context::Context;
+use super::message::output_failed;
+use super::progress::Reporter;
+use super::text;
+use crate::error::{Error, ErrorKind, Result};
+use crate::forget::Filter;
+use crate::history::Catalog;
+use crate::history::query::{Scope, Seen};
+use crate::history::record::Kind;
+use crate::repository::snapshots::{Named, Snapshots};
+use serde_json::{Value, json};
+use std::ffi::{OsStr, OsString};
+use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+/// Which snapshots count.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Choice {
+    /// Look only at snapshots of this host
+    #[arg(short = 'H', long, value_name = "HOST", help_heading = "Which snapshots count")]
+    host: Vec<String>,
+
+    /// Look only at snapshots with this tag; with "a,b" those that have both; several times: any of them
+    #[arg(long, value_name = "TAGS", help_heading = "Which snapshots count")]
+    tag: Vec<String>,
+
+    /// Look only at snapshots of this path
+    #[arg(id = "backed_up", long = "path", value_name = "PATH", help_heading = "Which snapshots count")]
+    path: Vec<OsString>,
+}
+
+impl Choice {
+    pub(crate) fn filter(&self) -> Filter {
+        Filter {
+            hosts: self.host.clone(),
+            tags: super::forget::tag_lists(&self.tag),
+            paths: self.path.iter().map(|path| path.clone().into_vec()).collect(),
+        }
+    }
+}
+
+/// The past, ready to be asked.
+pub(crate) struct Past {
+    pub(crate) catalog: Catalog,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) reporter: Reporter,
+}
+
+impl Past {
+    /// Opens the repository and brings the catalog up to date, which the first time takes a while.
+    pub(crate) fn open(context: &Context, during: &'static str) -> Result<Past> {
+        let repository = context.open()?;
+        let snapshots = context.snapshots(&repository)?;
+        context.watch_signals()?;
+        // Objects about progress would only be in the way of the answers.
+        let reporter = match context.global.json {
+            true => Reporter::without_bar(during, &context.global),
+            false => context.progress(during),
+        };
+        let mut catalog = Catalog::open(&repository, &reporter)?;
+        let live = snapshots.live.iter().cloned().map(Arc::new).collect();
+        catalog.update(live, &reporter, &context.stop)?;
+        reporter.finish();
+        Ok(Past { catalog, snapshots, reporter })
+    }
+
+    /// The exit code of a command that found what it could.
+    pub(crate) fn code(&self) -> u8 {
+        let complete = self.snapshots.damaged.is_empty() && self.catalog.left_out() == 0;
+        if complete { 0 } else { ErrorKind::Incomplete.exit_code() }
+    }
+}
+
+/// The absolute path that a person means, without a slash at the end; empty for "/".
+pub(crate) fn absolute(path: &OsStr) -> Result<Vec<u8>> {
+    let shown = path.to_string_lossy();
+    if path.is_empty() {
+        return Err(Error::new(ErrorKind::Input, "An empty path names nothing"));
+    }
+    let full = std::path::absolute(Path::new(path))
+        .map_err(|error| Error::io(format!("The full path of \"{shown}\" cannot be found"), error))?;
+    let mut normal = PathBuf::new();
+    for part in full.components() {
+        match part {
+            Component::Normal(name) => normal.push(name),
+            Component::ParentDir => drop(normal.pop()),
+            _ => {}
+        }
+    }
+    let mut bytes = Vec::new();
+    for name in normal.iter() {
+        bytes.push(b'/');
+        bytes.extend_from_slice(name.as_bytes());
+    }
+    Ok(bytes)
+}
+
+/// Standard output, a line at a time.
+pub(crate) struct Lines {
+    out: BufWriter<StdoutLock<'static>>,
+    terminal: bool,
+}
+
+impl Lines {
+    pub(crate) fn new() -> Lines {
+        let stdout = std::io::stdout();
+        let terminal = stdout.is_terminal();
+        Lines { out: BufWriter::with_capacity(1 << 16, stdout.lock()), terminal }
+    }
+
+    /// A line that ends with `SNAPSHOT:/PATH`, as other commands take it.
+    pub(crate) fn place(&mut self, before: &str, named: &Named, path: &[u8], behind: &str) -> Result<()> {
+        let mut line = format!("{before}{}:", named.name.short()).into_bytes();
+        let path = if path.is_empty() { b"/" } else { path };
+        match self.terminal {
+            true => line.extend_from_slice(text::escape(path).as_bytes()),
+            false => line.extend_from_slice(path),
+        }
+        line.extend_from_slice(behind.as_bytes());
+        line.push(b'\n');
+        self.out.write_all(&line).map_err(output_failed)
+    }
+
+    pub(crate) fn text(&mut self, text: &str) -> Result<()> {
+        self.out.write_all(text.as_bytes()).map_err(output_failed)
+    }
+
+    pub(crate) fn json(&mut self, value: &Value) -> Result<()> {
+        writeln!(self.out, "{value}").map_err(output_failed)
+    }
+
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.out.flush().map_err(output_failed)
+    }
+}
+
+/// The letter that `ls -l` has for it.
+pub(crate) fn letter(kind: Kind) -> char {
+    match kind {
+        Kind::File => '-',
+        Kind::Directory => 'd',
+        Kind::Symlink => 'l',
+        Kind::Fifo => 'p',
+        Kind::CharDevice => 'c',
+        Kind::BlockDevice => 'b',
+        Kind::Socket => 's',
+    }
+}
+
+/// As `ls --json` calls it.
+pub(crate) fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "file",
+        Kind::Directory => "dir",
+        Kind::Symlink => "symlink",
+        Kind::Fifo => "fifo",
+        Kind::CharDevice => "chardev",
+        Kind::BlockDevice => "dev",
+        Kind::Socket => "socket",
+    }
+}
+
+/// A version that a scope has named, with its first and last snapshot.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) seen: Seen,
+    pub(crate) first: Arc<Named>,
+    pub(crate) last: Arc<Named>,
+    /// It is in the newest snapshot of its line.
+    pub(crate) current: bool,
+}
+
+impl Told {
+    /// `None` for what is not of this scope.
+    pub(crate) fn new(scope: &Scope<'_>, seen: &Seen) -> Option<Told> {
+        let (first, last) = (scope.snapshot(seen.first)?.clone(), scope.snapshot(seen.last)?.clone());
+        Some(Told { seen: *seen, first, last, current: scope.newest() == Some(seen.last) })
+    }
+
+    /// For programs.
+    pub(crate) fn json(&self, message: &str, path: &[u8]) -> Value {
+        let state = &self.seen.state;
+        let path = if path.is_empty() { b"/" } else { path };
+        let mut value = json!({
+            "message_type": message,
+            "path": String::from_utf8_lossy(path),
+            "type": kind_name(state.kind),
+            "size": state.size,
+            "mtime": text::rfc3339(state.mtime),
+            "first_seen": self.first.snapshot.time.to_string(),
+            "last_seen": self.last.snapshot.time.to_string(),
+            "first_snapshot": self.first.name,
+            "snapshot": self.last.name,
+            "short_id": self.last.name.short(),
+            "hostname": self.last.snapshot.host,
+            "current": self.current,
+        });
+        if std::str::from_utf8(path).is_err() {
+            value["path_base64"] = json!(text::base64(path));
+        }
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_as_people_write_them() {
+        let path = |text: &str| String::from_utf8(absolute(OsStr::new(text)).unwrap()).unwrap();
+        assert_eq!((path("/a/./b/../c//"), path("/"), path("/../x")), ("/a/c".into(), "".into(), "/x".into()));
+        assert!(path("x").ends_with("/x") && path("x").len() > 2);
+        assert!(absolute(OsStr::new("")).is_err());
+    }
+}

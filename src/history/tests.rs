@@ -1,0 +1,365 @@
+//! The catalog against a naive oracle that walks every snapshot's whole tree.
+
+use super::query::{Found, Seen};
+use super::record::State;
+use super::*;
+use crate::format::tree::Body;
+use crate::progress::Silent;
+use crate::store::{ObjectKey, ObjectKind};
+use crate::view::path::root;
+use crate::view::sample::{Piece, Sample, Thing, dir, noise};
+
+/// Of a path in a line: the names of its first and last snapshot, and what it was.
+type Runs = BTreeMap<(String, Vec<u8>), Vec<(ObjectName, ObjectName, State)>>;
+
+/// A small generator: the same tree for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+fn live(sample: &Sample) -> Vec<Arc<Named>> {
+    sample.repository.snapshots().unwrap().live.into_iter().map(Arc::new).collect()
+}
+
+fn states(repository: &Repository, named: &Named) -> BTreeMap<Vec<u8>, State> {
+    let top = root(repository, &named.snapshot).unwrap();
+    let mut found = BTreeMap::from([(Vec::new(), State::of(&top))]);
+    let mut open = vec![(Vec::new(), top)];
+    while let Some((path, entry)) = open.pop() {
+        let Body::Directory { page, .. } = entry.body else { continue };
+        for entry in repository.entries(page) {
+            let entry = entry.unwrap();
+            let below = [path.as_slice(), b"/", &entry.name].concat();
+            found.insert(below.clone(), State::of(&entry));
+            open.push((below, entry));
+        }
+    }
+    found
+}
+
+fn oracle(sample: &Sample) -> Runs {
+    let mut runs = Runs::new();
+    let mut last: HashMap<String, ObjectName> = HashMap::new();
+    for named in live(sample) {
+        let host = named.snapshot.host.clone();
+        let before = last.insert(host.clone(), named.name);
+        for (path, state) in states(&sample.repository, &named) {
+            let list = runs.entry((host.clone(), path)).or_default();
+            match list.last_mut() {
+                Some((_, last, known)) if Some(*last) == before && *known == state => *last = named.name,
+                _ => list.push((named.name, named.name, state)),
+            }
+        }
+    }
+    runs
+}
+
+fn answer(scope: &Scope<'_>, seen: &[Seen]) -> Vec<(ObjectName, ObjectName, State)> {
+    let name = |number| scope.snapshot(number).unwrap().name;
+    seen.iter().map(|seen| (name(seen.first), name(seen.last), seen.state)).collect()
+}
+
+/// Everything that the catalog says, by walking.
+fn told(catalog: &mut Catalog) -> Runs {
+    let mut runs = Runs::new();
+    let (silent, stop) = (Silent, Stop::new());
+    catalog
+        .ask_each(
+            &silent,
+            &stop,
+            &mut |catalog, each| {
+                for scope in catalog.scopes(&|_| true) {
+                    let host = scope.line().newest().unwrap().snapshot.host.clone();
+                    scope.walk(b"", &mut |found: &Found<'_>| {
+                        each(((host.clone(), found.path.to_vec()), answer(&scope, found.seen)))?;
+                        Ok(true)
+                    })?;
+                }
+                Ok(())
+            },
+            &mut |(key, list)| {
+                assert!(runs.insert(key, list).is_none(), "told twice");
+                Ok(())
+            },
+        )
+        .unwrap();
+    runs
+}
+
+fn update(catalog: &mut Catalog, sample: &Sample) {
+    catalog.update(live(sample), &Silent, &Stop::new()).unwrap();
+}
+
+fn thing(dice: &mut Dice, depth: u64) -> Thing {
+    match dice.roll(7) {
+        0 | 1 if depth < 4 => Thing::Dir((0..dice.roll(4)).map(|_| (name(dice), thing(dice, depth + 1))).collect()),
+        2 => Thing::Symlink(name(dice)),
+        3 => Thing::Fifo,
+        4 => Thing::File(vec![Piece::Data(noise(dice.roll(5), 300)), Piece::Hole(4096)]),
+        5 => Thing::WithAttributes(vec![(b"user.a".to_vec(), name(dice))]),
+        _ => Thing::Inline(name(dice)),
+    }
+}
+
+fn name(dice: &mut Dice) -> Vec<u8> {
+    vec![b'a' + dice.roll(5) as u8]
+}
+
+/// A change somewhere: something new, gone, renamed or of another type.
+fn change(tree: &mut BTreeMap<Vec<u8>, Thing>, dice: &mut Dice, depth: u64) {
+    let name = name(dice);
+    if dice.roll(3) > 0
+        && let Some(Thing::Dir(below)) = tree.get_mut(&name)
+    {
+        return change(below, dice, depth + 1);
+    }
+    match dice.roll(4) {
+        0 => drop(tree.remove(&name)),
+        1 => {
+            if let Some(moved) = tree.remove(&name) {
+                tree.insert(self::name(dice), moved);
+            }
+        }
+        _ => drop(tree.insert(name, thing(dice, depth))),
+    }
+}
+
+#[test]
+fn the_catalog_says_what_the_snapshots_hold() {
+    for seed in 0..12 {
+        let mut dice = Dice(seed);
+        let sample = Sample::new();
+        let mut trees = [BTreeMap::new(), BTreeMap::new()];
+        let mut catalog = Catalog::open(&sample.repository, &Silent).unwrap();
+        let mut clock = 100;
+        for round in 0..24 {
+            let host = dice.roll(2) as usize;
+            for _ in 0..dice.roll(4) {
+                change(&mut trees[host], &mut dice, 0);
+            }
+            clock += 10;
+            // Sometimes one arrives that belongs between others.
+            let time = if dice.roll(6) == 0 { clock - 15 } else { clock };
+            let time = format!("2026-01-01T00:{:02}:{:02}Z", time / 60, time % 60);
+            sample.snapshot(&time, ["one", "two"][host], &[], &Thing::Dir(trees[host].clone()));
+            if dice.roll(4) == 0 {
+                let all = live(&sample);
+                let victim = &all[dice.roll(all.len() as u64) as usize];
+                sample.remove(victim);
+            }
+            if dice.roll(3) > 0 {
+                update(&mut catalog, &sample);
+                assert_eq!(told(&mut catalog), oracle(&sample), "seed {seed}, round {round}");
+            }
+            if dice.roll(5) == 0 {
+                drop(catalog);
+                catalog = Catalog::open(&sample.repository, &Silent).unwrap();
+            }
+            if dice.roll(5) == 0 {
+                let spare = dice.roll(4) as u8;
+                catalog.database().retain(|key| key[31] % 4 != spare);
+            }
+        }
+        update(&mut catalog, &sample);
+        let expected = oracle(&sample);
+        assert_eq!(told(&mut catalog), expected, "seed {seed}");
+        single_questions(&mut catalog, &expected);
+    }
+}
+
+/// Every path asked for by itself, and what is gone from the newest snapshot.
+fn single_questions(catalog: &mut Catalog, expected: &Runs) {
+    let scopes = catalog.scopes(&|_| true);
+    for scope in &scopes {
+        let newest = scope.line().newest().unwrap();
+        for ((host, path), runs) in expected {
+            if *host == newest.snapshot.host {
+                assert_eq!(answer(scope, &scope.versions(path).unwrap()), *runs);
+            }
+        }
+        assert_eq!(scope.versions(b"/a/b/c/never").unwrap(), []);
+        let mut gone = Vec::new();
+        scope
+            .gone(b"", true, &mut |found| {
+                gone.push(found.path.to_vec());
+                Ok(())
+            })
+            .unwrap();
+        let is_gone = |((host, _), runs): &(&(String, Vec<u8>), &Vec<(_, ObjectName, _)>)| {
+            *host == newest.snapshot.host && runs.last().unwrap().1 != newest.name
+        };
+        let mut wanted: Vec<_> = expected.iter().filter(is_gone).map(|((_, path), _)| path.clone()).collect();
+        gone.sort();
+        wanted.sort();
+        assert_eq!(gone, wanted);
+    }
+}
+
+fn flat(count: u32, change: u32) -> Thing {
+    let file = |n: u32| Thing::Inline(vec![u8::from(n == change); 3]);
+    dir((0..count).map(|n| (format!("{n:06}"), file(n))))
+}
+
+#[test]
+fn a_small_change_reads_little_of_a_large_directory() {
+    let sample = Sample::new();
+    let time = |n: u32| format!("2026-01-01T00:00:{n:02}Z");
+    sample.snapshot(&time(0), "h", &[], &flat(8000, 0));
+    let mut catalog = Catalog::open(&sample.repository, &Silent).unwrap();
+    update(&mut catalog, &sample);
+    let writes = |folder: &Path| std::fs::metadata(folder.join("db")).map_or(0, |meta| meta.len());
+    assert!(writes(catalog.folder()) > 0);
+    for n in 1..4 {
+        sample.snapshot(&time(n), "h", &[], &flat(8000, n * 1000));
+    }
+    update(&mut catalog, &sample);
+    assert_eq!(told(&mut catalog), oracle(&sample));
+    // Pages that both have are passed over: far fewer changes are looked at than there are entries.
+    let all = live(&sample);
+    let directory = |named: &Named| {
+        let top = root(&sample.repository, &named.snapshot).unwrap();
+        crate::view::pages::Directory::of(&top)
+    };
+    let mut changes = changes::Changes::new(&sample.repository, directory(&all[1]), directory(&all[2]));
+    let mut names = Vec::new();
+    while let Some(change) = changes.advance().unwrap() {
+        names.push(change.new.unwrap().name);
+    }
+    assert_eq!(names, [b"001000".to_vec(), b"002000".to_vec()]);
+}
+
+#[test]
+fn what_is_equal_after_a_forget_is_one_version() {
+    let sample = Sample::new();
+    let tree = |byte: u8| dir([("a", Thing::Inline(vec![byte]))]);
+    let made: Vec<_> = [1, 2, 1]
+        .iter()
+        .enumerate()
+        .map(|(n, byte)| sample.snapshot(&format!("2026-01-01T00:00:0{n}Z"), "h", &[], &tree(*byte)))
+        .collect();
+    let mut catalog = Catalog::open(&sample.repository, &Silent).unwrap();
+    update(&mut catalog, &sample);
+    let versions = |catalog: &Catalog| catalog.scopes(&|_| true)[0].versions(b"/a").unwrap().len();
+    assert_eq!(versions(&catalog), 3);
+    assert_eq!(catalog.scopes(&|named| named.name != made[0].name)[0].versions(b"/a").unwrap().len(), 2);
+    sample.remove(&made[1]);
+    update(&mut catalog, &sample);
+    assert_eq!(versions(&catalog), 1);
+    sample.remove(&made[0]);
+    sample.remove(&made[2]);
+    update(&mut catalog, &sample);
+    assert!(catalog.scopes(&|_| true).is_empty());
+}
+
+#[test]
+fn two_processes_and_other_versions() {
+    let sample = Sample::new();
+    sample.snapshot("2026-01-01T00:00:00Z", "h", &[], &dir([("a", Thing::Fifo)]));
+    let mut first = Catalog::open(&sample.repository, &Silent).unwrap();
+    update(&mut first, &sample);
+    let mut second = Catalog::open(&sample.repository, &Silent).unwrap();
+    assert_ne!(first.folder(), second.folder());
+    update(&mut second, &sample);
+    assert_eq!(told(&mut second), oracle(&sample));
+    let folder = second.folder().to_owned();
+    drop(second);
+    assert!(!folder.exists());
+    // What another version has left is not looked at.
+    first.database().put(&LINES, b"firn history 0 and so on".to_vec());
+    update(&mut first, &sample);
+    assert_eq!(told(&mut first), oracle(&sample));
+}
+
+/// Counts what is told to be wrong.
+#[derive(Default)]
+struct Told(std::sync::atomic::AtomicU64);
+
+impl Progress for Told {
+    fn issue(&self, _: &Path, error: &Error) {
+        assert!(error.to_string().contains("leaves out the snapshot"), "{error}");
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn tree_packs(sample: &Sample) -> Vec<String> {
+    let mut names = Vec::new();
+    let list = &mut |object: crate::store::Listed| {
+        names.push(object.name.to_owned());
+        Ok(())
+    };
+    crate::store::Store::list(sample.store.as_ref(), ObjectKind::Tree, list).unwrap();
+    names
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_left_out() {
+    let sample = Sample::new();
+    let below = || dir([("x", Thing::Inline(vec![7; 9]))]);
+    let tree = |n: u8, more: &[(&str, Thing)]| {
+        let mut entries = vec![("a", Thing::Inline(vec![n])), ("b", dir([("y", Thing::Inline(vec![n; 9]))]))];
+        entries.extend(more.iter().cloned());
+        dir(entries)
+    };
+    let time = |n: u8| format!("2026-01-01T00:00:0{n}Z");
+    sample.snapshot(&time(0), "h", &[], &tree(1, &[]));
+    let before = tree_packs(&sample);
+    let other = sample.snapshot(&time(0), "other", &[], &dir([("d", below())]));
+    let doomed: Vec<_> = tree_packs(&sample).into_iter().filter(|name| !before.contains(name)).collect();
+    // Its changes are found one after the other until the page is missing that only the other one's pack has.
+    let wrong = sample.snapshot(&time(1), "h", &[], &tree(2, &[("c", Thing::Fifo), ("d", below())]));
+    sample.snapshot(&time(2), "h", &[], &tree(1, &[]));
+    sample.remove(&other);
+    for name in &doomed {
+        let key = ObjectKey::new(ObjectKind::Tree, ObjectName::parse(name).unwrap());
+        crate::store::Store::delete(sample.store.as_ref(), &key).unwrap();
+    }
+    assert!(!doomed.is_empty());
+    let repository = Sample::open(&sample.store, 1 << 20);
+    let mut catalog = Catalog::open(&repository, &Silent).unwrap();
+    let told_of = Told::default();
+    for round in 0..3 {
+        if round == 2 {
+            sample.remove(&wrong);
+        }
+        catalog.update(live(&sample), &told_of, &Stop::new()).unwrap();
+        let said = told(&mut catalog);
+        assert_eq!(said[&("h".to_owned(), b"/a".to_vec())].len(), 1);
+        assert!(!said.keys().any(|(_, path)| path.starts_with(b"/c") || path.starts_with(b"/d")));
+        assert_eq!(catalog.left_out(), usize::from(round < 2));
+        if round == 2 {
+            assert_eq!(said, oracle(&sample));
+        }
+    }
+    assert_eq!(told_of.0.into_inner(), 2, "it is told each time");
+}
+
+#[test]
+fn a_stop_loses_nothing() {
+    let sample = Sample::new();
+    let tree = |n: u8| dir((0..n + 2).map(|m| (vec![b'a' + m], dir([("x", Thing::Inline(vec![n; 2]))]))));
+    for n in 0..9 {
+        sample.snapshot(&format!("2026-01-01T00:00:0{n}Z"), "h", &[], &tree(n));
+    }
+    let mut catalog = Catalog::open(&sample.repository, &Silent).unwrap();
+    /// Asks to stop after so many snapshots.
+    struct After(std::sync::atomic::AtomicU64, Stop);
+    impl Progress for After {
+        fn files(&self, _: u64) {
+            if self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1 {
+                self.1.trigger(2);
+            }
+        }
+    }
+    for snapshots in [1, 3, 8] {
+        let after = After(snapshots.into(), Stop::new());
+        let stopped = catalog.update(live(&sample), &after, &after.1).unwrap_err();
+        assert_eq!(stopped.kind(), ErrorKind::Interrupted);
+    }
+    update(&mut catalog, &sample);
+    assert_eq!(told(&mut catalog), oracle(&sample));
+}
