@@ -542,7 +542,7 @@ impl<'a> Prune<'a> {
     fn clear_leavings(&mut self) -> Result<()> {
         let revoked = self.repository.revoked()?;
         for pin in self.repository.pins()?.iter().filter(|pin| revoked.contains(&pin.session)) {
-            self.repository.store().delete(&ObjectKey::new(ObjectKind::Pin, pin.session))?;
+            pin.keys.iter().try_for_each(|key| self.repository.store().delete(key))?;
         }
         let marks = self.repository.marks()?;
         if marks.is_empty() {

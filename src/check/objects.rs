@@ -306,12 +306,12 @@ impl Pass<'_> {
             if missing.is_stored {
                 self.vanished = true;
                 if self.is_last {
-                    self.add(Severity::Repairable, key, missing.sentence()).hint(missing.hint());
+                    self.add(Severity::Repairable, key, missing.sentence()).hint(&missing.hint());
                 }
                 continue;
             }
             let finding = self.add(Severity::Lost, key, missing.sentence());
-            finding.hint(missing.hint());
+            finding.hint(&missing.hint());
             finding.affected.push(Affected { snapshot: missing.name, path: b"/".to_vec() });
             finding.affected_total = 1;
         }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// oldest snapshot is kept as well. What no rule keeps is forgotten. Pinned snapshots and those whose date cannot be right are kept.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Snapshots to forget; a damaged one by its whole id
+    /// Snapshots to forget; a damaged or missing one by its whole id
     #[arg(value_name = "SNAPSHOT")]
     snapshots: Vec<String>,
 

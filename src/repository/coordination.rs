@@ -7,7 +7,7 @@ use crate::format::coordination::{Mark, Pin, Revoke};
 use crate::format::header::Kind;
 use crate::id::{ObjectName, SessionId};
 use crate::store::{ObjectKey, ObjectKind};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::SystemTime;
 
 /// Packs named by one mark, 67 bytes each, so that its body stays far below the bound of a record.
@@ -32,8 +32,10 @@ impl Drop for Transient<'_> {
 pub struct StoredPin {
     /// Its name, which is what counts.
     pub session: SessionId,
-    /// When it was stored, by the store's clock.
+    /// When its session last gave a sign of life, by the store's clock.
     pub stored: SystemTime,
+    /// The pin itself and the signs of life that followed it.
+    pub keys: Vec<ObjectKey>,
     /// What it says, if it can be read.
     pub pin: Option<Pin>,
 }
@@ -63,7 +65,15 @@ impl Repository {
 
     /// Says that this session is at work.
     pub(crate) fn put_pin(&self, session: SessionId) -> Result<ObjectKey> {
-        let key = ObjectKey::new(ObjectKind::Pin, session);
+        self.put_pin_as(ObjectKey::new(ObjectKind::Pin, session), session)
+    }
+
+    /// Says that it still is, for the time of that number, from 1.
+    pub(crate) fn put_sign_of_life(&self, session: SessionId, number: u64) -> Result<ObjectKey> {
+        self.put_pin_as(ObjectKey::new(ObjectKind::Pin, format!("{session}-{number}")), session)
+    }
+
+    fn put_pin_as(&self, key: ObjectKey, session: SessionId) -> Result<ObjectKey> {
         let body = Pin {
             version: 1,
             session,
@@ -81,17 +91,20 @@ impl Repository {
         Ok(Transient { repository: self, key: self.put_pin(SessionId::random()?)? })
     }
 
-    /// All pins; those that cannot be read count as well.
+    /// All sessions that are pinned; pins that cannot be read count as well. Memory: 200 bytes for each pin and sign of life.
     pub fn pins(&self) -> Result<Vec<StoredPin>> {
-        let mut listed = Vec::new();
+        let mut listed: BTreeMap<SessionId, Vec<(ObjectKey, SystemTime)>> = BTreeMap::new();
         self.store().list(ObjectKind::Pin, &mut |object| {
-            listed.push((SessionId::parse(&object.name)?, object.stored));
+            let session = object.name.split('-').next().unwrap_or_default();
+            let key = ObjectKey::new(ObjectKind::Pin, &object.name);
+            listed.entry(SessionId::parse(session)?).or_default().push((key, object.stored));
             Ok(())
         })?;
-        listed.sort();
-        let read = |(session, stored)| {
-            let pin = self.get_json(Kind::Pin, &ObjectKey::new(ObjectKind::Pin, session)).ok();
-            StoredPin { session, stored, pin }
+        let read = |(session, mut keys): (SessionId, Vec<(ObjectKey, SystemTime)>)| {
+            keys.sort();
+            let pin = keys.iter().find_map(|(key, _)| self.get_json(Kind::Pin, key).ok());
+            let stored = keys.iter().map(|(_, stored)| *stored).max().expect("each session has a key");
+            StoredPin { session, stored, keys: keys.into_iter().map(|(key, _)| key).collect(), pin }
         };
         Ok(listed.into_iter().map(read).collect())
     }

@@ -3,7 +3,12 @@
 //!
 //! Every snapshot names the one before it and the newest of each writer that it saw. When a whole store is set back to an earlier
 //! state no snapshot in it tells; therefore the newest of each writer that was ever seen on this machine is noted in the local
-//! state as well. That note can be deleted at any time. Memory: 100 bytes a writer, at most `MAX_WRITERS` of which are noted.
+//! state as well. That note can be deleted at any time.
+//!
+//! Once the snapshot behind a lost one was forgotten and pruned, nothing names the lost one any more. Its number is missing all the
+//! same: each writer counts from 1, and whatever was forgotten keeps its tomb. Tombs do not tell numbers, so there is an alarm if
+//! more numbers are unknown than tombs account for. Memory: 100 bytes a writer, at most `MAX_WRITERS` of which are noted, and
+//! 100 bytes a snapshot.
 
 use super::Repository;
 use super::snapshots::Snapshots;
@@ -17,15 +22,19 @@ use std::io::Read;
 
 /// Writers that are noted; one with the local state in a temporary folder is one writer for good, so there are few.
 const MAX_WRITERS: usize = 10_000;
+/// Snapshots without a name that are told of one by one.
+const MAX_NAMELESS: usize = 100;
 /// The longest note that is read.
 const MAX_NOTE: u64 = 2 << 20;
 
 /// A snapshot that is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// The snapshot.
+    /// The snapshot; if nobody knows its name, a name that stands for it.
     pub name: ObjectName,
-    /// Its number among those of its writer.
+    /// Whether that is its name.
+    pub is_named: bool,
+    /// Its number among those of its writer; without a name it may also be a lower one.
     pub sequence: u64,
     /// The machine of its writer, if any of its snapshots is there.
     pub host: Option<String>,
@@ -48,6 +57,9 @@ impl Missing {
             None => "this machine has seen it".to_owned(),
         };
         match self.is_stored {
+            _ if !self.is_named => format!(
+                "A snapshot of which only a number is known ({sequence} of its writer{host}, or a lower one) is missing: it was there before {since}, later ones have higher numbers, and there are too few tombs for all that are gone"
+            ),
             true => format!(
                 "The snapshot \"{name}\" (number {sequence} of its writer{host}) is stored, but the store does not list it, so nothing shows it; {by}"
             ),
@@ -58,14 +70,13 @@ impl Missing {
     }
 
     /// What to do.
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> String {
+        let name = self.name;
         match self.is_stored {
-            true => {
-                "Repair the store, and prune nothing before that: what only this snapshot needs would count as unneeded."
-            }
-            false => {
-                "Somebody deleted it without \"firn forget\", set the store back, or the store lost it. If there is a copy of this object, put it back; to give it up, run \"firn forget\" with this id."
-            }
+            true => "Repair the store, and prune nothing before that: what only this snapshot needs would count as unneeded.".to_owned(),
+            false => format!(
+                "Somebody deleted it without \"firn forget\", set the store back, or the store lost it. If there is a copy of this object, put it back; to give it up, run \"firn forget {name}\"."
+            ),
         }
     }
 
@@ -93,6 +104,7 @@ impl Repository {
             if !is_known(&head.snapshot) {
                 missing.entry(head.snapshot).or_insert_with(|| Missing {
                     name: head.snapshot,
+                    is_named: true,
                     sequence: head.sequence,
                     host: hosts.get(&writer).map(|host| (*host).to_owned()),
                     seen_by,
@@ -133,7 +145,19 @@ impl Repository {
             missing.retain(|one| !tombs.contains_key(&one.name) && !listed.contains(&one.name.to_string()));
         }
         self.note_heads(&notes, snapshots, &missing);
+        missing.extend(self.nameless(snapshots, &notes)?);
         Ok(missing)
+    }
+
+    /// Those that nothing names, under names that stand for them.
+    fn nameless(&self, snapshots: &Snapshots, notes: &BTreeMap<WriterId, Note>) -> Result<Vec<Missing>> {
+        let mut found = gaps(snapshots, notes);
+        if !found.is_empty() {
+            // A listing may lack what was put while it ran, and show what came after it.
+            let again = gaps(&self.snapshots()?, notes);
+            found.retain(|one| again.iter().any(|other| other.name == one.name));
+        }
+        Ok(found)
     }
 
     /// The newest snapshot of each writer, also of those that only this machine has seen.
@@ -211,6 +235,66 @@ impl Repository {
     }
 }
 
+/// Who says that a writer has come to a number, and when that was.
+type Teller = (Option<ObjectName>, Timestamp);
+
+/// The numbers of each writer that nothing accounts for.
+fn gaps(snapshots: &Snapshots, notes: &BTreeMap<WriterId, Note>) -> Vec<Missing> {
+    let all = || snapshots.live.iter().chain(&snapshots.forgotten);
+    let mut numbers: BTreeMap<WriterId, BTreeMap<u64, Teller>> = BTreeMap::new();
+    let mut told: HashSet<ObjectName> = HashSet::new();
+    let mut note = |writer: WriterId, head: Head, teller: Teller| {
+        told.insert(head.snapshot);
+        numbers.entry(writer).or_default().insert(head.sequence, teller);
+    };
+    notes.iter().for_each(|(writer, noted)| note(*writer, noted.head, (None, noted.since)));
+    for named in all() {
+        let (snapshot, teller) = (&named.snapshot, (Some(named.name), named.snapshot.started));
+        if let (Some(name), sequence @ 1..) = (snapshot.previous, snapshot.sequence.saturating_sub(1)) {
+            note(snapshot.writer, Head { sequence, snapshot: name }, teller);
+        }
+        snapshot.heads.iter().for_each(|(writer, head)| note(*writer, *head, teller));
+        note(snapshot.writer, Head { sequence: snapshot.sequence, snapshot: named.name }, teller);
+    }
+    let others: HashSet<&ObjectName> =
+        snapshots.tombs.keys().chain(snapshots.damaged.iter().map(|(name, _)| name)).collect();
+    let excuses = others.iter().filter(|name| !told.contains(**name)).count() as u64;
+    // Numbers begin with 1, so no more are known than the highest one.
+    let unknown = |numbers: &BTreeMap<u64, Teller>| {
+        numbers.last_key_value().map_or(0, |(highest, _)| highest.saturating_sub(numbers.len() as u64))
+    };
+    let unknown: u64 = numbers.values().map(unknown).fold(0, u64::saturating_add);
+    let count = unknown.saturating_sub(excuses).min(MAX_NAMELESS as u64) as usize;
+    let mut found = Vec::new();
+    for (writer, numbers) in &numbers {
+        let host = all().find(|named| named.snapshot.writer == *writer).map(|named| named.snapshot.host.clone());
+        let mut known = numbers.iter().rev().peekable();
+        while let Some((number, (seen_by, since))) = known.next() {
+            let below = known.peek().map_or(0, |(below, _)| **below);
+            // Ends after as many steps as there are tombs and nameless ones to be told of.
+            let gap = (below + 1..*number).rev().map(|sequence| (sequence, stand_in(*writer, sequence)));
+            let gap = gap.filter(|(_, name)| !snapshots.tombs.contains_key(name)).take(count - found.len());
+            found.extend(gap.map(|(sequence, name)| Missing {
+                name,
+                is_named: false,
+                sequence,
+                host: host.clone(),
+                seen_by: *seen_by,
+                since: *since,
+                is_stored: false,
+            }));
+        }
+    }
+    found
+}
+
+/// The name under which the snapshot with this number is given up if nobody knows its own.
+fn stand_in(writer: WriterId, number: u64) -> ObjectName {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"firn v1 nameless snapshot").update(&writer.0).update(&number.to_le_bytes());
+    ObjectName(*hasher.finalize().as_bytes())
+}
+
 fn parse(line: &str) -> Option<(WriterId, Note)> {
     let mut words = line.split(' ');
     let writer = WriterId::parse(words.next()?).ok()?;
@@ -251,6 +335,40 @@ mod tests {
         // Nobody names the newest one, and this run keeps no local state.
         hide(&store, second);
         assert_eq!(missing(&open(Arc::new(store))), []);
+    }
+
+    #[test]
+    fn numbers_without_names_are_missed_unless_tombs_account_for_them() {
+        let (store, [first, second]) = repository();
+        let repository = open(Arc::new(store.clone()));
+        let mut taken = vec![first, second];
+        for number in 3..=6 {
+            taken.push(back_up(&repository, 3000 + number, number, taken.last().copied()));
+        }
+        // What a prune leaves of a forgotten snapshot is its tomb.
+        for number in [0, 1, 3] {
+            repository.put_tomb(taken[number]).unwrap();
+            hide(&store, taken[number]);
+        }
+        let stranger = || open(Arc::new(store.clone()));
+        assert_eq!(missing(&stranger()), []);
+        // The fourth names the third; with the fourth gone nobody does.
+        hide(&store, taken[2]);
+        let found = missing(&stranger());
+        assert_eq!((found.len(), found[0].sequence, found[0].seen_by), (1, 3, Some(taken[4])), "{found:?}");
+        assert!(found[0].sentence().contains("only a number is known (3 of its writer of \"h\""), "{found:?}");
+        assert!(found[0].hint().contains(&found[0].name.to_string()));
+        // It is given up by its own name, or by the one that stands for it.
+        let tomb = ObjectKey::new(ObjectKind::Tomb, taken[2]);
+        for name in [taken[2], found[0].name] {
+            repository.put_tomb(name).unwrap();
+            assert_eq!(missing(&stranger()), [], "{name}");
+            drop(store.delete(&tomb));
+        }
+        // Another one then is another one.
+        hide(&store, taken[4]);
+        let found = missing(&stranger());
+        assert!(found.len() == 1 && found[0].is_named && found[0].name == taken[4], "{found:?}");
     }
 
     #[test]

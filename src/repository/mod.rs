@@ -11,6 +11,7 @@ pub mod index;
 pub mod keyring;
 pub mod keys;
 pub mod ledger;
+mod life;
 pub mod missing;
 pub mod mistake;
 #[cfg(test)]

@@ -22,7 +22,7 @@ fn credentials(password: &str) -> Credentials {
 
 const COST: Cost = Cost { memory: 8, passes: 1, lanes: 1 };
 
-fn new_store() -> MemoryStore {
+pub(super) fn new_store() -> MemoryStore {
     let store = MemoryStore::new();
     Repository::init(&store, &credentials("p"), COST, "test").unwrap();
     store
@@ -33,11 +33,11 @@ fn open_any(store: Arc<dyn Store>) -> Result<Arc<Repository>> {
     Repository::open(store, &credentials("p"), &options).map(Arc::new)
 }
 
-fn open(store: &MemoryStore) -> Arc<Repository> {
+pub(super) fn open(store: &MemoryStore) -> Arc<Repository> {
     open_any(Arc::new(store.clone())).unwrap()
 }
 
-fn begin(repository: &Arc<Repository>) -> Result<Writer> {
+pub(super) fn begin(repository: &Arc<Repository>) -> Result<Writer> {
     Writer::begin(repository, WriterOptions { level: 1, threads: 2, dry_run: false }, &Silent)
 }
 

@@ -9,6 +9,7 @@ use super::Repository;
 use super::assemble::RawBlock;
 use super::index::{Index, StoredPacks, Usable};
 use super::keyring::{encode_message, object_name, raw_message};
+use super::life::Life;
 use super::mistake::{self, Mistake};
 use super::pack::{FinishedPack, PackBuilder, ReadyBlock, Salvaged, pack_folder, read_contents};
 use super::read::pack_kind;
@@ -78,7 +79,7 @@ struct Shared {
     repository: Arc<Repository>,
     options: WriterOptions,
     session: SessionId,
-    pin: ObjectKey,
+    life: Life,
     marked: HashSet<ObjectName>,
     known: RwLock<Known>,
     claims: Vec<Mutex<HashSet<ChunkId>>>,
@@ -135,13 +136,12 @@ impl Writer {
         repository.check_writable()?;
         let absent: HashSet<ObjectName> = absent.into_iter().collect();
         let session = SessionId::random()?;
-        let pin = ObjectKey::new(ObjectKind::Pin, session);
         if !options.dry_run && !mistake::made(Mistake::NoPin) {
             repository.put_pin(session)?;
         }
-        let begun = Writer::begin_pinned(repository, options.clone(), session, pin.clone(), absent, progress);
+        let begun = Writer::begin_pinned(repository, options.clone(), session, absent, progress);
         if begun.is_err() && !options.dry_run {
-            drop(repository.store().delete(&pin));
+            drop(repository.store().delete(&ObjectKey::new(ObjectKind::Pin, session)));
         }
         begun
     }
@@ -150,7 +150,6 @@ impl Writer {
         repository: &Arc<Repository>,
         options: WriterOptions,
         session: SessionId,
-        pin: ObjectKey,
         absent: HashSet<ObjectName>,
         progress: &dyn Progress,
     ) -> Result<Writer> {
@@ -175,7 +174,7 @@ impl Writer {
         let shared = Arc::new(Shared {
             repository: repository.clone(),
             session,
-            pin,
+            life: Life::new(session),
             marked,
             known: RwLock::new(Known { index, usable }),
             claims: (0..CLAIM_SHARDS).map(|_| Mutex::default()).collect(),
@@ -227,6 +226,7 @@ impl Writer {
         if self.shared.is_stored(id)? || !lock(self.shared.claim_shard(id)).insert(*id) {
             return Ok(false);
         }
+        self.shared.live_on();
         self.shared.chunks.fetch_add(1, Ordering::Relaxed);
         self.shared.raw.fetch_add(length as u64, Ordering::Relaxed);
         Ok(true)
@@ -319,9 +319,14 @@ impl Writer {
 
     fn unpin(&self) {
         if !self.shared.options.dry_run {
-            // A pin left behind only makes a prune wait; it is no reason to fail.
-            drop(self.shared.repository.store().delete(&self.shared.pin));
+            self.shared.life.end(&self.shared.repository);
         }
+    }
+
+    /// The next sign of life is due at once.
+    #[cfg(test)]
+    pub(crate) fn hurry(&self) {
+        self.shared.life.hurry();
     }
 
     /// Whether a session may no longer commit.
@@ -443,7 +448,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Shows others, when it is time, that this session is at work.
+    fn live_on(&self) {
+        if !self.options.dry_run {
+            self.life.go_on(&self.repository);
+        }
+    }
+
     fn store_pack(&self, pack: PackBuilder) -> Result<()> {
+        self.live_on();
         let pack = pack.finish(self.repository.keyring())?;
         self.repository.store().put(&pack.key(), &pack.bytes)?;
         self.stored.fetch_add(pack.bytes.len() as u64, Ordering::Relaxed);

@@ -91,12 +91,13 @@ impl ObjectKind {
         let is_number = |text: &str| {
             !text.is_empty() && text.len() <= 18 && !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit())
         };
+        let is_numbered =
+            |text: &str| text.split_once('-').is_some_and(|(session, number)| is_hex(session, 32) && is_number(number));
         match self {
             ObjectKind::Config => is_number(name),
-            ObjectKind::Pin | ObjectKind::Revoke => is_hex(name, 32),
-            ObjectKind::Mark => {
-                name.split_once('-').is_some_and(|(prune, number)| is_hex(prune, 32) && is_number(number))
-            }
+            ObjectKind::Revoke => is_hex(name, 32),
+            ObjectKind::Pin => is_hex(name, 32) || is_numbered(name),
+            ObjectKind::Mark => is_numbered(name),
             _ => is_hex(name, 64),
         }
     }
@@ -356,6 +357,9 @@ mod tests {
         let session = "b".repeat(32);
         assert!(ObjectKind::Data.accepts(&long) && !ObjectKind::Data.accepts(&session));
         assert!(ObjectKind::Pin.accepts(&session) && !ObjectKind::Pin.accepts(&long));
+        assert!(
+            ObjectKind::Pin.accepts(&format!("{session}-7")) && !ObjectKind::Revoke.accepts(&format!("{session}-7"))
+        );
         assert!(ObjectKind::Mark.accepts(&format!("{session}-7")) && !ObjectKind::Mark.accepts(&session));
         for bad in ["", "0", "01", "-1", "+1", "1 ", "../1", ".1", "9999999999999999999"] {
             assert!(!ObjectKind::Config.accepts(bad), "{bad}");

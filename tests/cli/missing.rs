@@ -35,3 +35,40 @@ fn a_hidden_snapshot_is_missed_by_all_and_can_be_given_up() {
     let quiet = world.run(["backup", "-q", "source"]).succeeds();
     assert!(quiet.stderr.is_empty(), "{quiet:?}");
 }
+
+#[test]
+fn a_hidden_snapshot_that_nothing_names_any_more_is_missed_by_its_number() {
+    let world = World::with_key_file();
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        world.write("source/file", format!("{number}"));
+        let time = format!("2026-03-{:02} 10:00:00", number + 1);
+        let summary = world.run(["backup", "--json", "source", "--time", &time]).succeeds().json();
+        ids.push(summary.last().unwrap()["snapshot_id"].as_str().unwrap().to_owned());
+    }
+    // All but the first, the third and the last go for good, as with any policy.
+    world.run(["forget", "-q", &ids[1], &ids[3], &ids[4]]).succeeds();
+    world.run(["prune", "-q", "--keep-deleted", "0s", "--yes-really"]).succeeds();
+    // On a machine that has never seen any of it.
+    let stranger = ["--cache-dir", "elsewhere"];
+    world.run(["check", "-q"].iter().chain(&stranger)).succeeds();
+    let hidden = world.path(&format!("repository/snapshots/{}", ids[2]));
+    std::fs::rename(&hidden, world.path("hidden")).unwrap();
+    let words = ["only a number is known", "too few tombs"];
+    let ran = world.run(["check"].iter().chain(&stranger)).fails(5, &[]);
+    assert!(words.iter().all(|word| ran.stdout.contains(word)), "{ran:?}");
+    world.run(["prune"].iter().chain(&stranger)).fails(6, &["Something hides snapshots"]);
+    let ran = world.run(["backup", "-q", "source"]).succeeds();
+    assert!(words.iter().all(|word| ran.stderr.contains(word)), "{ran:?}");
+    // Back in its place it is no longer missed; gone for good, it is given up under the name that the hint gives.
+    std::fs::rename(world.path("hidden"), &hidden).unwrap();
+    world.run(["check", "-q"].iter().chain(&stranger)).succeeds();
+    std::fs::remove_file(&hidden).unwrap();
+    let said = world.run(["check"].iter().chain(&stranger)).fails(5, &[]).stdout;
+    let id = said.split("run \"firn forget ").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    assert!(id.len() == 64 && id != ids[2], "{said}");
+    world.run(["forget", &id]).succeeds();
+    let quiet = world.run(["check", "-q"].iter().chain(&stranger)).succeeds();
+    assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
+    world.run(["prune", "-q"]).succeeds();
+}
