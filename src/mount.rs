@@ -2,6 +2,7 @@
 //! arguments, signals, going to the background (`cli`), or the kernel (`firn_fuse`).
 
 mod fs;
+pub mod indexers;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stop};
@@ -75,6 +76,8 @@ pub struct MountOptions {
     pub refresh: Duration,
     /// Threads that read ahead.
     pub threads: usize,
+    /// What programs get that read whatever they find.
+    pub indexers: indexers::Policy,
     /// No program may be started from the mount.
     pub no_exec: bool,
     /// End when nothing was asked for that long and nothing is open; zero: never.
@@ -95,6 +98,7 @@ impl MountOptions {
             page_cache_bytes: crate::view::browse::DEFAULT_PAGE_CACHE,
             refresh: Duration::from_secs(30),
             threads: 4,
+            indexers: indexers::Policy::Cache,
             no_exec: false,
             idle_exit: Duration::ZERO,
             detach: Arc::default(),
@@ -269,6 +273,8 @@ impl Maker<'_> {
                 me: (crate::os::user_id(), rustix::process::getgid().as_raw()),
                 strict: options.allow_other,
                 attributes,
+                policy: options.indexers,
+                indexers: indexers::Indexers::default(),
                 reloads: fs::Reloads::default(),
                 asked: self.asked.clone(),
                 totals: Mutex::default(),

@@ -216,7 +216,7 @@ impl<T: ReadOnlyFs> Filesystem for Adapter<T> {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -226,7 +226,11 @@ impl<T: ReadOnlyFs> Filesystem for Adapter<T> {
         reply: ReplyData,
     ) {
         let ino = ino.0;
-        self.serve(Work::Read { ino, offset, len: size }, reply, move |answers, ticket, _| {
+        let work = Work::Read { ino, offset, len: size };
+        if self.answers.refuses(req.pid(), work) {
+            return reply.error(Errno::EACCES);
+        }
+        self.serve(work, reply, move |answers, ticket, _| {
             let send = &mut |bytes: &[u8]| {
                 if let Some(reply) = ticket.take() {
                     reply.data(bytes);

@@ -103,6 +103,11 @@ impl<T: ReadOnlyFs> Answers<T> {
         catch_unwind(AssertUnwindSafe(|| self.tree.may_wait(work))).unwrap_or(true)
     }
 
+    /// Whether this process is not to have this.
+    pub(crate) fn refuses(&self, pid: u32, work: Work) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.tree.refuses(pid, work))).unwrap_or(false)
+    }
+
     fn node(&self, ino: u64) -> Result<T::Node, No> {
         if ino == ROOT_INO {
             return Ok(self.tree.root());

@@ -75,6 +75,13 @@ pub trait ReadOnlyFs: Send + Sync + 'static {
         false
     }
 
+    /// Whether a process, given by the number of one of its threads, gets "permission denied" instead of this content. Asked before
+    /// each read that the kernel does not answer from what it keeps.
+    fn refuses(&self, pid: u32, work: Work) -> bool {
+        let _ = (pid, work);
+        false
+    }
+
     /// Whether this work may have to wait for storage: if so it goes to a worker, else it is done at once on the thread that takes
     /// requests from the kernel, which is quicker but holds up all others meanwhile. A cheap guess without any waiting.
     fn may_wait(&self, work: Work) -> bool {

@@ -5,6 +5,7 @@ use super::mount_layout::LayoutArgs;
 use super::progress::Reporter;
 use super::{amount, message, text};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mount::indexers::Policy;
 use crate::mount::{MountOptions, OwnerView, What};
 use crate::os::{Background, Forked, Outcome, Readiness};
 use crate::repository::Repository;
@@ -48,6 +49,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = amount::duration)]
     idle_exit: Option<Duration>,
 
+    /// What thumbnailers and search indexes get of the contents of files
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Indexers::Cache)]
+    indexers: Indexers,
+
     /// Let no program be started from the mount
     #[arg(long)]
     noexec: bool,
@@ -69,6 +74,16 @@ enum Owner {
     Me,
     /// Root
     Root,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Indexers {
+    /// Nothing
+    Deny,
+    /// What is in memory already
+    Cache,
+    /// All they want
+    Allow,
 }
 
 impl Args {
@@ -119,6 +134,11 @@ impl Args {
             allow_other: self.allow_other,
             refresh: Duration::from_secs(self.refresh.into()),
             threads: context.global.threads(),
+            indexers: match self.indexers {
+                Indexers::Deny => Policy::Deny,
+                Indexers::Cache => Policy::Cache,
+                Indexers::Allow => Policy::Allow,
+            },
             no_exec: self.noexec,
             idle_exit: self.idle_exit.unwrap_or_default(),
             ..MountOptions::new(mountpoint)

@@ -53,6 +53,27 @@ the next \fBfirn mount\fR on the same folder.
 .PP
 Backups, forgetting and pruning can go on beside a mount. A snapshot that was forgotten disappears with the next look for new
 ones; what a prune has written into other packs is found there.
+.SH "SEARCH INDEXES AND THUMBNAILS"
+Programs that read whatever they find would read all snapshots. Those that are known by the name of their process (tumblerd,
+tracker, localsearch, baloo, updatedb, recollindex, some thumbnailers) can list everything, but get \fIpermission denied\fR for contents
+that would have to be fetched, unless \fB\-\-indexers allow\fR says otherwise; \fBdeny\fR refuses also what is in memory. What the
+system has kept of a file, anybody can read. To keep updatedb from walking through all snapshots, add
+.B fuse.firn
+to PRUNEFS in /etc/updatedb.conf.
+.SH NFS
+The server nfs\-ganesha, as root, gives a mount on to other machines. Mount as root with \fB\-\-allow\-other\fR, and write into
+/etc/ganesha/ganesha.conf:
+.PP
+.RS 4
+.nf
+NFS_CORE_PARAM { Protocols = 4; }
+NFSv4 { Only_Numeric_Owners = true; }
+EXPORT { Export_Id = 1; Path = /srv/past; Pseudo = /past; Filesystem_Id = 1.1;
+    Access_Type = RO; Protocols = 4; Transports = TCP; SecType = sys; FSAL { Name = VFS; } }
+.fi
+.RE
+.PP
+Clients mount server:/past. The server keeps the mount in use: stop it before the mount is to end.
 .SH "PREVIOUS VERSIONS IN WINDOWS"
 \fBfirn mount \-\-samba\-help \-\-root SHARE FOLDER\fR prints how to mount and what to write into smb.conf, so that Windows shows the
 snapshots of a Samba share as previous versions of its files. Two snapshots of one second are a second apart there.

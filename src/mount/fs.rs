@@ -5,6 +5,7 @@
 //! walk trees (`find`, `fts`) understand "not known"; the true number would take a page for each directory shown.
 
 use super::OwnerView;
+use super::indexers::{Indexers, Policy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Entry};
 use crate::progress::Silent;
@@ -47,6 +48,8 @@ pub(super) struct SnapshotFs {
     pub(super) strict: bool,
     /// Something that is or will be shown can have extended attributes.
     pub(super) attributes: bool,
+    pub(super) policy: Policy,
+    pub(super) indexers: Indexers,
     pub(super) reloads: Reloads,
     /// Set by every request.
     pub(super) asked: Arc<AtomicBool>,
@@ -358,6 +361,14 @@ impl ReadOnlyFs for SnapshotFs {
 
     fn is_mutable(&self, dir: &Node) -> bool {
         matches!(dir, Node::Item(_))
+    }
+
+    fn refuses(&self, pid: u32, work: Work) -> bool {
+        match self.policy {
+            Policy::Allow => false,
+            Policy::Cache => self.indexers.is_one(pid) && self.may_wait(work),
+            Policy::Deny => self.indexers.is_one(pid),
+        }
     }
 
     fn may_wait(&self, work: Work) -> bool {

@@ -131,6 +131,39 @@ fn a_killed_one_is_no_empty_folder() {
     world.run(["umount", point.to_str().unwrap()]).succeeds();
 }
 
+#[test]
+fn who_reads_whatever_there_is_gets_little() {
+    if without_fuse() {
+        return;
+    }
+    let world = World::with_repository();
+    for name in ["one", "two", "three"] {
+        world.write(&format!("source/{name}/picture"), Random(name.len() as u64).bytes(300_000));
+    }
+    world.backup(0, ["source"]);
+    // A thumbnailer, as far as anybody can see.
+    fs::copy("/bin/cat", world.path("tumblerd")).unwrap();
+    let address = format!("latest:{}", world.text("source"));
+    let reads = |mount: &Mount, program: &str, name: &str| {
+        let output = Command::new(program).arg(mount.path(name)).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() || said.contains("Permission denied"), "{said}");
+        output.status.success().then_some(output.stdout)
+    };
+    let tumblerd = world.text("tumblerd");
+    for (policy, expected) in [("deny", false), ("cache", false), ("allow", true)] {
+        let mount = Mount::of(&world, &[&address, "--indexers", policy]);
+        assert_eq!(reads(&mount, &tumblerd, "one/picture").is_some(), expected, "{policy}");
+        assert_eq!(listed(&mount.path("one")), ["picture"]);
+        // Others are not hindered, also not by what was refused before.
+        assert!(reads(&mount, "/bin/cat", "one/picture").unwrap() == Random(3).bytes(300_000));
+    }
+    // The usual policy; the last file is in memory by then for whoever wants it.
+    let mount = Mount::of(&world, &[&address]);
+    assert_eq!(reads(&mount, &tumblerd, "two/picture"), None);
+    assert!(reads(&mount, "/bin/cat", "two/picture").is_some() && reads(&mount, &tumblerd, "two/picture").is_some());
+}
+
 /// Sets a flag at the end, whatever the end is.
 struct Done<'a>(&'a AtomicBool);
 

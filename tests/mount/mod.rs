@@ -10,6 +10,7 @@ mod exact;
 mod layouts;
 mod life;
 mod living;
+mod nfs;
 mod samba;
 mod table;
 
