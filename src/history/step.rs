@@ -4,7 +4,7 @@
 //! Memory: one part of a record; for each directory on the way down two pages a level and at most `BATCH` names.
 
 use super::changes::{Change, Changes, Failed};
-use super::record::{STILL, State, Version};
+use super::record::{Kind, STILL, State, Version};
 use super::shelf::{Lost, Shelf};
 use crate::error::{Error, Result};
 use crate::format::bounds::MAX_DEPTH;
@@ -71,12 +71,14 @@ struct Below {
     name: Vec<u8>,
     old: Option<Directory>,
     new: Option<Directory>,
+    /// There was a directory before, in whatever snapshot, so there must be a record.
+    known: bool,
 }
 
 struct Frame<'a> {
     changes: Changes<'a>,
     path: usize,
-    /// It was there before, so there must be a record.
+    /// There must be a record.
     known: bool,
     below: VecDeque<Below>,
     ended: bool,
@@ -120,7 +122,7 @@ impl Step<'_> {
         Frame {
             changes: Changes::new(self.repository, below.old, below.new),
             path,
-            known: below.old.is_some(),
+            known: below.known,
             below: VecDeque::new(),
             ended: false,
         }
@@ -158,6 +160,7 @@ impl Step<'_> {
     fn note(&self, change: &Change, versions: &mut Vec<Version>) -> Result<Option<Below>, Trouble> {
         // Of an earlier attempt.
         versions.retain(|version| version.first < self.ordinal);
+        let was_folder = versions.iter().any(|version| version.state.kind == Kind::Directory);
         let old = change.old.as_ref().map(State::of);
         let new = change.new.as_ref().map(State::of);
         if let Some(last) = versions.last_mut()
@@ -168,7 +171,7 @@ impl Step<'_> {
             last.last = STILL;
         }
         if self.undo {
-            return Ok(below(change));
+            return Ok(below(change, was_folder));
         }
         let known = versions.last().filter(|version| version.last == STILL).map(|version| version.state);
         if known != old {
@@ -180,17 +183,17 @@ impl Step<'_> {
             }
             versions.extend(new.map(|state| Version { first: self.ordinal, last: STILL, state }));
         }
-        Ok(below(change))
+        Ok(below(change, was_folder))
     }
 }
 
 /// The directory that a change is about, if it is about one that holds something else now.
-fn below(change: &Change) -> Option<Below> {
+fn below(change: &Change, known: bool) -> Option<Below> {
     let directory = |entry: &Option<Entry>| entry.as_ref().and_then(Directory::of);
     let (old, new) = (directory(&change.old), directory(&change.new));
     if old.map(|old| old.page) == new.map(|new| new.page) {
         return None;
     }
     let name = change.new.as_ref().or(change.old.as_ref()).map(|entry| entry.name.clone()).unwrap_or_default();
-    Some(Below { name, old, new })
+    Some(Below { name, old, new, known })
 }

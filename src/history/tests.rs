@@ -257,6 +257,23 @@ fn what_is_equal_after_a_forget_is_one_version() {
 }
 
 #[test]
+fn a_folder_that_comes_back_without_its_record() {
+    let sample = Sample::new();
+    let tree = |name: &str| dir([("d", dir([(name, Thing::Fifo)]))]);
+    let empty = || dir([("x", Thing::Fifo)]);
+    let mut catalog = Catalog::open(&sample.repository, &Silent).unwrap();
+    for (n, thing) in [tree("old"), empty()].iter().enumerate() {
+        sample.snapshot(&format!("2026-01-01T00:00:0{n}Z"), "h", &[], thing);
+    }
+    update(&mut catalog, &sample);
+    let generation = catalog.lines[0].generation;
+    assert!(catalog.database().remove(&catalog.shelf(generation).key(b"/d", 0)));
+    sample.snapshot("2026-01-01T00:00:05Z", "h", &[], &tree("new"));
+    update(&mut catalog, &sample);
+    assert_eq!(told(&mut catalog), oracle(&sample));
+}
+
+#[test]
 fn two_processes_and_other_versions() {
     let sample = Sample::new();
     sample.snapshot("2026-01-01T00:00:00Z", "h", &[], &dir([("a", Thing::Fifo)]));
