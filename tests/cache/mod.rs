@@ -6,7 +6,7 @@
 use crate::damage::{copy, files};
 use crate::support::compare;
 use crate::support::nasty::Random;
-use crate::support::run::{FIRN, Ran, World};
+use crate::support::run::{ALONE, FIRN, Ran, World};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -152,7 +152,7 @@ fn a_cache_that_cannot_be_written() {
         echo done
     "#;
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-euc", script]);
+    command.args(["-m", "sh", "-euc", &format!("{ALONE}{script}")]);
     world.surround(&mut command, &[("FIRN", Some(FIRN))]);
     let ran = Ran::from(command.output().unwrap());
     assert!(ran.stdout == "done\n" || ran.stdout == "left out\n" || ran.stderr.contains("unshare"), "{ran:?}");

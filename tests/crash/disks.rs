@@ -2,7 +2,7 @@
 
 use crate::support::compare;
 use crate::support::nasty::Random;
-use crate::support::run::{FIRN, Ran, World};
+use crate::support::run::{ALONE, FIRN, Ran, World};
 use std::process::Command;
 
 /// Runs a script in a mount namespace of its own, so that nothing stays mounted. `None` where that is not allowed: then there is nothing to test.
@@ -12,7 +12,7 @@ fn in_namespace(world: &World, script: &str) -> Option<Ran> {
         return None;
     }
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-euc", script]);
+    command.args(["-m", "sh", "-euc", &format!("{ALONE}{script}")]);
     world.surround(&mut command, &[("FIRN", Some(FIRN))]);
     Some(Ran::from(command.output().unwrap()))
 }

@@ -3,7 +3,7 @@
 //! Needs root. mount(8) looks for its helpers in /sbin alone, so all happens where that is another folder, seen by nobody else.
 
 use super::without_fuse;
-use crate::support::run::{FIRN, Ran, World};
+use crate::support::run::{ALONE, FIRN, Ran, World};
 use std::process::{Command, Stdio};
 
 /// Runs a script in a mount namespace whose /usr/sbin has these names for the program, too.
@@ -16,7 +16,7 @@ fn aside(world: &World, names: &[&str], script: &str) -> Ran {
     text.push_str("mount --bind $W/sbin /usr/sbin\n");
     text.push_str(script);
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-euc", &text]);
+    command.args(["--mount", "--propagation", "private", "sh", "-euc", &format!("{ALONE}{text}")]);
     // As little as a service manager leaves.
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("W", world.path("")).env("FIRN", FIRN);
     Ran::from(command.stdin(Stdio::null()).current_dir("/").output().unwrap())
