@@ -37,6 +37,13 @@ fn start(world: &World, arguments: &[&str]) -> Child {
     world.direct(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// Bytes that a process has read so far; all there are once it has ended.
+fn has_read(child: &Child) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("rchar: "));
+    line.and_then(|number| number.parse().ok()).unwrap_or(u64::MAX)
+}
+
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
@@ -119,11 +126,9 @@ fn asked_to_stop() {
         let stopped = || {
             again_as_before(&world);
             let child = start(&world, &["backup", "source"]);
-            // Until a pack is stored.
+            // Until half of it is read.
             let patience = Instant::now();
-            while world.objects("data").iter().filter(|path| is_pack(path)).count() < 2
-                && patience.elapsed() < Duration::from_secs(20)
-            {
+            while has_read(&child) < 50 << 20 && patience.elapsed() < Duration::from_secs(20) {
                 std::thread::sleep(Duration::from_millis(1));
             }
             signal(&child, which);
