@@ -77,7 +77,7 @@ impl Mount {
     /// Waits for the end; with everything that was said on standard error.
     #[track_caller]
     fn ended(mut self) -> (ExitStatus, String) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(90);
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
