@@ -19,11 +19,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ObjectName, WriterId};
 use crate::progress::Stop;
 use crate::repository::Repository;
+use crate::repository::filter::Filter;
 use crate::repository::snapshots::{Named, Snapshots};
 use crate::store::ObjectKind;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use policy::{Candidate, Policy, Reason, has_tags};
+use policy::{Candidate, Policy, Reason};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -44,27 +45,6 @@ pub struct Grouping {
 impl Default for Grouping {
     fn default() -> Self {
         Grouping { host: true, paths: true, tags: false }
-    }
-}
-
-/// Which snapshots a policy is applied to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Of one of these hosts, if any are named.
-    pub hosts: Vec<String>,
-    /// With all tags of one of these lists, if any are given. An empty tag means to have none.
-    pub tags: Vec<Vec<String>>,
-    /// With all of these paths.
-    pub paths: Vec<Vec<u8>>,
-}
-
-impl Filter {
-    /// Whether a snapshot is meant.
-    pub fn wants(&self, named: &Named) -> bool {
-        let snapshot = &named.snapshot;
-        (self.hosts.is_empty() || self.hosts.contains(&snapshot.host))
-            && (self.tags.is_empty() || self.tags.iter().any(|tags| has_tags(&snapshot.tags, tags)))
-            && self.paths.iter().all(|path| snapshot.paths.iter().any(|known| known.0 == *path))
     }
 }
 
@@ -130,7 +110,7 @@ pub fn plan(repository: &Arc<Repository>, options: &ForgetOptions, stop: &Stop) 
     let held = repository.holds()?;
     let zone = TimeZone::system();
     let mut groups: BTreeMap<_, Vec<Named>> = BTreeMap::new();
-    for named in snapshots.live.into_iter().filter(|named| options.filter.wants(named)) {
+    for named in snapshots.live.into_iter().filter(|named| options.filter.wants(&named.snapshot)) {
         let Grouping { host, paths, tags } = options.grouping;
         let snapshot = &named.snapshot;
         let sorted = |mut list: Vec<Vec<u8>>| {

@@ -14,6 +14,7 @@ use crate::store::local::LocalStore;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Component;
 use std::sync::Arc;
 
 /// A run of the program.
@@ -121,6 +122,25 @@ impl Context {
     }
 }
 
+/// The absolute path that a person means, with "." and ".." resolved and without a slash at the end; empty for "/".
+pub(crate) fn absolute(path: &OsStr) -> Result<Vec<u8>> {
+    let shown = path.to_string_lossy();
+    if path.is_empty() {
+        return Err(Error::new(ErrorKind::Input, "An empty path names nothing"));
+    }
+    let path = std::path::absolute(path)
+        .map_err(|error| Error::io(format!("The full path of \"{shown}\" cannot be found"), error))?;
+    let mut names: Vec<&[u8]> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name.as_bytes()),
+            Component::ParentDir => drop(names.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(names.into_iter().flat_map(|name| [b"/", name].concat()).collect())
+}
+
 /// `Address::parse`, with a better answer for a path alone.
 fn parse_address(text: &OsStr) -> Result<Address> {
     if text.as_bytes().first() == Some(&b'/') {
@@ -140,5 +160,13 @@ mod tests {
         let error = parse_address(OsStr::new("/home/me")).unwrap_err();
         assert_eq!(error.hint(), Some("For the newest snapshot write \"latest:/home/me\""));
         assert_eq!(parse_address(OsStr::new("latest:/a/")).unwrap().path, b"/a");
+    }
+
+    #[test]
+    fn paths_as_people_write_them() {
+        let path = |text: &str| String::from_utf8(absolute(OsStr::new(text)).unwrap()).unwrap();
+        assert_eq!((path("/a/./b/../c//"), path("/"), path("/../x")), ("/a/c".into(), "".into(), "/x".into()));
+        assert!(path("x").ends_with("/x") && path("x").len() > 2);
+        assert!(absolute(OsStr::new("")).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! `firn deleted`: what is gone from the newest snapshots. Not for: getting it back (see `restore`).
 
-use super::context::Context;
-use super::past::{Choice, Lines, Past, Told, absolute, letter};
+use super::context::{Context, absolute};
+use super::past::{Choice, Lines, Past, Told, letter};
 use super::text;
 use crate::error::Result;
 use crate::history::record::Kind;
@@ -37,7 +37,7 @@ impl Args {
             &past.reporter,
             &context.stop,
             &mut |catalog, each| {
-                for scope in catalog.scopes(&|named| filter.wants(named)) {
+                for scope in catalog.scopes(&|named| filter.wants(&named.snapshot)) {
                     scope.gone(&path, self.recursive, &mut |found| {
                         context.stop.check()?;
                         let told = found.seen.last().and_then(|seen| Told::new(&scope, seen));

@@ -154,7 +154,7 @@ impl Args {
         let mut past = Past::open(context, "find")?;
         let only = self.only(&past.snapshots)?;
         let filter = self.choice.filter();
-        let counts = |named: &Named| only.is_none_or(|name| name == named.name) && filter.wants(named);
+        let counts = |named: &Named| only.is_none_or(|name| name == named.name) && filter.wants(&named.snapshot);
         let mut out = Lines::new();
         past.catalog.ask_each(
             &past.reporter,

@@ -4,9 +4,10 @@ use super::context::Context;
 use super::{message, prune, snapshots, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forget::policy::{Count, Period, Policy, Reason, Stretch};
-use crate::forget::{Filter, ForgetOptions, Group, Grouping, Plan, Verdict};
+use crate::forget::{ForgetOptions, Group, Grouping, Plan, Verdict};
 use crate::id::ObjectName;
 use crate::repository::Repository;
+use crate::repository::filter::Filter;
 use crate::repository::snapshots::{Named, Snapshots, describe};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
@@ -248,11 +249,7 @@ impl Args {
             keep: self.rules.keep_id.iter().map(resolve).collect::<Result<_>>()?,
             keep_path_yearly: self.rules.keep_path_yearly,
             grouping: self.group_by,
-            filter: Filter {
-                hosts: self.host.clone(),
-                tags: tag_lists(&self.tag),
-                paths: self.path.iter().map(|path| path.clone().into_vec()).collect(),
-            },
+            filter: filter(&self.host, &self.tag, &self.path),
         };
         let Plan { groups, brake } = crate::forget::plan(repository, &options, &context.stop)?;
         let removed: Vec<ObjectName> = groups.iter().flat_map(Group::removed).map(|named| named.name).collect();
@@ -385,8 +382,14 @@ fn group_json(group: &Group, policy: &Policy, tense: Tense) -> Value {
     })
 }
 
+/// The filter that arguments of this and other commands mean.
+pub(super) fn filter(hosts: &[String], tags: &[String], paths: &[OsString]) -> Filter {
+    let paths = paths.iter().map(|path| path.clone().into_vec()).collect();
+    Filter { hosts: hosts.to_vec(), tags: tag_lists(tags), paths }
+}
+
 /// Lists of tags, each written with commas.
-pub(crate) fn tag_lists(texts: &[String]) -> Vec<Vec<String>> {
+fn tag_lists(texts: &[String]) -> Vec<Vec<String>> {
     texts.iter().map(|text| text.split(',').map(str::to_owned).collect()).collect()
 }
 

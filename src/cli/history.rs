@@ -1,7 +1,7 @@
 //! `firn history`: the versions of one path. Not for: looking for paths (see `find`, `deleted`).
 
-use super::context::Context;
-use super::past::{Choice, Lines, Past, Told, absolute, letter};
+use super::context::{Context, absolute};
+use super::past::{Choice, Lines, Past, Told, letter};
 use super::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::query::{Scope, Seen};
@@ -41,7 +41,7 @@ impl Args {
         let filter = self.choice.filter();
         let lines = past.catalog.ask(&past.reporter, &context.stop, &mut |catalog| {
             let mut lines = Vec::new();
-            for scope in catalog.scopes(&|named| filter.wants(named)) {
+            for scope in catalog.scopes(&|named| filter.wants(&named.snapshot)) {
                 let seen = scope.versions(&path)?;
                 if let (false, Some(newest)) = (seen.is_empty(), scope.line().newest()) {
                     lines.push((newest.clone(), events(&scope, &seen)));

@@ -1,12 +1,12 @@
 //! Arguments of `firn mount` that say which snapshots stand where. Not for: what comes of them (see `crate::view::layout`).
 
-use super::forget::tag_lists;
+use super::context::absolute;
+use super::forget::filter;
 use crate::error::{Error, Result};
-use crate::view::layout::{Filter, GMT_TIME, Layout, Style, Template};
+use crate::view::layout::{GMT_TIME, Layout, Style, Template};
 use jiff::tz::TimeZone;
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct LayoutArgs {
@@ -76,19 +76,15 @@ impl LayoutArgs {
             layout = layout.with_time(format)?;
         }
         if let Some(root) = &self.root {
-            layout = layout.with_root(absolute(root)?);
+            layout = layout.with_root(absolute(root.as_os_str())?);
         }
-        Ok(layout.with_filter(Filter {
-            hosts: self.host.clone(),
-            tags: tag_lists(&self.tag),
-            paths: self.path.iter().map(|path| path.clone().into_vec()).collect(),
-        }))
+        Ok(layout.with_filter(filter(&self.host, &self.tag, &self.path)))
     }
 
     /// What smb.conf needs, for this mountpoint and root if they are given.
     pub(crate) fn samba_help(&self, mountpoint: Option<&Path>) -> Result<String> {
         let text = |path: Option<&Path>, example: &str| match path {
-            Some(path) => absolute(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            Some(path) => absolute(path.as_os_str()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
             None => Ok(example.to_owned()),
         };
         let root = text(self.root.as_deref(), "/srv/share")?;
@@ -110,22 +106,6 @@ impl LayoutArgs {
 "
         ))
     }
-}
-
-/// A path from the root on, with "." and ".." resolved, as bytes; empty for "/".
-fn absolute(path: &Path) -> Result<Vec<u8>> {
-    let shown = path.display();
-    let path = std::path::absolute(path)
-        .map_err(|error| Error::io(format!("The full path of \"{shown}\" cannot be found"), error))?;
-    let mut names: Vec<&[u8]> = Vec::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => names.push(name.as_bytes()),
-            Component::ParentDir => drop(names.pop()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    Ok(names.into_iter().flat_map(|name| [b"/", name].concat()).collect())
 }
 
 #[cfg(test)]

@@ -5,17 +5,15 @@ use super::context::Context;
 use super::message::output_failed;
 use super::progress::Reporter;
 use super::text;
-use crate::error::{Error, ErrorKind, Result};
-use crate::forget::Filter;
+use crate::error::{ErrorKind, Result};
 use crate::history::Catalog;
 use crate::history::query::{Scope, Seen};
 use crate::history::record::Kind;
+use crate::repository::filter::Filter;
 use crate::repository::snapshots::{Named, Snapshots};
 use serde_json::{Value, json};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Which snapshots count.
@@ -36,11 +34,7 @@ pub(crate) struct Choice {
 
 impl Choice {
     pub(crate) fn filter(&self) -> Filter {
-        Filter {
-            hosts: self.host.clone(),
-            tags: super::forget::tag_lists(&self.tag),
-            paths: self.path.iter().map(|path| path.clone().into_vec()).collect(),
-        }
+        super::forget::filter(&self.host, &self.tag, &self.path)
     }
 }
 
@@ -74,30 +68,6 @@ impl Past {
         let complete = self.snapshots.damaged.is_empty() && self.catalog.left_out() == 0;
         if complete { 0 } else { ErrorKind::Incomplete.exit_code() }
     }
-}
-
-/// The absolute path that a person means, without a slash at the end; empty for "/".
-pub(crate) fn absolute(path: &OsStr) -> Result<Vec<u8>> {
-    let shown = path.to_string_lossy();
-    if path.is_empty() {
-        return Err(Error::new(ErrorKind::Input, "An empty path names nothing"));
-    }
-    let full = std::path::absolute(Path::new(path))
-        .map_err(|error| Error::io(format!("The full path of \"{shown}\" cannot be found"), error))?;
-    let mut normal = PathBuf::new();
-    for part in full.components() {
-        match part {
-            Component::Normal(name) => normal.push(name),
-            Component::ParentDir => drop(normal.pop()),
-            _ => {}
-        }
-    }
-    let mut bytes = Vec::new();
-    for name in normal.iter() {
-        bytes.push(b'/');
-        bytes.extend_from_slice(name.as_bytes());
-    }
-    Ok(bytes)
 }
 
 /// Standard output, a line at a time.
@@ -204,18 +174,5 @@ impl Told {
             value["path_base64"] = json!(text::base64(path));
         }
         value
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_as_people_write_them() {
-        let path = |text: &str| String::from_utf8(absolute(OsStr::new(text)).unwrap()).unwrap();
-        assert_eq!((path("/a/./b/../c//"), path("/"), path("/../x")), ("/a/c".into(), "".into(), "/x".into()));
-        assert!(path("x").ends_with("/x") && path("x").len() > 2);
-        assert!(absolute(OsStr::new("")).is_err());
     }
 }

@@ -4,6 +4,7 @@
 //! policy that served there serves here: snapshots are looked at from the newest to the oldest; a rule keeps the newest snapshot of
 //! each of its periods until its number is used up; while it is not, the oldest snapshot is kept as well; what no rule keeps goes.
 
+use crate::repository::filter::has_tags;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
@@ -256,11 +257,6 @@ impl Policy {
         }
         reasons
     }
-}
-
-/// Whether a snapshot with these tags has all of those that are wanted. An empty one is there if there are none.
-pub fn has_tags(tags: &[String], wanted: &[String]) -> bool {
-    wanted.iter().all(|tag| tags.contains(tag) || (tag.is_empty() && tags.is_empty()))
 }
 
 struct Rule {

@@ -7,6 +7,7 @@ pub mod coordination;
 pub mod database;
 pub mod epochs;
 pub mod files;
+pub mod filter;
 pub mod index;
 pub mod keyring;
 pub mod keys;

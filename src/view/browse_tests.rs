@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::progress::Silent;
+use crate::repository::filter::Filter;
 use crate::view::folders::Change;
-use crate::view::layout::{Filter, Style, Template};
+use crate::view::layout::{Style, Template};
 use crate::view::sample::{Sample, Thing, dir};
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;

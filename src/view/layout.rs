@@ -1,18 +1,17 @@
 //! Where snapshots stand in a mount: styles, templates of paths and times, filters. Pure functions. Not for: the folders that
 //! come of it (see `folders`).
 
-use super::names;
+use super::names::{self, DEFAULT_TIME};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::snapshot::Snapshot;
 use crate::id::ObjectName;
+use crate::repository::filter::Filter;
 use crate::repository::snapshots::Named;
 use jiff::Timestamp;
 use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, HashMap};
 
-/// How times are written unless told otherwise; no colons, which other systems refuse.
-pub const DEFAULT_TIME: &str = "%Y-%m-%d_%H-%M-%S";
 /// How Samba wants to find versions for Windows, in UTC.
 pub const GMT_TIME: &str = "@GMT-%Y.%m.%d-%H.%M.%S";
 /// Longest name that is made here, in bytes; leaves room for a number behind it.
@@ -30,27 +29,6 @@ pub enum Style {
     PreviousVersions,
     /// By templates that the user gave.
     Templates,
-}
-
-/// Which snapshots are shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Of one of these hosts, if any are named.
-    pub hosts: Vec<String>,
-    /// With all tags of one of these lists, if any are given. An empty tag means to have none.
-    pub tags: Vec<Vec<String>>,
-    /// With all of these paths.
-    pub paths: Vec<Vec<u8>>,
-}
-
-impl Filter {
-    /// Whether a snapshot is meant.
-    pub fn wants(&self, snapshot: &Snapshot) -> bool {
-        let has = |tag: &String| snapshot.tags.contains(tag) || (tag.is_empty() && snapshot.tags.is_empty());
-        (self.hosts.is_empty() || self.hosts.contains(&snapshot.host))
-            && (self.tags.is_empty() || self.tags.iter().any(|tags| tags.iter().all(has)))
-            && self.paths.iter().all(|path| snapshot.paths.iter().any(|known| known.0 == *path))
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

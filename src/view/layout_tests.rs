@@ -77,7 +77,7 @@ fn names_of_times_are_tried_before() {
 }
 
 #[test]
-fn filters_agree_with_those_of_forget() {
+fn a_filter_wants_what_it_names() {
     let one = named(1, "2026-01-01T00:00:00Z", "alpha", &["x", "y"]).snapshot;
     let path = one.paths[0].0.clone();
     let wants = |hosts: &[&str], tags: &[&[&str]], paths: &[&[u8]]| {

@@ -9,10 +9,12 @@ use std::hash::Hash;
 
 /// Longest name of a folder made from a host's name or a tag, in bytes.
 const LONGEST: usize = 200;
+/// How times are written unless told otherwise; no colons, which other systems refuse.
+pub const DEFAULT_TIME: &str = "%Y-%m-%d_%H-%M-%S";
 
-/// `2026-11-21_04-29-33`, in a time zone; no colons, which other systems refuse.
+/// `2026-11-21_04-29-33`, in a time zone.
 pub fn time_name(time: Timestamp, zone: &TimeZone) -> String {
-    time.to_zoned(zone.clone()).strftime("%Y-%m-%d_%H-%M-%S").to_string()
+    time.to_zoned(zone.clone()).strftime(DEFAULT_TIME).to_string()
 }
 
 /// Names for snapshots given by (time, name) in order, as `write` makes them of the time: the later one of two that would get
