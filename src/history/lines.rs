@@ -7,8 +7,8 @@ use super::shelf::{Generation, Shelf};
 use super::step::Tree;
 use crate::error::Result;
 use crate::format::bytes::{Put, Reader};
+use crate::format::entry::{put_totals, read_totals};
 use crate::format::snapshot::Snapshot;
-use crate::format::tree::Totals;
 use crate::id::{ChunkId, ObjectName};
 use crate::repository::snapshots::Named;
 use std::collections::HashSet;
@@ -63,9 +63,7 @@ impl Header {
         }
         if let Some((page, totals)) = &self.base {
             value.extend_from_slice(&page.0);
-            for number in [totals.entries, totals.files, totals.bytes, totals.linked, totals.attributed] {
-                value.put_varint(number);
-            }
+            put_totals(&mut value, totals);
         }
         shelf.database.put(&shelf.key(HEADER, 0), value);
     }
@@ -81,9 +79,7 @@ impl Header {
             0 => None,
             _ => {
                 let page = ChunkId(reader.array()?);
-                let (entries, files, bytes) = (reader.varint()?, reader.varint()?, reader.varint()?);
-                let (linked, attributed) = (reader.varint()?, reader.varint()?);
-                Some((page, Totals { entries, files, bytes, linked, attributed }))
+                Some((page, read_totals(reader)?))
             }
         };
         Ok(Header { done, skipped, plan, base })

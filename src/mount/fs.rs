@@ -103,12 +103,7 @@ impl SnapshotFs {
     }
 
     fn segments(&self) -> Result<blake3::Hash> {
-        let mut names = Vec::new();
-        self.repository.store().list(ObjectKind::Index, &mut |object| {
-            names.push(object.name);
-            Ok(())
-        })?;
-        names.sort();
+        let names = self.repository.names(ObjectKind::Index)?;
         Ok(blake3::hash(names.join("\n").as_bytes()))
     }
 

@@ -116,13 +116,8 @@ impl Repository {
         let all = || snapshots.live.iter().chain(&snapshots.forgotten);
         hosts.extend(all().map(|named| (named.snapshot.writer, named.snapshot.host.as_str())));
         for named in all() {
-            let snapshot = &named.snapshot;
-            let before =
-                snapshot.previous.map(|name| Head { sequence: snapshot.sequence.saturating_sub(1), snapshot: name });
-            let before = before.map(|head| (snapshot.writer, head));
-            for (writer, head) in before.into_iter().chain(snapshot.heads.iter().map(|(writer, head)| (*writer, *head)))
-            {
-                found(head, writer, Some(named.name), snapshot.finished, &hosts);
+            for (writer, head) in named_by(&named.snapshot) {
+                found(head, writer, Some(named.name), named.snapshot.finished, &hosts);
             }
         }
         let notes = self.noted_heads();
@@ -235,6 +230,13 @@ impl Repository {
     }
 }
 
+/// Those that a snapshot names: the one before it, and the newest of each writer that it saw.
+fn named_by(snapshot: &Snapshot) -> impl Iterator<Item = (WriterId, Head)> {
+    let sequence = snapshot.sequence.saturating_sub(1);
+    let before = snapshot.previous.map(|name| (snapshot.writer, Head { sequence, snapshot: name }));
+    before.into_iter().chain(snapshot.heads.iter().map(|(writer, head)| (*writer, *head)))
+}
+
 /// Who says that a writer has come to a number, and when that was.
 type Teller = (Option<ObjectName>, Timestamp);
 
@@ -250,10 +252,7 @@ fn gaps(snapshots: &Snapshots, notes: &BTreeMap<WriterId, Note>) -> Vec<Missing>
     notes.iter().for_each(|(writer, noted)| note(*writer, noted.head, (None, noted.since)));
     for named in all() {
         let (snapshot, teller) = (&named.snapshot, (Some(named.name), named.snapshot.started));
-        if let (Some(name), sequence @ 1..) = (snapshot.previous, snapshot.sequence.saturating_sub(1)) {
-            note(snapshot.writer, Head { sequence, snapshot: name }, teller);
-        }
-        snapshot.heads.iter().for_each(|(writer, head)| note(*writer, *head, teller));
+        named_by(snapshot).filter(|(_, head)| head.sequence > 0).for_each(|(writer, head)| note(writer, head, teller));
         note(snapshot.writer, Head { sequence: snapshot.sequence, snapshot: named.name }, teller);
     }
     let others: HashSet<&ObjectName> =
