@@ -17,6 +17,7 @@ mod table;
 use crate::support::run::World;
 use rustix::process::Pid;
 use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -77,7 +78,7 @@ impl Mount {
     /// Waits for the end; with everything that was said on standard error.
     #[track_caller]
     fn ended(mut self) -> (ExitStatus, String) {
-        let deadline = Instant::now() + Duration::from_secs(90);
+        let deadline = Instant::now() + Duration::from_secs(20);
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
@@ -96,6 +97,44 @@ impl Drop for Mount {
         if is_mounted(&self.point) {
             drop(Command::new("fusermount3").args(["-u", "-z"]).arg(&self.point).status());
         }
+        drop(self.child.wait());
+    }
+}
+
+/// Another project's server that gives a mount on, reached from this machine alone; ended with it.
+struct Server {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Server {
+    /// A port that nobody uses.
+    fn free_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    /// Starts it and waits until it answers on this port.
+    fn start(command: &mut Command, port: u16, log: PathBuf) -> Server {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let server = Server { child, port, log };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "{}", server.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        server
+    }
+
+    /// What it wrote into its log.
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
         drop(self.child.wait());
     }
 }

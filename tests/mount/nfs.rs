@@ -2,24 +2,18 @@
 //!
 //! Needs nfs-ganesha and libnfs-utils, which `.ci/setup test` installs, and root, as the server does.
 
-use super::{Mount, without_fuse};
+use super::{Mount, Server, without_fuse};
 use crate::support::nasty::Random;
 use crate::support::run::World;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-struct Ganesha<'w> {
-    world: &'w World,
-    port: u16,
-    child: Child,
-}
+struct Ganesha(Server);
 
-impl Ganesha<'_> {
-    /// Gives the mount on, as the manual page says, on a port of this machine alone.
-    fn start<'w>(world: &'w World, mount: &Mount) -> Ganesha<'w> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+impl Ganesha {
+    /// Gives the mount on, as the manual page says.
+    fn start(world: &World, mount: &Mount) -> Ganesha {
+        let port = Server::free_port();
         fs::create_dir(world.path("ganesha")).unwrap();
         let (point, run) = (mount.path("").display().to_string(), world.text("ganesha"));
         let point = point.trim_end_matches('/');
@@ -35,36 +29,18 @@ impl Ganesha<'_> {
         );
         let mut command = Command::new("ganesha.nfsd");
         command.args(["-F", "-f"]).arg(world.path("ganesha.conf")).arg("-L").arg(world.path("ganesha.log"));
-        command.arg("-p").arg(world.path("ganesha/pid")).stdin(Stdio::null());
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let ganesha = Ganesha { world, port, child };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "{}", ganesha.log());
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        ganesha
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.world.path("ganesha.log")).unwrap_or_default()
+        command.arg("-p").arg(world.path("ganesha/pid"));
+        Ganesha(Server::start(&mut command, port, world.path("ganesha.log")))
     }
 
     /// What a client program gets for a path.
     #[track_caller]
     fn ask(&self, program: &str, path: &str) -> Vec<u8> {
-        let address = format!("nfs://127.0.0.1/past{path}?version=4&nfsport={}", self.port);
+        let address = format!("nfs://127.0.0.1/past{path}?version=4&nfsport={}", self.0.port);
         let output = Command::new("timeout").args(["30", program, &address]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.is_empty(), "{path}: {said}\n{}", self.log());
+        assert!(output.status.success() && said.is_empty(), "{path}: {said}\n{}", self.0.said());
         output.stdout
-    }
-}
-
-impl Drop for Ganesha<'_> {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

@@ -2,25 +2,23 @@
 //!
 //! Needs smbd and smbclient, which `.ci/setup test` installs, and root, as smbd does.
 
-use super::{Mount, listed, without_fuse};
+use super::{Mount, Server, listed, without_fuse};
 use crate::support::run::World;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A server on a free port of this machine, with everything that it writes in the world.
+/// A server with everything that it writes in the world.
 struct Samba<'w> {
     world: &'w World,
-    port: u16,
-    child: Child,
+    server: Server,
 }
 
 impl Samba<'_> {
     /// Serves the share that this stanza describes.
     fn start<'w>(world: &'w World, stanza: &str) -> Samba<'w> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Server::free_port();
         let mut config = format!(
             "[global]\nserver role = standalone server\ninterfaces = 127.0.0.1/8\nbind interfaces only = yes\n\
              smb ports = {port}\ndisable netbios = yes\nload printers = no\nmap to guest = Bad User\nlog file = {}\n",
@@ -38,37 +36,19 @@ impl Samba<'_> {
         world.write("smb.conf", config);
         let mut command = Command::new("/usr/sbin/smbd");
         command.args(["--foreground", "--no-process-group", "--configfile"]).arg(world.path("smb.conf"));
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let samba = Samba { world, port, child };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "{}", samba.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        samba
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.world.path("smbd.log")).unwrap_or_default()
+        Samba { world, server: Server::start(&mut command, port, world.path("smbd.log")) }
     }
 
     /// What smbclient says to these commands.
     #[track_caller]
     fn ask(&self, commands: &str) -> String {
         let mut client = Command::new("smbclient");
-        client.args(["//127.0.0.1/share", "--no-pass", "--port", &self.port.to_string(), "--configfile"]);
+        client.args(["//127.0.0.1/share", "--no-pass", "--port", &self.server.port.to_string(), "--configfile"]);
         client.arg(self.world.path("smb.conf")).args(["--command", commands]).current_dir(self.world.path("got"));
         let output = client.output().unwrap();
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success(), "{said}\n{}", self.log());
+        assert!(output.status.success(), "{said}\n{}", self.server.said());
         said
-    }
-}
-
-impl Drop for Samba<'_> {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 
