@@ -214,6 +214,8 @@ fn limits_are_kept() {
         assert_eq!(report.rewritten.bytes > 1_000_000, data, "{options:?} {report:?}");
         assert_eq!(report.unused > 1_000_000, !data, "{options:?} {report:?}");
     }
+    let report = world.prune(&PruneOptions { max_rewrite: Limit::Share(0.1), ..limits.clone() }).unwrap();
+    assert!(report.written <= report.before.bytes / 10, "{report:?}");
     // Without writing again nothing but marks is written, and segments in the place of old ones.
     let recording = Arc::new(RecordingStore::new(world.store.clone()));
     let repository = open(recording.clone());
