@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// Raised when anything in the folder changes its form; another version's folder is emptied.
 const VERSION: &str = "firn cache 2";
 
+/// The file in the folder whose lock is held while the folder is set up.
+const LOCK: &str = "lock";
+
 /// A repository's folder in the cache, or a temporary one.
 #[derive(Debug)]
 pub struct CacheFolder {
@@ -31,14 +34,17 @@ impl CacheFolder {
     /// Opens (or makes) the folder of `repository` below `root`; one of another version or another repository is emptied first.
     pub fn open(root: &Path, repository: &RepositoryId) -> Result<CacheFolder> {
         let path = root.join(&repository.to_string()[..32]);
-        make(&path)?;
         let stamp = format!("{VERSION}\n{repository}\n");
-        let stamp_path = path.join("VERSION");
-        if fs::read(&stamp_path).ok().as_deref() != Some(stamp.as_bytes()) {
-            clear(&path)?;
-            write_new(&stamp_path, stamp.as_bytes())?;
-        }
-        let writer = writer_id(&path)?;
+        let mut attempts = 0;
+        let writer = loop {
+            attempts += 1;
+            match stamped(&path, &stamp).map_or_else(|| set_up(&path, &stamp), Ok) {
+                Ok(writer) => break writer,
+                // Somebody deletes the folder right now.
+                Err(error) if error.kind() == ErrorKind::NotFound && attempts < 5 => {}
+                Err(error) => return Err(error),
+            }
+        };
         Ok(CacheFolder { path, writer, temporary: false })
     }
 
@@ -115,6 +121,9 @@ fn clear(path: &Path) -> Result<()> {
     let failed = |error| Error::io(format!("The cache folder \"{}\" cannot be emptied", path.display()), error);
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
         let removed = if entry.file_type().map_err(failed)?.is_dir() {
             fs::remove_dir_all(entry.path())
         } else {
@@ -150,18 +159,80 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     renamed.map_err(failed)
 }
 
-fn writer_id(folder: &Path) -> Result<WriterId> {
-    let path = folder.join("writer");
-    if let Ok(text) = fs::read_to_string(&path)
-        && let Ok(writer) = WriterId::parse(text.trim())
-    {
+/// The writer of a folder that is set up, if it is.
+fn stamped(path: &Path, stamp: &str) -> Option<WriterId> {
+    let is_ours = fs::read(path.join("VERSION")).is_ok_and(|found| found == stamp.as_bytes());
+    let writer = fs::read_to_string(path.join("writer")).ok()?;
+    is_ours.then(|| WriterId::parse(writer.trim()).ok()).flatten()
+}
+
+/// Makes a folder, or one of another version or repository, into one of this. Of several first runs at once one does; the others
+/// must not empty what that one, or a run after it, already uses. The stamp comes last: with it the rest is there.
+fn set_up(path: &Path, stamp: &str) -> Result<WriterId> {
+    make(path)?;
+    let _turn = lock(path)?;
+    if let Some(writer) = stamped(path, stamp) {
         return Ok(writer);
     }
+    if fs::read(path.join("VERSION")).ok().as_deref() != Some(stamp.as_bytes()) {
+        clear(path)?;
+    }
     let writer = WriterId::random()?;
-    write_new(&path, format!("{writer}\n").as_bytes())?;
-    // Two first runs at once may both draw an id; the one that is there afterwards counts for both from the next run on.
-    match fs::read_to_string(&path) {
-        Ok(text) => WriterId::parse(text.trim()).map_err(|error| error.with_kind(ErrorKind::Failed)),
-        Err(_) => Ok(writer),
+    write_new(&path.join("writer"), format!("{writer}\n").as_bytes())?;
+    write_new(&path.join("VERSION"), stamp.as_bytes())?;
+    Ok(writer)
+}
+
+/// What is returned holds the lock; it goes with the process however that ends.
+fn lock(folder: &Path) -> Result<fs::File> {
+    let path = folder.join(LOCK);
+    let failed = |error: std::io::Error| {
+        Error::io(format!("\"{}\" cannot be locked", path.display()), error)
+            .with_hint("Name another folder with --cache-dir or FIRN_CACHE_DIR, or use --no-cache.")
+    };
+    let file = fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive) {
+            Err(rustix::io::Errno::INTR) => {}
+            // A file system without locks: first runs that meet there are rarer still.
+            Ok(()) | Err(rustix::io::Errno::NOLCK | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                return Ok(file);
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_first_runs_at_once_one_sets_the_folder_up() {
+        for round in 0..50 {
+            let root = tempfile::tempdir().expect("a folder");
+            let id = RepositoryId::random().expect("an id");
+            if round % 2 == 1 {
+                let folder = CacheFolder::open(root.path(), &id).expect("a first run");
+                fs::write(folder.path().join("VERSION"), "firn cache 1\n").expect("an older version's");
+                fs::create_dir(folder.index()).expect("what it left");
+            }
+            let start = std::sync::Barrier::new(8);
+            let writers: Vec<WriterId> = std::thread::scope(|scope| {
+                let run = || {
+                    start.wait();
+                    let folder = CacheFolder::open(root.path(), &id).expect("a first run among others");
+                    // What a run has put there, no other one may take away.
+                    let own = folder.path().join(format!("{:?}", std::thread::current().id()));
+                    fs::write(&own, "").expect("a note");
+                    (folder.writer(), own)
+                };
+                let runs: Vec<_> = (0..8).map(|_| scope.spawn(run)).collect();
+                let done: Vec<_> = runs.into_iter().map(|run| run.join().expect("a run")).collect();
+                assert!(done.iter().all(|(_, own)| own.exists()), "round {round}");
+                done.into_iter().map(|(writer, _)| writer).collect()
+            });
+            assert!(writers.iter().all(|writer| *writer == writers[0]), "round {round}: {writers:?}");
+        }
     }
 }
