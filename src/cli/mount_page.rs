@@ -1,7 +1,46 @@
 //! What the manual page of `firn mount` says beside its options. Not for: options (their definitions say it).
 
 /// Sections, as roff.
-pub(crate) const SECTIONS: &str = r#".SH "MOUNTING FROM /ETC/FSTAB"
+pub(crate) const SECTIONS: &str = r#".SH "WHAT A MOUNT PROMISES"
+What a mount shows of a snapshot is what was backed up, to every program. Each sentence of this list is tested.
+.IP \(bu 2
+rsync \-aHAXn \-\-checksum finds nothing to copy, in either direction, and diff \-r no difference.
+.IP \(bu 2
+stat, du, du \-\-apparent\-size, find \-newer, getfacl \-R, getfattr \-Rd \-m\- and tar print what they print for what was
+backed up.
+.IP \(bu 2
+Where a file has a hole it has one in the mount, for SEEK_HOLE, SEEK_DATA and cp \-\-sparse=auto.
+.IP \(bu 2
+Hard links of one file have the same inode number, and their count is the recorded one.
+.IP \(bu 2
+Names can be anything the system allows: 255 bytes long, with newlines, without being UTF\-8.
+.IP \(bu 2
+Inode numbers are the same after the next mount,
+.IP \(bu 2
+and so are the places in a directory at which a program goes on to list it.
+.IP \(bu 2
+df shows what the repository takes on its disk, and how many files the snapshots have.
+.IP \(bu 2
+With \-\-owner original in a mount by root, the system itself checks permissions, access control lists too.
+.IP \(bu 2
+Whoever mounts without being root can read everything, also below folders that were closed to them; so can all others with
+\-\-owner me.
+.IP \(bu 2
+Files can be locked for reading (flock) and mapped into memory (mmap).
+.IP \(bu 2
+SQLite opens a database with mode=ro, and one that has a write\-ahead log with immutable=1.
+.IP \(bu 2
+Players seek in videos.
+.IP \(bu 2
+git status, git fsck and git log work.
+.IP \(bu 2
+cargo builds a project, given a place for its output (\-\-target\-dir).
+.PP
+What a directory is to its file system is not kept: its own blocks, its number of links, its order. Nor are sockets, and the times
+of the last access and of the last change of a file's attributes: both show the time of its last modification. Zeros that were
+written may be shown as a hole. A mount in which no snapshot has extended attributes does not support them, which saves every
+program that copies from it the time to ask.
+.SH "MOUNTING FROM /ETC/FSTAB"
 With a link to the program under the name by which
 .BR mount (8)
 looks for it,

@@ -50,7 +50,7 @@ fn silent(program: &str, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn the_nasty_tree() {
+pub(super) fn the_nasty_tree() {
     if without_fuse() {
         return;
     }
@@ -66,7 +66,7 @@ fn the_nasty_tree() {
 }
 
 #[test]
-fn programs_find_no_difference() {
+pub(super) fn programs_find_no_difference() {
     if without_fuse() {
         return;
     }
@@ -113,7 +113,7 @@ fn numbers(folder: &Path) -> BTreeMap<PathBuf, u64> {
 }
 
 #[test]
-fn inode_numbers_stay() {
+pub(super) fn inode_numbers_stay() {
     if without_fuse() {
         return;
     }
@@ -135,39 +135,48 @@ fn inode_numbers_stay() {
     assert_ne!(ino("links/one/a"), ino("links/alike"));
 }
 
+/// git with the arguments, which must succeed; what it prints.
+fn git(world: &World, place: &Path, arguments: &[&str]) -> Vec<u8> {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(place).args(["-c", "user.name=A", "-c", "user.email=a@example.org"]).args(arguments);
+    command.env("HOME", world.path("home")).env("GIT_CONFIG_NOSYSTEM", "1");
+    // As command-line options do not count for this one.
+    command.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory").env("GIT_CONFIG_VALUE_0", "*");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    output.stdout
+}
+
+/// Makes a checkout with some history, packed and not, in a folder of the world.
+pub(super) fn a_git_project(world: &World, project: &Path) {
+    fs::create_dir(project).unwrap();
+    git(world, project, &["init", "-q", "-b", "main"]);
+    fs::create_dir(project.join("folder")).unwrap();
+    for number in 0..8_u64 {
+        fs::write(project.join("text"), format!("line {number}\n").repeat(500)).unwrap();
+        fs::write(project.join(format!("folder/{number}")), nasty::Random(number).bytes(20_000)).unwrap();
+        git(world, project, &["add", "-A"]);
+        git(world, project, &["commit", "-q", "-m", &format!("commit {number}")]);
+        if number == 5 {
+            git(world, project, &["gc", "-q"]);
+        }
+    }
+}
+
 #[test]
-fn git_works_in_the_past() {
+pub(super) fn git_works_in_the_past() {
     if without_fuse() {
         return;
     }
     let world = World::with_repository();
-    fs::create_dir(world.path("project")).unwrap();
-    let git = |place: &Path, arguments: &[&str]| {
-        let mut command = Command::new("git");
-        command.arg("-C").arg(place).args(["-c", "user.name=A", "-c", "user.email=a@example.org"]).args(arguments);
-        command.env("HOME", world.path("home")).env("GIT_CONFIG_NOSYSTEM", "1");
-        // As command-line options do not count for this one.
-        command.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory").env("GIT_CONFIG_VALUE_0", "*");
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        output.stdout
-    };
     let project = world.path("project");
-    git(&project, &["init", "-q", "-b", "main"]);
-    for number in 0..8_u64 {
-        world.write("project/text", format!("line {number}\n").repeat(500));
-        world.write(&format!("project/folder/{number}"), nasty::Random(number).bytes(20_000));
-        git(&project, &["add", "-A"]);
-        git(&project, &["commit", "-q", "-m", &format!("commit {number}")]);
-        if number == 5 {
-            git(&project, &["gc", "-q"]);
-        }
-    }
+    a_git_project(&world, &project);
     world.backup(0, ["project"]);
     let mount = Mount::of(&world, &[]);
     let shown = below_latest(&mount, &project);
-    git(&shown, &["fsck", "--full", "--strict"]);
-    assert!(git(&shown, &["log", "-p"]) == git(&project, &["log", "-p"]));
-    assert!(git(&shown, &["show", "HEAD~3:folder/2"]) == nasty::Random(2).bytes(20_000));
-    assert!(git(&shown, &["--no-optional-locks", "status", "--porcelain"]).is_empty());
+    let same = |arguments: &[&str]| git(&world, &shown, arguments) == git(&world, &project, arguments);
+    git(&world, &shown, &["fsck", "--full", "--strict"]);
+    assert!(same(&["log", "-p"]));
+    assert!(git(&world, &shown, &["show", "HEAD~3:folder/2"]) == nasty::Random(2).bytes(20_000));
+    assert!(git(&world, &shown, &["--no-optional-locks", "status", "--porcelain"]).is_empty());
 }

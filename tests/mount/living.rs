@@ -31,7 +31,7 @@ fn read_anew(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 #[test]
-fn itends_when_nobody_uses_it() {
+fn it_ends_when_nobody_uses_it() {
     if without_fuse() {
         return;
     }
@@ -61,7 +61,7 @@ fn itends_when_nobody_uses_it() {
 }
 
 #[test]
-fn readers_come_to_theirend_before_it_does() {
+fn readers_come_to_their_end_before_it_does() {
     if without_fuse() {
         return;
     }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod closed;
+mod contract;
 mod exact;
 mod layouts;
 mod life;
