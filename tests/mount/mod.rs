@@ -11,6 +11,7 @@ mod exact;
 mod layouts;
 mod life;
 mod living;
+mod managers;
 mod nfs;
 mod samba;
 mod table;
