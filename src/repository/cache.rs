@@ -190,7 +190,16 @@ fn lock(folder: &Path) -> Result<fs::File> {
         Error::io(format!("\"{}\" cannot be locked", path.display()), error)
             .with_hint("Name another folder with --cache-dir or FIRN_CACHE_DIR, or use --no-cache.")
     };
-    let file = fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+    let open = || fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let opened = open().or_else(|error| {
+        // A folder in its place is not ours; nothing in here is worth keeping.
+        if error.kind() == std::io::ErrorKind::IsADirectory {
+            fs::remove_dir_all(&path).and_then(|()| open())
+        } else {
+            Err(error)
+        }
+    });
+    let file = opened.map_err(failed)?;
     loop {
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive) {
             Err(rustix::io::Errno::INTR) => {}
