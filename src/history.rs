@@ -270,6 +270,12 @@ impl Catalog {
         scopes.filter(|scope| scope.newest().is_some()).collect()
     }
 
+    /// Loses all records of directories.
+    #[cfg(test)]
+    pub(crate) fn lose(&mut self) {
+        self.database().retain(|key| key == LINES);
+    }
+
     /// How many snapshots are left out because their trees cannot be read.
     pub fn left_out(&self) -> usize {
         let within: usize = self.lines.iter().map(|line| line.snapshots.iter().flatten().count()).sum();

@@ -3,6 +3,7 @@
 
 mod fs;
 pub mod indexers;
+mod past;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stop};
@@ -14,6 +15,8 @@ use crate::view::layout::Layout;
 use crate::view::read::Reader;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use firn_fuse::{Fault, FaultKind, MountError, Mounted, Notifier, Options, UnmountError};
+use past::Past;
+use past::history::History;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -163,7 +166,8 @@ pub fn run(
 ) -> Result<()> {
     let point = prepare(&repository, options, progress)?;
     let (sender, events) = bounded(MESSAGES);
-    let maker = Maker { repository, options, sender, asked: Arc::default() };
+    let history = History::new(repository.clone(), Box::new(Messenger(sender.clone())));
+    let maker = Maker { repository, options, sender, history, asked: Arc::default() };
     let showing = maker.show(None, progress)?;
     ready();
     Serving { maker, point, progress, showing, outlived: Vec::new(), busy: Instant::now() }.run(stop, &events)
@@ -194,6 +198,7 @@ struct Maker<'a> {
     repository: Arc<Repository>,
     options: &'a MountOptions,
     sender: Sender<Event>,
+    history: Arc<History>,
     /// Set by every request to any of the mounts.
     asked: Arc<AtomicBool>,
 }
@@ -238,13 +243,17 @@ impl Maker<'_> {
         if !attributes {
             view.stay_plain();
         }
-        let mounted = self.mount(old, &view, attributes, progress)?;
+        let past = Arc::new(Past::new(view.clone(), self.history.clone(), options.allow_other));
+        let mounted = self.mount(old, &view, &past, attributes, progress)?;
+        let notifier = mounted.notifier();
+        // A mount that has ended keeps no listings.
+        past.connect(move |ino| drop(notifier.directory_changed(ino)));
         let follow = match options.refresh.is_zero() || !view.is_growing() {
             true => None,
             false => {
                 let (stop, stopped) = bounded(0);
                 let every = options.refresh;
-                Some((stop, start_refresh(view, mounted.notifier(), every, self.sender.clone(), stopped)?))
+                Some((stop, start_refresh(view, past, mounted.notifier(), every, self.sender.clone(), stopped)?))
             }
         };
         Ok(Showing { mounted, follow })
@@ -254,6 +263,7 @@ impl Maker<'_> {
         &self,
         old: Option<&Mounted>,
         view: &Arc<View>,
+        past: &Arc<Past>,
         attributes: bool,
         progress: &dyn Progress,
     ) -> Result<Mounted> {
@@ -267,6 +277,7 @@ impl Maker<'_> {
             let fs = fs::SnapshotFs {
                 repository: repository.clone(),
                 view: view.clone(),
+                past: past.clone(),
                 reader: reader.clone(),
                 ahead: ahead.clone(),
                 owner: options.owner,
@@ -396,6 +407,7 @@ impl Serving<'_> {
 
     fn end(mut self, events: &Receiver<Event>) -> Result<()> {
         self.showing.stop_following();
+        self.maker.history.end(LAST_WAIT);
         let ended = self.showing.mounted.wait();
         for event in events.try_iter() {
             pass_on(event, &self.point, self.progress);
@@ -423,6 +435,7 @@ fn pass_on(event: Event, point: &Path, progress: &dyn Progress) {
 
 fn start_refresh(
     view: Arc<View>,
+    past: Arc<Past>,
     notifier: Notifier,
     every: Duration,
     events: Sender<Event>,
@@ -442,6 +455,9 @@ fn start_refresh(
                 }
                 Ok(Some(changes)) => {
                     failing = false;
+                    if !changes.is_empty() {
+                        past.renew_listings();
+                    }
                     for change in changes {
                         // The mount may have ended meanwhile, which is not an error here.
                         drop(notifier.directory_changed(change.ino));

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 /// Mount the snapshots as folders, to look into and copy from
 ///
-/// Below the folder appear "latest", "snapshots/TIME", "hosts/HOST/TIME", "tags/TAG/TIME" and "ids/ID"; with a snapshot, just
-/// what is in it. New snapshots appear while it is mounted. Nothing can be changed through it. Ctrl-C, "firn umount" or
+/// Below the folder appear "latest", "snapshots/TIME", "hosts/HOST/TIME", "tags/TAG/TIME" and "ids/ID", "versions/PATH" with every
+/// version of a path, and "deleted" with the last version of what is gone; with a snapshot, just what is in it. New snapshots appear while it is mounted. Nothing can be changed through it. Ctrl-C, "firn umount" or
 /// "fusermount3 -u" end it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

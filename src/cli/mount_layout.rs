@@ -44,7 +44,7 @@ pub(crate) struct LayoutArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Choice {
-    /// "latest", "snapshots", "hosts", "tags" and "ids"
+    /// "latest", "snapshots", "hosts", "tags", "ids", "versions" and "deleted"
     Default,
     /// The times at the root, and "latest"
     Flat,

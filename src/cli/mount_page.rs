@@ -40,6 +40,34 @@ What a directory is to its file system is not kept: its own blocks, its number o
 of the last access and of the last change of a file's attributes: both show the time of its last modification. Zeros that were
 written may be shown as a hole. A mount in which no snapshot has extended attributes does not support them, which saves every
 program that copies from it the time to ask.
+.SH "VERSIONS, AND WHAT IS GONE"
+In the folder \fBversions\fR every path that is in any snapshot is a folder. In it are the names that ever were below that path, to
+go on, and the versions of the path itself, each named by the time of the first snapshot that has it, a file with its own ending:
+.PP
+.RS 4
+.nf
+$ ls versions/home/me
+2024\-01\-01_09\-00\-00  2024\-03\-05_09\-00\-00  letter.txt
+$ ls versions/home/me/letter.txt
+2024\-01\-01_09\-00\-00.txt  2024\-03\-05_09\-00\-00.txt
+.fi
+.RE
+.PP
+The version of a folder is the folder as it was then, with everything in it, and can be copied as a whole. The folder at the top has
+no versions there, for each snapshot is one. A name that a version would have and something below the path has already gets a number
+behind it (\fB_2\fR), and so do two versions of one second. What was equal in snapshots that follow each other is one version; if it
+came back later, it is another one.
+.PP
+In \fBdeleted\fR is the last version of everything that is not in the newest snapshot of its host, in the folders that it was in.
+Of what changed its kind in between, only what it was last is there.
+.PP
+Both say what \fBfirn history\fR and \fBfirn deleted\fR say, over the snapshots that the mount shows: hosts, tags and \fB\-\-root\fR
+count. The catalog that they are made of is opened when somebody first looks, which takes a while the first time; meanwhile the rest
+of the mount goes on, and if it takes longer than some seconds, there is only the file \fIThe history is being read.txt\fR in them. A
+minute after the last look it is closed, so that other commands can use it.
+.PP
+A program that walks through all of \fBversions\fR finds the same folders over and over, below each of their versions; to look through
+the versions of the files alone, \fBfind versions/home/me \-path '*.txt/*'\fR.
 .SH "MOUNTING FROM /ETC/FSTAB"
 With a link to the program under the name by which
 .BR mount (8)

@@ -33,6 +33,13 @@ pub struct Scope<'c> {
     previous: Vec<u32>,
 }
 
+/// A name in a folder and its versions, the oldest first; never none.
+pub type NameSeen = (Vec<u8>, Vec<Seen>);
+
+/// How far somebody has come in the names of a folder. Memory: one part of a record.
+#[derive(Debug)]
+pub struct Children(Option<Listing>);
+
 /// A path that was there once.
 #[derive(Debug)]
 pub struct Found<'f> {
@@ -154,17 +161,13 @@ impl<'c> Scope<'c> {
             return Ok(());
         }
         let mut path = start.to_vec();
-        let mut open: Vec<(Listing, usize)> = vec![(self.listing(&path)?, path.len())];
-        while let Some((listing, length)) = open.last_mut() {
+        let mut open = vec![(self.listing(&path)?, path.len())];
+        while let Some((children, length)) = open.last_mut() {
             path.truncate(*length);
-            let Some((name, versions)) = listing.next(&self.shelf, &path).map_err(|Lost| self.lost())? else {
+            let Some((name, seen)) = self.next_child(children, &path)? else {
                 open.pop();
                 continue;
             };
-            let seen = self.seen(&versions);
-            if seen.is_empty() {
-                continue;
-            }
             path.push(b'/');
             path.extend_from_slice(&name);
             if each(&Found { path: &path, seen: &seen })? && is_folder(&seen) {
@@ -175,8 +178,26 @@ impl<'c> Scope<'c> {
         Ok(())
     }
 
-    fn listing(&self, path: &[u8]) -> Result<Listing, Broken> {
-        self.shelf.listing(path).map_err(|Lost| self.lost())
+    /// The names that ever were in a folder (empty: "/"), for `next_child`; none of what never was a folder.
+    pub fn children(&self, path: &[u8]) -> Result<Children, Broken> {
+        let was_folder = |versions: &[Version]| versions.iter().any(|version| version.state.kind == Kind::Directory);
+        if was_folder(&self.recorded(path)?) { self.listing(path) } else { Ok(Children(None)) }
+    }
+
+    /// The next of the names in order, with its versions. `path` is the folder's. Only as long as the catalog is not updated.
+    pub fn next_child(&self, children: &mut Children, path: &[u8]) -> Result<Option<NameSeen>, Broken> {
+        let Some(listing) = &mut children.0 else { return Ok(None) };
+        while let Some((name, versions)) = listing.next(&self.shelf, path).map_err(|Lost| self.lost())? {
+            let seen = self.seen(&versions);
+            if !seen.is_empty() {
+                return Ok(Some((name, seen)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn listing(&self, path: &[u8]) -> Result<Children, Broken> {
+        self.shelf.listing(path).map(|listing| Children(Some(listing))).map_err(|Lost| self.lost())
     }
 
     /// Calls `each` with what is at or below a path, was there once, and is not in the newest snapshot: of a folder that is gone

@@ -6,6 +6,7 @@
 
 use super::OwnerView;
 use super::indexers::{Indexers, Policy};
+use super::past::{Child, Face, Folder, Node, Past, Rights, SIGN_TEXT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Entry};
 use crate::progress::Silent;
@@ -13,10 +14,12 @@ use crate::repository::Repository;
 use crate::repository::index::Index;
 use crate::store::ObjectKind;
 use crate::view::ahead::Ahead;
-use crate::view::browse::{Node, View};
+use crate::view::browse::{self, View};
 use crate::view::folders::ItemBody;
 use crate::view::pages::EntryRef;
+use crate::view::past::Number;
 use crate::view::read::Reader;
+use crate::view::tree::RANK_BITS;
 use firn_fuse::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, StatFs, Whence, Work};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +42,7 @@ pub(super) struct Reloads {
 pub(super) struct SnapshotFs {
     pub(super) repository: Arc<Repository>,
     pub(super) view: Arc<View>,
+    pub(super) past: Arc<Past>,
     pub(super) reader: Arc<Reader>,
     pub(super) ahead: Arc<Ahead>,
     pub(super) owner: OwnerView,
@@ -83,7 +87,16 @@ impl SnapshotFs {
             seen = self.reloads.count.load(Ordering::Acquire);
             result = work();
         }
-        result.map_err(|error| fault(&error, node.map(|node| self.view.path(node))))
+        result.map_err(|error| fault(&error, node.map(|node| self.path(node))))
+    }
+
+    /// The path of a node, for messages.
+    fn path(&self, node: &Node) -> String {
+        match node {
+            Node::Seen(node) => self.view.path(node),
+            Node::Folder(folder) => folder.shown(),
+            Node::Sign => String::new(),
+        }
     }
 
     /// Whether there is an index that work begun after so many reloads has not seen. A prune changes the segments before it
@@ -116,18 +129,54 @@ impl SnapshotFs {
     }
 
     fn attr_of(&self, node: &Node) -> Result<Attr> {
+        match node {
+            Node::Seen(node) => self.attr_seen(node),
+            Node::Folder(folder) => self.attr_folder(folder, &self.past.face(folder)?),
+            Node::Sign => Ok(self.attr_sign()),
+        }
+    }
+
+    fn attr_sign(&self) -> Attr {
+        let size = SIGN_TEXT.len() as u64;
+        self.plain(Past::sign_ino(), Kind::File, 0o444, size, 1, jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    fn attr_folder(&self, folder: &Folder, face: &Face) -> Result<Attr> {
+        let mut attr = match &face.entry {
+            Some(entry) => self.recorded(folder.ino, entry)?,
+            None => self.plain(folder.ino, Kind::Directory, 0o555, 0, 1, face.time),
+        };
+        // Not what the last version had, but what is gone from all of them.
+        attr.nlink = 1;
+        self.close(&mut attr, face.guard);
+        Ok(attr)
+    }
+
+    /// Lets in only who may be let in.
+    fn close(&self, attr: &mut Attr, guard: Option<Rights>) {
+        if let Some((mode, uid, gid)) = guard {
+            attr.mode = u32::from(mode);
+            (attr.uid, attr.gid) = self.owner(uid, gid);
+        }
+    }
+
+    fn attr_seen(&self, node: &browse::Node) -> Result<Attr> {
         let ino = self.view.ino(node)?;
         match node {
-            Node::Item(item) => {
+            browse::Node::Item(item) => {
                 let (kind, mode, size, links) = match &item.body {
                     ItemBody::Folder(_) => (Kind::Directory, 0o555, 0, 1),
                     ItemBody::Link(target) => (Kind::Symlink, 0o777, target.len() as u64, 1),
                     ItemBody::File(text) => (Kind::File, 0o444, text.len() as u64, 1),
                 };
-                Ok(self.plain(ino, kind, mode, size, links, item.time))
+                let mut attr = self.plain(ino, kind, mode, size, links, item.time);
+                if self.strict && self.past.is_root(ino) {
+                    self.close(&mut attr, self.past.top_guard()?);
+                }
+                Ok(attr)
             }
-            Node::Top(tree) if tree.is_mounted() => self.recorded(ino, &tree.top()?.entry),
-            Node::Top(tree) => {
+            browse::Node::Top(tree) if tree.is_mounted() => self.recorded(ino, &tree.top()?.entry),
+            browse::Node::Top(tree) => {
                 // Its time is the snapshot's: that is what one wants to see in a list of snapshots.
                 let mut attr = self.plain(ino, Kind::Directory, 0o555, 0, 1, tree.named().snapshot.time);
                 if self.strict {
@@ -139,7 +188,7 @@ impl SnapshotFs {
                 }
                 Ok(attr)
             }
-            Node::Stored(stored) => self.recorded(ino, &stored.entry),
+            browse::Node::Stored(stored) => self.recorded(ino, &stored.entry),
         }
     }
 
@@ -200,7 +249,25 @@ impl SnapshotFs {
     }
 
     fn file<'n>(&self, node: &'n Node) -> Result<&'n EntryRef> {
-        node.stored().ok_or_else(|| Error::new(ErrorKind::Input, "only files have contents"))
+        let stored = if let Node::Seen(node) = node { node.stored() } else { None };
+        stored.ok_or_else(|| Error::new(ErrorKind::Input, "only files have contents"))
+    }
+
+    /// As what a node is a folder that is gathered from the history, if it is one.
+    fn gathered(&self, node: &Node) -> Option<Folder> {
+        match node {
+            Node::Seen(node) => self.past.at(node),
+            Node::Folder(folder) => Some(folder.clone()),
+            Node::Sign => None,
+        }
+    }
+
+    fn attr_child(&self, child: &Child) -> Result<Attr> {
+        match child {
+            Child::Folder(folder, face) => self.attr_folder(folder, face),
+            Child::Entry(stored) => self.recorded(stored.ino()?, &stored.entry),
+            Child::Sign => Ok(self.attr_sign()),
+        }
     }
 
     fn statfs_now(&self) -> Result<StatFs> {
@@ -231,6 +298,7 @@ impl SnapshotFs {
     }
 
     fn set_of(&self, node: &Node) -> Result<Option<crate::format::tree::AttributeSet>> {
+        let Node::Seen(node) = node else { return Ok(None) };
         let attributes = node.entry()?.and_then(|entry| entry.meta.attributes.as_ref());
         attributes.map(|attributes| self.repository.attributes(attributes)).transpose()
     }
@@ -240,11 +308,14 @@ impl ReadOnlyFs for SnapshotFs {
     type Node = Node;
 
     fn root(&self) -> Node {
-        self.view.root()
+        Node::Seen(self.view.root())
     }
 
     fn node(&self, ino: u64) -> std::result::Result<Option<Node>, Fault> {
-        self.guard(None, || self.view.node(ino))
+        self.guard(None, || match Number::parse(ino) {
+            Some(number) => self.past.node(number),
+            None => Ok(self.view.node(ino)?.map(Node::Seen)),
+        })
     }
 
     fn attr(&self, node: &Node) -> std::result::Result<Attr, Fault> {
@@ -253,14 +324,30 @@ impl ReadOnlyFs for SnapshotFs {
 
     fn lookup(&self, dir: &Node, name: &[u8]) -> std::result::Result<Option<(Node, Attr)>, Fault> {
         self.guard(Some(dir), || {
+            if let Some(folder) = self.gathered(dir) {
+                let child = self.past.lookup(&folder, name)?;
+                return child.map(|child| Ok((child.node(), self.attr_child(&child)?))).transpose();
+            }
+            let Node::Seen(dir) = dir else { return Ok(None) };
             let Some(node) = self.view.lookup(dir, name)? else { return Ok(None) };
-            let attr = self.attr_of(&node)?;
-            Ok(Some((node, attr)))
+            let attr = self.attr_seen(&node)?;
+            Ok(Some((Node::Seen(node), attr)))
         })
     }
 
     fn parent(&self, dir: &Node) -> std::result::Result<Node, Fault> {
-        self.guard(Some(dir), || self.view.parent(dir))
+        self.guard(Some(dir), || match dir {
+            Node::Folder(folder) => self.past.parent(folder),
+            Node::Sign => Ok(self.root()),
+            Node::Seen(node) => {
+                if let browse::Node::Stored(stored) = node
+                    && let Some(parent) = self.past.parent_of(stored)?
+                {
+                    return Ok(parent);
+                }
+                self.view.parent(node).map(Node::Seen)
+            }
+        })
     }
 
     fn list(
@@ -273,19 +360,26 @@ impl ReadOnlyFs for SnapshotFs {
         let next = std::cell::Cell::new(offset);
         let each = std::cell::RefCell::new(each);
         let any = std::cell::Cell::new(false);
+        let deliver = |position: u64, name: &[u8], attr: Attr| {
+            any.set(true);
+            let go_on = (each.borrow_mut())(ListItem { next: position + 1, name, attr });
+            next.set(position + 1);
+            Ok(go_on)
+        };
         self.guard(Some(dir), || {
-            self.view.list(dir, next.get(), &mut |position, name, node| {
-                any.set(true);
-                let attr = self.attr_of(node)?;
-                let go_on = (each.borrow_mut())(ListItem { next: position + 1, name, attr });
-                next.set(position + 1);
-                Ok(go_on)
-            })
+            if let Some(folder) = self.gathered(dir) {
+                return self.past.list(&folder, next.get(), &mut |position, name, child| {
+                    deliver(position, name, self.attr_child(child)?)
+                });
+            }
+            let Node::Seen(node) = dir else { return Ok(()) };
+            self.view.list(node, next.get(), &mut |position, name, node| deliver(position, name, self.attr_seen(node)?))
         })?;
         // Asked for more behind the last entry, the kernel has taken over all of them.
         if !any.get()
             && offset > 0
-            && let Ok(Some((tree, place))) = self.view.place(dir)
+            && let Node::Seen(node) = dir
+            && let Ok(Some((tree, place))) = self.view.place(node)
         {
             self.ahead.listed(tree, place);
         }
@@ -293,34 +387,40 @@ impl ReadOnlyFs for SnapshotFs {
     }
 
     fn read(&self, file: &Node, offset: u64, len: u32, reply: &mut dyn FnMut(&[u8])) -> std::result::Result<(), Fault> {
-        if let Node::Item(item) = file {
+        if let Some(text) = text(file) {
             self.ask();
-            if let ItemBody::File(text) = &item.body {
-                let from = text.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
-                let to = text.len().min(from + len as usize);
-                reply(&text.as_bytes()[from..to]);
-            }
+            let from = text.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
+            let to = text.len().min(from + len as usize);
+            reply(&text.as_bytes()[from..to]);
             return Ok(());
         }
-        if let (0, Node::Stored(stored)) = (offset, file) {
+        if let (0, Node::Seen(browse::Node::Stored(stored))) = (offset, file) {
             self.ahead.opened(stored);
         }
         let reply = std::cell::RefCell::new(reply);
         self.guard(Some(file), || {
-            let ino = self.view.ino(file)?;
+            let Node::Seen(node) = file else { return Err(Error::new(ErrorKind::Input, "only files have contents")) };
+            let ino = self.view.ino(node)?;
             // It replies at its very end, so a repetition after an error does not reply twice.
             self.reader.read(ino, self.file(file)?, offset, len, &mut |bytes| (reply.borrow_mut())(bytes))
         })
     }
 
     fn readlink(&self, link: &Node) -> std::result::Result<Vec<u8>, Fault> {
-        self.guard(Some(link), || match (link, link.entry()?.map(|entry| &entry.body)) {
-            (_, Some(Body::Symlink(target))) => Ok(target.clone()),
-            (Node::Item(item), _) if matches!(item.body, ItemBody::Link(_)) => match &item.body {
-                ItemBody::Link(target) => Ok(target.clone().into_bytes()),
-                _ => Ok(Vec::new()),
-            },
-            _ => Err(Error::new(ErrorKind::Input, "only symbolic links have a target")),
+        self.guard(Some(link), || {
+            let none = || Error::new(ErrorKind::Input, "only symbolic links have a target");
+            let Node::Seen(node) = link else { return Err(none()) };
+            if let browse::Node::Item(item) = node {
+                return if let ItemBody::Link(target) = &item.body {
+                    Ok(target.clone().into_bytes())
+                } else {
+                    Err(none())
+                };
+            }
+            match node.entry()?.map(|entry| &entry.body) {
+                Some(Body::Symlink(target)) => Ok(target.clone()),
+                _ => Err(none()),
+            }
         })
     }
 
@@ -339,7 +439,7 @@ impl ReadOnlyFs for SnapshotFs {
     }
 
     fn seek(&self, file: &Node, offset: u64, whence: Whence) -> std::result::Result<Option<u64>, Fault> {
-        if let Node::Item(_) = file {
+        if text(file).is_some() {
             return Ok((whence == Whence::Data).then_some(offset));
         }
         self.guard(Some(file), || self.reader.seek(self.file(file)?, offset, whence == Whence::Hole))
@@ -355,7 +455,7 @@ impl ReadOnlyFs for SnapshotFs {
     }
 
     fn is_mutable(&self, dir: &Node) -> bool {
-        matches!(dir, Node::Item(_))
+        matches!(dir, Node::Seen(browse::Node::Item(_)) | Node::Folder(_))
     }
 
     fn refuses(&self, pid: u32, work: Work) -> bool {
@@ -367,14 +467,29 @@ impl ReadOnlyFs for SnapshotFs {
     }
 
     fn may_wait(&self, work: Work) -> bool {
-        match work {
-            Work::Metadata { ino } => !self.view.is_resident(ino),
-            Work::Read { ino, offset, len } => match self.view.peek(ino) {
-                Some(entry) => !self.reader.is_resident(ino, &entry, offset, len),
-                // The text at the root is not stored anywhere.
-                None => !self.view.is_resident(ino),
-            },
+        let (Work::Metadata { ino } | Work::Read { ino, .. }) = work;
+        let gathered = Number::parse(ino);
+        let entry = match gathered {
+            Some(number) => self.past.peek(number),
+            None => self.view.peek(ino),
+        };
+        match (work, entry) {
+            (Work::Read { ino, offset, len }, Some(entry)) => !self.reader.is_resident(ino, &entry, offset, len),
+            (Work::Metadata { .. }, Some(entry)) if gathered.is_some() => !self.view.is_listing_resident(&entry),
+            (_, None) if gathered.is_some() => true,
+            // The folders around the snapshots are in memory, and the texts in them not stored anywhere; but what is gathered from
+            // the history has to be asked for, and if others look in, the roots of snapshots.
+            _ => !self.view.is_resident(ino) || self.past.is_root(ino) || (self.strict && ino >> RANK_BITS == 0),
         }
+    }
+}
+
+/// What is in a file that is not stored anywhere.
+fn text(file: &Node) -> Option<&'static str> {
+    match file {
+        Node::Sign => Some(SIGN_TEXT),
+        Node::Seen(browse::Node::Item(item)) => Some(if let ItemBody::File(text) = item.body { text } else { "" }),
+        _ => None,
     }
 }
 

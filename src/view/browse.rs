@@ -2,9 +2,10 @@
 //! Not for: the kernel's types (see `mount`), or bytes of files (see `read`).
 
 use super::folders::{Change, Folders, Item, ItemBody, Target, find};
-use super::layout::Layout;
+use super::layout::{Layout, Style};
 use super::names;
 use super::pages::{Directory, EntryRef, Pages};
+use super::past::SLOT_BITS;
 use super::tree::{Locations, MOUNT_INO, Place, RANK_BITS, ROOT_RANK, SnapshotTree, Stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::Entry;
@@ -23,8 +24,8 @@ pub const DEFAULT_PAGE_CACHE: u64 = 32 << 20;
 const LOCATIONS: usize = 1 << 16;
 /// Threads that look for the directory to show in many snapshots.
 const LOOKERS: usize = 4;
-/// Slots of snapshots: 1 up to this. 27 bits, so that inode numbers stay below 2^63: some programs take them as signed.
-const SLOTS: u64 = (1 << 27) - 1;
+/// Slots of snapshots: 1 up to this. What has larger ones is not shown by a view (see `past`).
+const SLOTS: u64 = (1 << SLOT_BITS) - 1;
 
 /// A directory, file or anything else in a mount. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -60,6 +61,8 @@ struct All {
     /// Nothing with extended attributes may be shown.
     plain: AtomicBool,
     folders: RwLock<Arc<Folders>>,
+    /// All snapshots that count, shown or not, the oldest first; at least as new as the folders.
+    live: RwLock<Arc<Vec<Arc<Named>>>>,
     known: Mutex<Known>,
 }
 
@@ -84,8 +87,8 @@ impl View {
         let (pages, locations) = caches(repository, cache);
         let layout = layout.into();
         let folders = RwLock::new(Arc::new(Folders::new(Vec::new(), &layout, None)));
-        let shown =
-            Shown::All(Box::new(All { layout, plain: AtomicBool::new(false), folders, known: Mutex::default() }));
+        let (plain, live, known) = (AtomicBool::new(false), RwLock::default(), Mutex::default());
+        let shown = Shown::All(Box::new(All { layout, plain, folders, live, known }));
         let view = View { pages, locations, shown };
         view.refresh(progress)?;
         Ok(view)
@@ -183,6 +186,9 @@ impl View {
         trees.retain(|tree| !bare.contains(&tree.name()));
         known.bare.extend(bare);
         let folders = Arc::new(Folders::new(trees, &all.layout, Some(&before)));
+        let mut live: Vec<Arc<Named>> = snapshots.values().cloned().collect();
+        live.sort_by_key(|named| (named.snapshot.time, named.snapshot.finished, named.name));
+        *all.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
         let changes = folders.changes_since(&before);
         *all.folders.write().unwrap_or_else(PoisonError::into_inner) = folders;
         (known.names, known.snapshots, known.slots) = (names, snapshots, slots);
@@ -199,6 +205,30 @@ impl View {
         match &self.shown {
             Shown::One(tree) => vec![tree.clone()],
             Shown::All(all) => folders(all).trees().cloned().collect(),
+        }
+    }
+
+    /// The layout, if there are folders for what is gathered from several snapshots.
+    pub fn past_layout(&self) -> Option<&Layout> {
+        match &self.shown {
+            Shown::All(all) if all.layout.style() == Style::Default => Some(&all.layout),
+            _ => None,
+        }
+    }
+
+    /// The folders of this moment; `None` if one snapshot is shown.
+    pub fn folders(&self) -> Option<Arc<Folders>> {
+        match &self.shown {
+            Shown::All(all) => Some(folders(all)),
+            Shown::One(_) => None,
+        }
+    }
+
+    /// All snapshots that count, shown or not, the oldest first; at least as new as `folders` was before this was asked.
+    pub fn live(&self) -> Arc<Vec<Arc<Named>>> {
+        match &self.shown {
+            Shown::All(all) => all.live.read().unwrap_or_else(PoisonError::into_inner).clone(),
+            Shown::One(_) => Arc::default(),
         }
     }
 
@@ -246,7 +276,6 @@ impl View {
 
     /// Whether a node, and its listing, can be had without waiting for storage.
     pub fn is_resident(&self, ino: u64) -> bool {
-        let listed = |directory: &Directory| self.pages.is_listing_resident(directory);
         let is_top = match &self.shown {
             Shown::All(_) if ino >> RANK_BITS == 0 => return true,
             Shown::All(_) => ino & ((1 << RANK_BITS) - 1) == ROOT_RANK,
@@ -257,9 +286,15 @@ impl View {
                 Shown::All(all) => folders(all).tree((ino >> RANK_BITS) as u32).cloned(),
                 Shown::One(tree) => Some(tree.clone()),
             };
-            return tree.is_none_or(|tree| tree.known_top().is_some_and(|top| listed(&top.directory)));
+            return tree
+                .is_none_or(|tree| tree.known_top().is_some_and(|top| self.pages.is_listing_resident(&top.directory)));
         }
-        self.peek(ino).is_some_and(|entry| Directory::of(&entry).is_none_or(|directory| listed(&directory)))
+        self.peek(ino).is_some_and(|entry| self.is_listing_resident(&entry))
+    }
+
+    /// Whether the listing of an entry, if it is a directory, can be had without waiting for storage.
+    pub fn is_listing_resident(&self, entry: &Entry) -> bool {
+        Directory::of(entry).is_none_or(|directory| self.pages.is_listing_resident(&directory))
     }
 
     /// A node's inode number.

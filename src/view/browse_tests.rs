@@ -235,7 +235,7 @@ fn link(view: &View, path: &str) -> String {
 fn folders_follow_the_repository() {
     let sample = Sample::new();
     let view = open_all(&sample);
-    assert_eq!(names(&view, ""), ["README.txt", "hosts", "ids", "snapshots", "tags"]);
+    assert_eq!(names(&view, ""), ["README.txt", "deleted", "hosts", "ids", "snapshots", "tags", "versions"]);
     let first = sample.snapshot("2026-01-01T00:00:00.2Z", "a/b", &["x", "y"], &dir([("f", Thing::Fifo)]));
     assert!(!view.refresh(&Silent).unwrap().unwrap().is_empty());
     assert!(view.refresh(&Silent).unwrap().unwrap().is_empty());

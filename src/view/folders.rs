@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! README.txt   latest → snapshots/…   snapshots/<time>/   hosts/<host>/<time> →   hosts/<host>/latest →
-//! tags/<tag>/<time> →   ids/<id> →
+//! tags/<tag>/<time> →   ids/<id> →   versions/   deleted/
 //! ```
 //!
 //! That is the usual layout; `layout` has others.
@@ -18,6 +18,10 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+/// The folder of the versions of every path. What is in it is not known here.
+pub const VERSIONS: &str = "versions";
+/// The folder of what is gone. What is in it is not known here.
+pub const DELETED: &str = "deleted";
 /// Numbers of folders and links are from here up to 2^36.
 const FIRST_INO: u64 = 1 << 20;
 
@@ -29,6 +33,8 @@ latest                the newest one
 hosts/<host>/         the same ones by the machine they were taken on, each with its own \"latest\"
 tags/<tag>/           the same ones by tag
 ids/<id>              the same ones by id
+versions/<path>/      every version of the file or folder with this path, by the time it first appeared
+deleted/<path>        the last version of everything that is not in the newest snapshots any more
 
 Copy out of it whatever you need, with any program. Nothing in here can be changed or deleted, and looking
 at it costs nothing but time. New snapshots appear by themselves; forgotten ones go away.
@@ -252,7 +258,7 @@ fn draft(trees: &[Arc<SnapshotTree>], layout: &Layout) -> Draft {
     let mut root = folder();
     let mut newest: BTreeMap<Vec<String>, (Vec<String>, Timestamp)> = BTreeMap::new();
     if layout.style() == Style::Default {
-        for name in ["snapshots", "hosts", "tags", "ids"] {
+        for name in ["snapshots", "hosts", "tags", "ids", VERSIONS, DELETED] {
             add(&mut root, &[name.to_owned()], folder(), Timestamp::UNIX_EPOCH);
         }
     }

@@ -245,12 +245,14 @@ impl Layout {
                 *time = Timestamp::from_second(before).unwrap_or(*time);
             }
         }
+        names::unique_times(&moments, &|time| self.written(time))
+    }
+
+    /// A time as it is written here.
+    pub fn written(&self, time: Timestamp) -> String {
         // The format was tried before; what is odd about one time shall not hide the others.
-        let write = |time: Timestamp| {
-            let written = strtime::format(&self.time, &time.to_zoned(self.zone.clone()));
-            written.unwrap_or_else(|_| names::time_name(time, &self.zone))
-        };
-        names::unique_times(&moments, &write)
+        let written = strtime::format(&self.time, &time.to_zoned(self.zone.clone()));
+        written.unwrap_or_else(|_| names::time_name(time, &self.zone))
     }
 
     /// Where each of these snapshots stands. Snapshots that no template gives a path are left out.

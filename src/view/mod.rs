@@ -11,6 +11,7 @@
 //! | `layout.rs` | where do snapshots stand, and which of them? |
 //! | `folders.rs` | which folders are around the snapshots? |
 //! | `browse.rs` | all of this as one tree that follows the repository |
+//! | `past.rs` | which numbers and names has what is gathered from several snapshots? |
 //! | `read.rs` | a range of a file now, and what will be wanted next |
 //! | `ahead.rs` | who goes through a tree, and what will such a reader want next? |
 //! | `prefetch.rs` | reading ahead, within bounds |
@@ -23,6 +24,7 @@ pub mod folders;
 pub mod layout;
 pub mod names;
 pub mod pages;
+pub mod past;
 pub mod path;
 pub mod prefetch;
 pub mod read;

@@ -40,7 +40,8 @@ pub struct SnapshotTree {
     pages: Arc<Pages>,
     locations: Arc<Locations>,
     named: Arc<Named>,
-    slot: u32,
+    /// The first of its inode numbers, less its rank.
+    base: u64,
     /// Names from the root to the directory that is shown; empty for the root itself.
     path: Vec<Vec<u8>>,
     /// The directory shown is the mount's root.
@@ -109,7 +110,7 @@ impl SnapshotTree {
             pages,
             locations,
             named,
-            slot,
+            base: u64::from(slot) << RANK_BITS,
             path: names.map(<[u8]>::to_vec).collect(),
             mounted: false,
             top: OnceLock::new(),
@@ -132,6 +133,16 @@ impl SnapshotTree {
         Ok(tree)
     }
 
+    /// The same tree with other inode numbers: `base` and the rank, which must be below 2^`bits`; `None` if it has more files.
+    pub fn renumbered(&self, base: u64, bits: u32) -> Option<SnapshotTree> {
+        if self.named.snapshot.totals.entries.saturating_add(ROOT_RANK) >> bits != 0 {
+            return None;
+        }
+        let mut tree = SnapshotTree::new(self.pages.clone(), self.locations.clone(), self.named.clone(), 0, b"");
+        (tree.base, tree.path) = (base, self.path.clone());
+        Some(tree)
+    }
+
     /// The snapshot.
     pub fn named(&self) -> &Named {
         &self.named
@@ -139,7 +150,8 @@ impl SnapshotTree {
 
     /// The first part of its inode numbers.
     pub fn slot(&self) -> u32 {
-        self.slot
+        // It has 27 bits.
+        (self.base >> RANK_BITS) as u32
     }
 
     /// Its pages.
@@ -219,7 +231,7 @@ impl SnapshotTree {
         if self.mounted && self.top()?.rank == rank {
             return Ok(MOUNT_INO);
         }
-        Ok(u64::from(self.slot) << RANK_BITS | rank)
+        Ok(self.base | rank)
     }
 
     /// First rank of each group of hard links. The walk leaves out subtrees without links. A damaged page is passed over (what
@@ -336,19 +348,40 @@ impl SnapshotTree {
         None
     }
 
+    /// The entry at an absolute path below the top; `None` if there is none.
+    pub fn by_path(self: &Arc<Self>, path: &[u8]) -> Result<Option<Stored>> {
+        let top = self.top()?;
+        let below =
+            path.strip_prefix(self.top_path().as_slice()).filter(|below| below.first().is_none_or(|c| *c == b'/'));
+        let Some(below) = below else { return Ok(None) };
+        let (mut place, mut found) = (Some(Place { rank: top.rank, directory: top.directory }), None);
+        for name in below.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let Some(folder) = place else { return Ok(None) };
+            found = self.lookup(&folder, name)?;
+            place = found.as_ref().and_then(Stored::place);
+        }
+        Ok(found)
+    }
+
+    /// The path of an entry from the snapshot's root; `None` if there is none of this rank.
+    pub fn path_at(self: &Arc<Self>, rank: u64) -> Result<Option<Vec<u8>>> {
+        let mut path = self.top_path();
+        let found = self.descend(rank, &mut |name| push(&mut path, name))?;
+        Ok((found.is_some() || rank == self.top()?.rank).then_some(path))
+    }
+
     /// The path of an entry from the snapshot's root, for messages; as much of it as can be found.
     pub fn path_of(self: &Arc<Self>, rank: u64) -> Vec<u8> {
-        let mut path = Vec::new();
-        for name in &self.path {
-            path.push(b'/');
-            path.extend_from_slice(name);
-        }
-        let walked = self.descend(rank, &mut |name| {
-            path.push(b'/');
-            path.extend_from_slice(name);
-        });
+        let mut path = self.top_path();
         // Half a path is better than none in a message about damage.
-        drop(walked);
+        drop(self.descend(rank, &mut |name| push(&mut path, name)));
+        path
+    }
+
+    /// The absolute path of the directory that is shown; empty for the root.
+    pub fn top_path(&self) -> Vec<u8> {
+        let mut path = Vec::new();
+        self.path.iter().for_each(|name| push(&mut path, name));
         path
     }
 
@@ -356,4 +389,9 @@ impl SnapshotTree {
     pub fn name(&self) -> ObjectName {
         self.named.name
     }
+}
+
+fn push(path: &mut Vec<u8>, name: &[u8]) {
+    path.push(b'/');
+    path.extend_from_slice(name);
 }

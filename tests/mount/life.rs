@@ -25,7 +25,8 @@ fn layout() {
     }
     let world = world();
     let mount = Mount::of(&world, &[]);
-    assert_eq!(listed(&mount.path("")), ["README.txt", "hosts", "ids", "latest", "snapshots", "tags"]);
+    let names = ["README.txt", "deleted", "hosts", "ids", "latest", "snapshots", "tags", "versions"];
+    assert_eq!(listed(&mount.path("")), names);
     let times = listed(&mount.path("snapshots"));
     assert!(times.len() == 2 && times[0].starts_with("2024-05-06") && times[1].starts_with("2025-01-02"), "{times:?}");
     assert_eq!(fs::read_link(mount.path("latest")).unwrap(), Path::new("snapshots").join(&times[1]));

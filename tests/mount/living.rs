@@ -127,7 +127,8 @@ fn a_killed_one_is_no_empty_folder() {
     mount.forget();
     let said = world.run(["mount", "--daemon", point.to_str().unwrap()]).succeeds();
     assert!(said.stderr.contains("The dead mount at") && said.stderr.contains("was removed"), "{said:?}");
-    assert_eq!(listed(&point), ["README.txt", "hosts", "ids", "latest", "snapshots", "tags"]);
+    let names = ["README.txt", "deleted", "hosts", "ids", "latest", "snapshots", "tags", "versions"];
+    assert_eq!(listed(&point), names);
     world.run(["umount", point.to_str().unwrap()]).succeeds();
 }
 

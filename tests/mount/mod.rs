@@ -13,6 +13,7 @@ mod life;
 mod living;
 mod managers;
 mod nfs;
+mod past;
 mod samba;
 mod table;
 
