@@ -15,14 +15,15 @@ set -euo pipefail
 manager=$1; shift
 export XDG_RUNTIME_DIR=$PWD/run NO_AT_BRIDGE=1 GSETTINGS_BACKEND=memory LC_ALL=C.UTF-8
 mkdir -p -m 700 run
+rm -f display
 Xvfb -displayfd 3 -screen 0 1000x700x24 3>display 2>screen.log & screen=$!
 trap 'kill $screen' EXIT
-for _ in $(seq 100); do [[ -s display ]] && break; sleep 0.1; done
+for _ in $(seq 300); do [[ -s display ]] && break; sleep 0.1; done
 export DISPLAY=:$(cat display)
 # Opens a folder and brings its window to the front; its title begins with the folder's name.
 show() {
     "$manager" "$1" >>"$manager.log" 2>&1 &
-    timeout 20 xdotool search --sync --onlyvisible --name "^${1##*/}( |\$)" >window
+    timeout 60 xdotool search --sync --onlyvisible --name "^${1##*/}( |\$)" >window
     sleep 1
     xdotool windowfocus --sync "$(tail -n 1 window)"
 }

@@ -85,7 +85,14 @@ impl Mount {
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
-                None if Instant::now() > deadline => panic!("the mount does not end"),
+                None if Instant::now() > deadline => {
+                    let state = std::fs::read_to_string(format!("/proc/{}/status", self.program().as_raw_nonzero()));
+                    drop(Command::new("umount").arg("-l").arg(&self.point).status());
+                    let _ = rustix::process::kill_process(self.program(), rustix::process::Signal::KILL);
+                    let mut said = String::new();
+                    std::io::Read::read_to_string(self.child.stderr.as_mut().unwrap(), &mut said).unwrap();
+                    panic!("the mount does not end: {said}{state:?}");
+                }
                 None => std::thread::sleep(Duration::from_millis(20)),
             }
         };
