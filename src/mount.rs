@@ -4,6 +4,7 @@
 mod fs;
 pub mod indexers;
 mod past;
+pub mod xattrs;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stop};
@@ -81,6 +82,8 @@ pub struct MountOptions {
     pub threads: usize,
     /// What programs get that read whatever they find.
     pub indexers: indexers::Policy,
+    /// Where what firn knows of files is answered as their extended attributes.
+    pub known: xattrs::Answered,
     /// No program may be started from the mount.
     pub no_exec: bool,
     /// End when nothing was asked for that long and nothing is open; zero: never.
@@ -102,6 +105,7 @@ impl MountOptions {
             refresh: Duration::from_secs(30),
             threads: 4,
             indexers: indexers::Policy::Cache,
+            known: xattrs::Answered::Auto,
             no_exec: false,
             idle_exit: Duration::ZERO,
             detach: Arc::default(),
@@ -284,6 +288,7 @@ impl Maker<'_> {
                 me: (crate::os::user_id(), rustix::process::getgid().as_raw()),
                 strict: options.allow_other,
                 attributes,
+                known: options.known,
                 policy: options.indexers,
                 indexers: indexers::Indexers::default(),
                 reloads: fs::Reloads::default(),

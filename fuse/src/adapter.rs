@@ -21,7 +21,7 @@ use rustix::fs::OFlags;
 
 use crate::answers::{Answers, No, Row};
 use crate::pool::{Expire, Lane, Pool, Refuse, Ticket, Watchdog};
-use crate::tree::{Fault, FaultKind, ReadOnlyFs, Whence, Work};
+use crate::tree::{Fault, FaultKind, ReadOnlyFs, Source, Whence, Work};
 
 /// Numbers are never used again for another object, so one generation is enough.
 const GENERATION: Generation = Generation(0);
@@ -75,10 +75,20 @@ impl<T: ReadOnlyFs> Adapter<T> {
         reply: R,
         work: impl FnOnce(&Answers<T>, &Ticket<R>, bool) + Send + 'static,
     ) {
-        let ticket = Ticket::new(reply);
-        if !self.answers.may_wait(what) {
-            return work(&self.answers, &ticket, false);
+        if self.answers.may_wait(what) {
+            return self.defer(what, reply, work);
         }
+        work(&self.answers, &Ticket::new(reply), false);
+    }
+
+    /// Has a worker do some work with a reply.
+    fn defer<R: Refuse>(
+        &self,
+        what: Work,
+        reply: R,
+        work: impl FnOnce(&Answers<T>, &Ticket<R>, bool) + Send + 'static,
+    ) {
+        let ticket = Ticket::new(reply);
         let weak = Arc::downgrade(&ticket);
         self.watchdog.watch(weak as Weak<dyn Expire>);
         let lane = if matches!(what, Work::Read { .. }) { Lane::Data } else { Lane::Metadata };
@@ -94,16 +104,7 @@ impl<T: ReadOnlyFs> Adapter<T> {
         find: impl FnOnce(&Answers<T>) -> Result<V, No> + Send + 'static,
         send: impl FnOnce(R, V) + Send + 'static,
     ) {
-        self.serve(Work::Metadata { ino }, reply, move |answers, ticket, _| {
-            match answers.guard(name, ino, || find(answers)) {
-                Ok(value) => {
-                    if let Some(reply) = ticket.take() {
-                        send(reply, value);
-                    }
-                }
-                Err(errno) => ticket.refuse(errno),
-            }
-        });
+        self.serve(Work::Metadata { ino }, reply, answer((name, ino), find, send));
     }
 
     /// Fills a directory reply, which is itself the buffer.
@@ -130,6 +131,22 @@ impl<T: ReadOnlyFs> Adapter<T> {
                 Err(errno) => reply.refuse(errno),
             }
         });
+    }
+}
+
+/// Work that finds an answer and sends it.
+fn answer<T: ReadOnlyFs, R: Refuse, V>(
+    (name, ino): (&'static str, u64),
+    find: impl FnOnce(&Answers<T>) -> Result<V, No> + Send + 'static,
+    send: impl FnOnce(R, V) + Send + 'static,
+) -> impl FnOnce(&Answers<T>, &Ticket<R>, bool) + Send + 'static {
+    move |answers, ticket, _| match answers.guard(name, ino, || find(answers)) {
+        Ok(value) => {
+            if let Some(reply) = ticket.take() {
+                send(reply, value);
+            }
+        }
+        Err(errno) => ticket.refuse(errno),
     }
 }
 
@@ -264,14 +281,24 @@ impl<T: ReadOnlyFs> Filesystem for Adapter<T> {
         });
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let (ino, name) = (ino.0, name.as_bytes().to_vec());
-        self.ask(
-            ("getxattr", ino),
-            reply,
-            move |answers| answers.xattr(ino, &name),
-            move |reply, value| send_xattr(reply, size, &value),
-        );
+        let source = self.answers.xattr_source(&name);
+        let work = match source {
+            Source::Content => Work::Read { ino, offset: 0, len: u32::MAX },
+            _ => Work::Metadata { ino },
+        };
+        if source == Source::Content && self.answers.refuses(req.pid(), work) {
+            return reply.error(Errno::EACCES);
+        }
+        let find = move |answers: &Answers<T>| answers.xattr(ino, &name);
+        let answer = answer(("getxattr", ino), find, move |reply, value: Vec<u8>| send_xattr(reply, size, &value));
+        match source {
+            // Most are asked for in vain, and then this is all it takes.
+            Source::Nowhere => answer(&self.answers, &Ticket::new(reply), false),
+            Source::Recorded => self.serve(work, reply, answer),
+            Source::Found | Source::Content => self.defer(work, reply, answer),
+        }
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {

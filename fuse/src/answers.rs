@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{Errno, FileAttr, FileType, INodeNo};
 
 use crate::errno::errno;
-use crate::tree::{Attr, Fault, FaultKind, Kind, ListItem, ROOT_INO, ReadOnlyFs, StatFs, Whence, Work};
+use crate::tree::{Attr, Fault, FaultKind, Kind, ListItem, ROOT_INO, ReadOnlyFs, Source, StatFs, Whence, Work, Xattrs};
 
 /// Life of what never changes. (The kernel turns it into ticks; ten years leave no doubt about overflow.)
 pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -101,6 +101,11 @@ impl<T: ReadOnlyFs> Answers<T> {
     /// Whether to leave this to a worker.
     pub(crate) fn may_wait(&self, work: Work) -> bool {
         catch_unwind(AssertUnwindSafe(|| self.tree.may_wait(work))).unwrap_or(true)
+    }
+
+    /// Where attributes of this name come from.
+    pub(crate) fn xattr_source(&self, name: &[u8]) -> Source {
+        catch_unwind(AssertUnwindSafe(|| self.tree.xattr_source(name))).unwrap_or(Source::Found)
     }
 
     /// Whether this process is not to have this.
@@ -243,16 +248,20 @@ impl<T: ReadOnlyFs> Answers<T> {
     }
 
     pub(crate) fn xattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>, No> {
-        if !self.tree.has_xattrs() {
+        // Only a mount without any attribute may say ENOSYS: the kernel would never ask for one again.
+        if self.tree.xattrs() == Xattrs::None {
             return Err(No::Errno(Errno::ENOSYS));
         }
-        // Only a mount without any attribute may say ENOSYS: the kernel would never ask for one again.
+        if self.tree.xattr_source(name) == Source::Nowhere {
+            // As the kernel says after ENOSYS, and other than "not here": `ls` asks no more in this mount then.
+            return Err(No::Errno(Errno::ENOTSUP));
+        }
         self.tree.xattr(&self.node(ino)?, name)?.ok_or(No::Errno(Errno::NO_XATTR))
     }
 
     /// All names, each ended by a NUL.
     pub(crate) fn xattr_names(&self, ino: u64) -> Result<Vec<u8>, No> {
-        if !self.tree.has_xattrs() {
+        if self.tree.xattrs() != Xattrs::Listed {
             return Err(No::Errno(Errno::ENOSYS));
         }
         let mut list = Vec::new();

@@ -25,4 +25,4 @@ mod tree;
 pub use check::{MountError, check, clear_dead};
 pub use holders::Holder;
 pub use session::{Mounted, Notifier, Options, UnmountError, Unmounter, can_renew, mount, renew};
-pub use tree::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, StatFs, Whence, Work};
+pub use tree::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, Source, StatFs, Whence, Work, Xattrs};

@@ -52,6 +52,12 @@ pub trait ReadOnlyFs: Send + Sync + 'static {
     /// Value of an extended attribute; `None` if the object has none of that name (ENODATA).
     fn xattr(&self, node: &Self::Node, name: &[u8]) -> Result<Option<Vec<u8>>, Fault>;
 
+    /// What is known of all extended attributes of a name without looking at an object. Asked before each [`ReadOnlyFs::xattr`].
+    fn xattr_source(&self, name: &[u8]) -> Source {
+        let _ = name;
+        Source::Recorded
+    }
+
     /// Names of all extended attributes of an object.
     fn xattr_names(&self, node: &Self::Node) -> Result<Vec<Vec<u8>>, Fault>;
 
@@ -62,10 +68,10 @@ pub trait ReadOnlyFs: Send + Sync + 'static {
     /// Totals of the tree.
     fn statfs(&self) -> Result<StatFs, Fault>;
 
-    /// Whether anything that will ever be visible in this mount can have extended attributes. `false` makes the kernel stop asking
-    /// (two questions per file of an `ls -l`). Asked at each request until the first `false`, which holds for the whole mount.
-    fn has_xattrs(&self) -> bool {
-        true
+    /// Which extended attributes anything that will ever be visible in this mount can have. What nothing has, the kernel stops asking
+    /// for: that holds for the whole mount once it was said.
+    fn xattrs(&self) -> Xattrs {
+        Xattrs::Listed
     }
 
     /// Whether the entries of this directory can change. Its entries get a short life in the kernel, absent names none; its cached
@@ -106,6 +112,30 @@ pub enum Work {
         /// Number of bytes, possibly beyond the end.
         len: u32,
     },
+}
+
+/// Which extended attributes there can be in a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Xattrs {
+    /// None: the kernel asks neither for lists nor for values.
+    None,
+    /// Such as are asked for by name, but not listed: the kernel does not ask for lists.
+    Named,
+    /// Any.
+    Listed,
+}
+
+/// Where the value of an extended attribute comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// No object has one.
+    Nowhere,
+    /// It is stored with the object.
+    Recorded,
+    /// It has to be found out, which may take time: left to a worker.
+    Found,
+    /// It is made of the content, which a worker has to read: [`ReadOnlyFs::refuses`] is asked as for a read of the whole file.
+    Content,
 }
 
 /// What kind of object something is.

@@ -56,8 +56,8 @@ pub(crate) struct Args {
 }
 
 /// What is left out.
-#[derive(Debug, Default, PartialEq, clap::Args)]
-pub(crate) struct Choice {
+#[derive(Debug, clap::Args)]
+struct Choice {
     /// Leave out what matches PATTERN: a name, or a path with "*", "?", "[a-z]", "**"; "!" in front takes back
     #[arg(short = 'x', long, value_name = "PATTERN")]
     exclude: Vec<String>,
@@ -68,23 +68,11 @@ pub(crate) struct Choice {
 
     /// Leave out what is in folders with a CACHEDIR.TAG
     #[arg(long)]
-    pub(crate) exclude_caches: bool,
+    exclude_caches: bool,
 
     /// Stay on the file systems of the named paths
     #[arg(long)]
-    pub(crate) one_file_system: bool,
-}
-
-impl Choice {
-    /// All patterns, in order.
-    pub(crate) fn excludes(&self) -> Result<Vec<String>> {
-        let mut excludes = Vec::new();
-        for path in &self.exclude_file {
-            excludes.extend(read_patterns(path)?);
-        }
-        excludes.extend(self.exclude.iter().cloned());
-        Ok(excludes)
-    }
+    one_file_system: bool,
 }
 
 /// A time as people write it: RFC 3339, or a date with or without a time in this machine's zone.
@@ -116,7 +104,11 @@ fn read_patterns(path: &Path) -> Result<Vec<String>> {
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         // Mistakes in the arguments come before any question for a password.
-        let excludes = self.choice.excludes()?;
+        let mut excludes = Vec::new();
+        for path in &self.choice.exclude_file {
+            excludes.extend(read_patterns(path)?);
+        }
+        excludes.extend(self.choice.exclude);
         let options = BackupOptions {
             paths: self.paths,
             excludes,

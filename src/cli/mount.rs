@@ -6,6 +6,7 @@ use super::progress::Reporter;
 use super::{amount, message, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::indexers::Policy;
+use crate::mount::xattrs::Answered;
 use crate::mount::{MountOptions, OwnerView, What};
 use crate::os::{Background, Forked, Outcome, Readiness};
 use crate::repository::Repository;
@@ -53,6 +54,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Indexers::Cache)]
     indexers: Indexers,
 
+    /// Where to answer what firn knows of a file as extended attributes, "user.firn.*"
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Known::Auto)]
+    xattrs: Known,
+
     /// Let no program be started from the mount
     #[arg(long)]
     noexec: bool,
@@ -74,6 +79,16 @@ enum Owner {
     Me,
     /// Root
     Root,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Known {
+    /// By name, if any file that is shown has extended attributes
+    Auto,
+    /// By name, in every mount
+    Named,
+    /// In every mount, and in lists: programs show it, compare it and copy it with a file
+    Listed,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -138,6 +153,11 @@ impl Args {
                 Indexers::Deny => Policy::Deny,
                 Indexers::Cache => Policy::Cache,
                 Indexers::Allow => Policy::Allow,
+            },
+            known: match self.xattrs {
+                Known::Auto => Answered::Auto,
+                Known::Named => Answered::Named,
+                Known::Listed => Answered::Listed,
             },
             no_exec: self.noexec,
             idle_exit: self.idle_exit.unwrap_or_default(),

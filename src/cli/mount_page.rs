@@ -68,6 +68,43 @@ minute after the last look it is closed, so that other commands can use it.
 .PP
 A program that walks through all of \fBversions\fR finds the same folders over and over, below each of their versions; to look through
 the versions of the files alone, \fBfind versions/home/me \-path '*.txt/*'\fR.
+.SH "WHAT IS KNOWN OF A FILE"
+Files and folders have extended attributes that tell what firn knows of them, for whoever asks by name:
+.PP
+.RS 4
+.nf
+$ getfattr \-n user.firn.first letter.txt
+user.firn.first="2024\-01\-01T09:00:00Z"
+.fi
+.RE
+.TP
+.B user.firn.snapshot
+The id of the snapshot that it is shown from; in \fBversions\fR the first, in \fBdeleted\fR the last that had it.
+.TP
+.BR user.firn.first ", " user.firn.last
+The times of the first and of the last of the snapshots that follow each other in which it was as it is here. They come from the
+history catalog, as \fBversions\fR does; a mount of one snapshot does not have them. Of a folder that gathers the versions of a path,
+or what is gone from it: the times of the first and of the last snapshot that has that path.
+.TP
+.B user.firn.size_stored
+Bytes that the content of a file takes in the repository; of what it shares a compressed block with, its part. What several files
+have in common counts for each of them, and what came with the tree itself (up to 128 bytes) not at all.
+.TP
+.B user.firn.blake3
+The BLAKE3 hash of the content of a file, in hexadecimal digits. A snapshot records none, so the content is read when somebody asks:
+larger files than 16 MiB do not have it.
+.TP
+.BR user.firn.files ", " user.firn.bytes
+How many files are in a folder, at any depth, and how many bytes they have together.
+.PP
+What needs something that is damaged or missing is an error, and the others are still there. An attribute of such a name that was
+backed up is shown instead.
+.PP
+They are in no list of attributes, so that nothing compares them or copies them along, unless the mount is made with
+\fB\-\-xattrs listed\fR. And where no file that is shown has extended attributes, they are only there with \fB\-\-xattrs named\fR:
+the kernel is told then that there are none, which saves programs that look for access control lists (\fBcp \-a\fR, \fBrsync \-A\fR,
+\fBtar \-\-acls\fR) a question for each file. With it, \fBcp \-a\fR took 1.1 seconds for 20,000 small files instead of 0.9, and 1.7
+instead of 0.8 if they had been listed before; \fBls \-l\fR, \fBfind\fR and \fBrsync \-aX\fR were as quick.
 .SH "MOUNTING FROM /ETC/FSTAB"
 With a link to the program under the name by which
 .BR mount (8)

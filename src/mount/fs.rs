@@ -7,6 +7,7 @@
 use super::OwnerView;
 use super::indexers::{Indexers, Policy};
 use super::past::{Child, Face, Folder, Node, Past, Rights, SIGN_TEXT};
+use super::xattrs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Entry};
 use crate::progress::Silent;
@@ -20,7 +21,7 @@ use crate::view::pages::EntryRef;
 use crate::view::past::Number;
 use crate::view::read::Reader;
 use crate::view::tree::RANK_BITS;
-use firn_fuse::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, StatFs, Whence, Work};
+use firn_fuse::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, Source, StatFs, Whence, Work, Xattrs};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -52,6 +53,8 @@ pub(super) struct SnapshotFs {
     pub(super) strict: bool,
     /// Something that is or will be shown can have extended attributes.
     pub(super) attributes: bool,
+    /// Where what firn knows of files is answered.
+    pub(super) known: xattrs::Answered,
     pub(super) policy: Policy,
     pub(super) indexers: Indexers,
     pub(super) reloads: Reloads,
@@ -427,15 +430,36 @@ impl ReadOnlyFs for SnapshotFs {
     fn xattr(&self, node: &Node, name: &[u8]) -> std::result::Result<Option<Vec<u8>>, Fault> {
         self.guard(Some(node), || {
             let set = self.set_of(node)?;
-            Ok(set.and_then(|set| set.0.into_iter().find(|(other, _)| other == name)).map(|(_, value)| value))
+            let recorded = set.and_then(|set| set.0.into_iter().find(|(other, _)| other == name));
+            // What was backed up is shown, whatever it is called.
+            match (recorded, xattrs::Known::parse(name)) {
+                (Some((_, value)), _) => Ok(Some(value)),
+                (None, Some(known)) => self.value(node, known),
+                (None, None) => Ok(None),
+            }
         })
     }
 
     fn xattr_names(&self, node: &Node) -> std::result::Result<Vec<Vec<u8>>, Fault> {
         self.guard(Some(node), || {
             let set = self.set_of(node)?;
-            Ok(set.map_or_else(Vec::new, |set| set.0.into_iter().map(|(name, _)| name).collect()))
+            let mut names: Vec<Vec<u8>> =
+                set.map_or_else(Vec::new, |set| set.0.into_iter().map(|(name, _)| name).collect());
+            if self.known == xattrs::Answered::Listed {
+                let known = self.known_of(node)?.into_iter().map(|known| known.name().as_bytes().to_vec());
+                let new: Vec<_> = known.filter(|name| !names.contains(name)).collect();
+                names.extend(new);
+            }
+            Ok(names)
         })
+    }
+
+    fn xattr_source(&self, name: &[u8]) -> Source {
+        match xattrs::Known::parse(name) {
+            Some(known) => known.source(),
+            None if self.attributes => Source::Recorded,
+            None => Source::Nowhere,
+        }
     }
 
     fn seek(&self, file: &Node, offset: u64, whence: Whence) -> std::result::Result<Option<u64>, Fault> {
@@ -450,8 +474,12 @@ impl ReadOnlyFs for SnapshotFs {
         self.again(None, || self.statfs_now())
     }
 
-    fn has_xattrs(&self) -> bool {
-        self.attributes
+    fn xattrs(&self) -> Xattrs {
+        match (self.attributes, self.known) {
+            (false, xattrs::Answered::Auto) => Xattrs::None,
+            (false, xattrs::Answered::Named) => Xattrs::Named,
+            _ => Xattrs::Listed,
+        }
     }
 
     fn is_mutable(&self, dir: &Node) -> bool {

@@ -17,7 +17,9 @@ mod tests;
 use crate::error::{Error, Result};
 use crate::format::tree::Entry;
 use crate::history::query::Broken;
+use crate::history::record::Kind;
 use crate::id::ObjectName;
+use crate::repository::snapshots::Named;
 use crate::view::browse::{self, View};
 use crate::view::folders::{DELETED, Folders, VERSIONS};
 use crate::view::past::{self, Class, Number};
@@ -27,7 +29,7 @@ use history::{History, Live};
 use jiff::Timestamp;
 pub(super) use rights::Rights;
 use rights::{closer, rights};
-use runs::Lines;
+use runs::{Lines, moment};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -41,6 +43,21 @@ const LISTED: usize = 1 << 16;
 const GONE: usize = 1 << 16;
 /// Trees below versions kept.
 const BODIES: usize = 256;
+
+/// The times of the first and the last snapshot that have something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    /// The snapshot of a folder that stands for one.
+    pub(super) shown: Option<ObjectName>,
+}
+
+impl Life {
+    fn new(first: &Named, last: &Named) -> Life {
+        Life { first: first.snapshot.time, last: last.snapshot.time, shown: None }
+    }
+}
 
 /// What is served: something of the view, or a folder that is gathered here.
 #[derive(Clone, Debug)]
@@ -64,6 +81,11 @@ pub(super) struct Folder {
 }
 
 impl Folder {
+    /// Whether it is one of what is gone.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.class == Class::Deleted
+    }
+
     /// As it is named in messages.
     pub(super) fn shown(&self) -> String {
         let name = if self.class == Class::Deleted { DELETED } else { VERSIONS };
@@ -312,6 +334,37 @@ impl Past {
     /// What a folder looks like.
     pub(super) fn face(&self, folder: &Folder) -> Result<Face> {
         self.demand(&mut |asked| asked.face(folder.class, &folder.path, &asked.lines.runs(&folder.path)?))
+    }
+
+    /// How long something in a snapshot was as it is there; `None`: nobody knows.
+    pub(super) fn life(&self, tree: &Arc<SnapshotTree>, rank: u64) -> Result<Option<Life>> {
+        if self.view.folders().is_none() {
+            return Ok(None);
+        }
+        let Some(path) = tree.path_at(rank)? else { return Ok(None) };
+        self.demand(&mut |asked| {
+            let runs = asked.lines.runs(&path)?;
+            let run = asked.lines.run_of(&runs, tree.named()).cloned();
+            // What is the same at the same time on two lines is one version.
+            let whole = run.and_then(|run| runs::versions(runs).into_iter().find(|version| version.covers(&run)));
+            Ok(whole.map(|version| Life::new(&version.first, &version.last)))
+        })
+    }
+
+    /// How long there was something at a path, whatever it was; of what is gone, the folder that is shown.
+    pub(super) fn life_of(&self, folder: &Folder) -> Result<Option<Life>> {
+        self.demand(&mut |asked| {
+            let mut runs = asked.lines.runs(&folder.path)?;
+            if folder.is_deleted() {
+                runs.retain(|run| run.state.kind == Kind::Directory);
+            }
+            let first = runs.iter().map(|run| &run.first).min_by_key(|named| moment(named));
+            let last = runs.iter().map(|run| &run.last).max_by_key(|named| moment(named));
+            Ok(first.zip(last).map(|(first, last)| Life {
+                shown: folder.is_deleted().then_some(last.name),
+                ..Life::new(first, last)
+            }))
+        })
     }
 
     /// What lets nobody into the two folders who is kept out of the directory that is shown.

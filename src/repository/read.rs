@@ -37,6 +37,11 @@ impl ReadBlock {
         self.range(kind, id).map(|range| &self.body[range])
     }
 
+    /// Bytes of all its chunks.
+    pub fn content_bytes(&self) -> u64 {
+        self.chunks.iter().map(|(_, range)| range.len() as u64).sum()
+    }
+
     fn range(&self, kind: ChunkKind, id: &ChunkId) -> Option<Range<usize>> {
         if self.kind != kind {
             return None;

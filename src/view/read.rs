@@ -35,7 +35,7 @@ const FORWARDS: u64 = 4 << 20;
 /// Numbers of 512-byte blocks of long files, kept because counting them takes their whole list.
 const COUNTED: usize = 4096;
 /// Extents of a file that are looked at to answer one question about all of them: 4 TiB of an ordinary file.
-const MAX_WALK: usize = 4 << 20;
+pub const MAX_WALK: usize = 4 << 20;
 /// Zeros to answer from in holes.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 

@@ -3,7 +3,6 @@
 // Clippy takes only what carries #[test] for a test.
 #![allow(clippy::unwrap_used)]
 
-mod diff;
 mod forgetting;
 mod keeping;
 mod limits;

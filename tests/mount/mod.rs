@@ -16,6 +16,7 @@ mod nfs;
 mod past;
 mod samba;
 mod table;
+mod xattrs;
 
 use crate::support::run::World;
 use rustix::process::Pid;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use firn_fuse::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, StatFs, Whence, Work};
+use firn_fuse::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, Source, StatFs, Whence, Work, Xattrs};
 
 pub(crate) const CHUNK: u64 = 65_536;
 
@@ -52,7 +52,8 @@ pub(crate) struct Calls {
 pub(crate) struct Tree {
     pub(crate) objects: RwLock<HashMap<u64, Arc<Object>>>,
     pub(crate) calls: Calls,
-    pub(crate) xattrs: bool,
+    /// Any, if nothing else is said.
+    pub(crate) xattrs: Option<Xattrs>,
     /// Metadata of these goes to the workers.
     pub(crate) waits: Mutex<Vec<u64>>,
 }
@@ -111,7 +112,7 @@ impl Object {
 
 impl Tree {
     pub(crate) fn new() -> Tree {
-        let tree = Tree { xattrs: true, ..Tree::default() };
+        let tree = Tree::default();
         tree.put(Object::dir(1));
         tree
     }
@@ -249,8 +250,17 @@ impl ReadOnlyFs for Shared {
         Ok(StatFs { bytes: 1 << 30, files: 77 })
     }
 
-    fn has_xattrs(&self) -> bool {
-        self.0.xattrs
+    fn xattrs(&self) -> Xattrs {
+        self.0.xattrs.unwrap_or(Xattrs::Listed)
+    }
+
+    fn xattr_source(&self, name: &[u8]) -> Source {
+        match name {
+            b"user.nowhere" => Source::Nowhere,
+            b"user.content" => Source::Content,
+            b"user.found" => Source::Found,
+            _ => Source::Recorded,
+        }
     }
 
     fn is_mutable(&self, dir: &Arc<Object>) -> bool {

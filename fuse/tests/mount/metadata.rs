@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use firn_fuse::{Attr, Kind, Options};
+use firn_fuse::{Attr, Kind, Options, Xattrs};
 use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -170,13 +170,31 @@ fn extended_attributes() {
 #[test]
 fn a_mount_without_extended_attributes_is_asked_once() {
     needs_fuse!();
-    let tree = Tree { xattrs: false, ..Tree::new() };
+    let tree = Tree { xattrs: Some(Xattrs::None), ..Tree::new() };
     tree.add(1, "f", Object::bytes(2, b""));
     let live = Live::new(tree);
     for _ in 0..10 {
         assert_eq!(get(&live.path("f"), "user.a"), Err(Errno::OPNOTSUPP));
     }
     assert_eq!(live.tree.calls.xattr.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn what_is_not_listed_is_answered_by_name() {
+    needs_fuse!();
+    let tree = Tree { xattrs: Some(Xattrs::Named), ..Tree::new() };
+    let xattrs = ["user.a", "user.found", "user.nowhere"].map(|name| (name.as_bytes().to_vec(), b"x".to_vec()));
+    tree.add(1, "f", Object { xattrs: xattrs.to_vec(), ..Object::bytes(2, b"") });
+    let live = Live::new(tree);
+    let file = live.path("f");
+    assert_eq!((get(&file, "user.a"), get(&file, "user.found")), (Ok(b"x".to_vec()), Ok(b"x".to_vec())));
+    let before = live.tree.calls.xattr.load(Ordering::Relaxed);
+    for _ in 0..10 {
+        assert_eq!(rustix::fs::listxattr(&file, &mut [0; 100][..]), Err(Errno::OPNOTSUPP));
+        assert_eq!(get(&file, "user.nowhere"), Err(Errno::OPNOTSUPP));
+    }
+    assert_eq!(live.tree.calls.xattr.load(Ordering::Relaxed), before);
+    assert_eq!(get(&file, "user.content"), Err(Errno::NODATA));
 }
 
 #[test]

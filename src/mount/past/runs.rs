@@ -5,6 +5,7 @@
 //! that ever had a path decides whether it is still there.
 
 use crate::history::Catalog;
+use crate::history::lines::line_of;
 use crate::history::query::{Broken, Children, NameSeen, Scope, Seen};
 use crate::history::record::{Kind, State};
 use crate::id::ObjectName;
@@ -30,9 +31,17 @@ pub(super) struct Run {
     line: usize,
 }
 
-/// When a snapshot was taken; the name makes it unique.
-pub(super) fn moment(named: &Named) -> (Timestamp, ObjectName) {
-    (named.snapshot.time, named.name)
+impl Run {
+    /// Whether another one is a part of this.
+    pub(super) fn covers(&self, other: &Run) -> bool {
+        let (from, to) = (moment(&self.first), moment(&self.last));
+        self.state == other.state && from <= moment(&other.first) && moment(&other.last) <= to
+    }
+}
+
+/// When a snapshot was taken, in the order in which they form lines.
+pub(super) fn moment(named: &Named) -> (Timestamp, Timestamp, ObjectName) {
+    (named.snapshot.time, named.snapshot.finished, named.name)
 }
 
 /// The lines of snapshots that are shown.
@@ -85,6 +94,14 @@ impl<'c> Lines<'c> {
             judge.is_some_and(|judge| !judge.current)
         };
         runs.iter().filter(is_gone).max_by_key(|run| moment(&run.last))
+    }
+
+    /// The run that a snapshot is in.
+    pub(super) fn run_of<'r>(&self, runs: &'r [Run], named: &Named) -> Option<&'r Run> {
+        let line = line_of(&named.snapshot);
+        let of_line = |run: &&Run| self.scopes[run.line].line().id == line;
+        let mut of_line = runs.iter().filter(of_line);
+        of_line.find(|run| (moment(&run.first)..=moment(&run.last)).contains(&moment(named)))
     }
 
     /// Whether anything is gone from a folder, at any depth, of which these are the runs.
