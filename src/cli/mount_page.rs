@@ -164,6 +164,10 @@ that would have to be fetched, unless \fB\-\-indexers allow\fR says otherwise; \
 system has kept of a file, anybody can read. To keep updatedb from walking through all snapshots, add
 .B fuse.firn
 to PRUNEFS in /etc/updatedb.conf.
+.PP
+At the root of a mount of snapshots are the empty files \fI.trackerignore\fR, \fI.nomedia\fR and \fI.metadata_never_index\fR, by which
+tracker, scanners of media and Spotlight (on a Mac that has the mount by NFS) pass over a folder and everything in it. There are
+none in a mount of one snapshot, which shows nothing but what was backed up, and none with \fB\-\-layout previous\-versions\fR.
 .SH NFS
 The server nfs\-ganesha, as root, gives a mount on to other machines. Mount as root with \fB\-\-allow\-other\fR, and write into
 /etc/ganesha/ganesha.conf:

@@ -3,7 +3,7 @@
 use super::*;
 use crate::progress::Silent;
 use crate::repository::filter::Filter;
-use crate::view::folders::Change;
+use crate::view::folders::{Change, MARKERS};
 use crate::view::layout::{Style, Template};
 use crate::view::sample::{Sample, Thing, dir};
 use jiff::tz::TimeZone;
@@ -211,6 +211,13 @@ fn one_directory_can_be_the_root() {
     assert_eq!(View::one(repository(), 1 << 20, named, b"/bag").unwrap_err().kind(), ErrorKind::NotFound);
 }
 
+/// The names at the root, behind those that tell programs not to index it.
+fn root_names(view: &View) -> Vec<String> {
+    let mut names = names(view, "");
+    assert_eq!(names.drain(..MARKERS.len()).collect::<Vec<_>>(), MARKERS);
+    names
+}
+
 fn names(view: &View, path: &str) -> Vec<String> {
     let mut names = Vec::new();
     let list = |_, name: &[u8], _: &Node| {
@@ -235,7 +242,7 @@ fn link(view: &View, path: &str) -> String {
 fn folders_follow_the_repository() {
     let sample = Sample::new();
     let view = open_all(&sample);
-    assert_eq!(names(&view, ""), ["README.txt", "deleted", "hosts", "ids", "snapshots", "tags", "versions"]);
+    assert_eq!(root_names(&view), ["README.txt", "deleted", "hosts", "ids", "snapshots", "tags", "versions"]);
     let first = sample.snapshot("2026-01-01T00:00:00.2Z", "a/b", &["x", "y"], &dir([("f", Thing::Fifo)]));
     assert!(!view.refresh(&Silent).unwrap().unwrap().is_empty());
     assert!(view.refresh(&Silent).unwrap().unwrap().is_empty());
@@ -291,7 +298,7 @@ fn a_directory_of_each_snapshot_can_be_shown_alone() {
     let layout = || Layout::of(Style::Flat, TimeZone::UTC).with_root(b"/me/past".to_vec());
     let view = with_layout(&sample, layout());
     // Those that do not have it, or have something else there, are left out.
-    assert_eq!(names(&view, ""), ["2026-01-01_00-00-00", "README.txt", "latest"]);
+    assert_eq!(root_names(&view), ["2026-01-01_00-00-00", "README.txt", "latest"]);
     assert_eq!(link(&view, "latest"), "2026-01-01_00-00-00");
     assert_eq!(names(&view, "2026-01-01_00-00-00"), ["f", "g"]);
     let top = at(&view, "2026-01-01_00-00-00").unwrap();
@@ -320,7 +327,7 @@ fn a_directory_of_each_snapshot_can_be_shown_alone() {
     assert_eq!(link(&view, "latest"), "2026-01-04_00-00-00");
     sample.remove(&newer);
     view.refresh(&Silent).unwrap();
-    assert_eq!(names(&view, ""), ["2026-01-01_00-00-00", "README.txt", "latest"]);
+    assert_eq!(root_names(&view), ["2026-01-01_00-00-00", "README.txt", "latest"]);
 }
 
 #[test]
@@ -329,11 +336,11 @@ fn templates_and_filters_follow_the_repository() {
     let templates = ["%h/%t", "tagged/%T/%i"].map(|text| Template::parse(text).unwrap()).to_vec();
     let filter = Filter { hosts: vec!["a".into(), "b".into()], ..Filter::default() };
     let view = with_layout(&sample, Layout::from(TimeZone::UTC).with_templates(templates).with_filter(filter));
-    assert_eq!(names(&view, ""), ["README.txt"]);
+    assert_eq!(root_names(&view), ["README.txt"]);
     sample.snapshot("2026-01-01T00:00:00Z", "a", &[], &dir([("f", Thing::Fifo)]));
     sample.snapshot("2026-01-05T00:00:00Z", "c", &["x"], &dir([("f", Thing::Fifo)]));
     view.refresh(&Silent).unwrap();
-    assert_eq!(names(&view, ""), ["README.txt", "a", "latest"]);
+    assert_eq!(root_names(&view), ["README.txt", "a", "latest"]);
     assert_eq!(names(&view, "a"), ["2026-01-01_00-00-00", "latest"]);
     assert_eq!(
         (link(&view, "latest"), link(&view, "a/latest")),

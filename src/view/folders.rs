@@ -2,7 +2,7 @@
 //! or noticing changes (see `view`).
 //!
 //! ```text
-//! README.txt   latest → snapshots/…   snapshots/<time>/   hosts/<host>/<time> →   hosts/<host>/latest →
+//! README.txt   .nomedia and so on   latest → snapshots/…   snapshots/<time>/   hosts/<host>/<time> →   hosts/<host>/latest →
 //! tags/<tag>/<time> →   ids/<id> →   versions/   deleted/
 //! ```
 //!
@@ -22,6 +22,9 @@ use std::sync::Arc;
 pub const VERSIONS: &str = "versions";
 /// The folder of what is gone. What is in it is not known here.
 pub const DELETED: &str = "deleted";
+/// Empty files at the root by which programs that index whatever they find know that they are not wanted: tracker and scanners of
+/// media, and Spotlight on a machine that has this by NFS.
+pub const MARKERS: [&str; 3] = [".metadata_never_index", ".nomedia", ".trackerignore"];
 /// Numbers of folders and links are from here up to 2^36.
 const FIRST_INO: u64 = 1 << 20;
 
@@ -289,7 +292,9 @@ fn draft(trees: &[Arc<SnapshotTree>], layout: &Layout) -> Draft {
         add(&mut root, &path, link, time);
     }
     let text = if layout.style() == Style::Default { README } else { SHORT_README };
-    add(&mut root, &["README.txt".to_owned()], Draft::File(text), Timestamp::UNIX_EPOCH);
+    for (name, text) in MARKERS.map(|name| (name, "")).into_iter().chain([("README.txt", text)]) {
+        add(&mut root, &[name.to_owned()], Draft::File(text), Timestamp::UNIX_EPOCH);
+    }
     root
 }
 

@@ -1,6 +1,6 @@
 //! Layouts, roots, templates and filters of a mount, followed while snapshots come and go. Not for: contents, or Samba (see `samba`).
 
-use super::{Mount, listed, without_fuse};
+use super::{Mount, listed, top, without_fuse};
 use crate::support::run::World;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn the_past_of_a_folder_inside_it() {
     let root = world.text("home/me");
     let mount = Mount::on(&world, &point, &["--root", &root, "--refresh", "1"]);
     // The snapshot that does not have the folder is not there.
-    assert_eq!(listed(&point), ["2024-05-06_07-08-09", "2025-01-02_03-04-05", "README.txt", "latest"]);
+    assert_eq!(top(&point), ["2024-05-06_07-08-09", "2025-01-02_03-04-05", "README.txt", "latest"]);
     assert_eq!(target(mount.path("latest")), "2025-01-02_03-04-05");
     assert_eq!(fs::read(mount.path("2024-05-06_07-08-09/Documents/letter")).unwrap(), b"first");
     assert_eq!(fs::read(mount.path("latest/Documents/letter")).unwrap(), b"second");
@@ -77,7 +77,7 @@ fn templates_and_filters() {
     let arguments =
         ["--path-template", "%h/%t", "--path-template", "%T/%i", "--time-template", "%Y/%m-%d", "--refresh", "1"];
     let mount = Mount::of(&world, &arguments);
-    assert_eq!(listed(&mount.path("")), ["README.txt", "alpha", "beta", "daily", "latest"]);
+    assert_eq!(top(&mount.path("")), ["README.txt", "alpha", "beta", "daily", "latest"]);
     assert_eq!(listed(&mount.path("alpha/2024")), ["05-06", "latest"]);
     assert_eq!(target(mount.path("latest")), "alpha/2025/06-01");
     assert_eq!(target(mount.path("alpha/2025/latest")), "06-01");

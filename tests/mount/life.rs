@@ -1,6 +1,6 @@
 //! Layout, new snapshots, owners, beginning and end of a mount. Not for: contents.
 
-use super::{Mount, is_mounted, listed, without_fuse};
+use super::{Mount, is_mounted, listed, top, without_fuse};
 use crate::support::run::World;
 use rustix::process::{Signal, kill_process};
 use std::fs;
@@ -26,7 +26,7 @@ fn layout() {
     let world = world();
     let mount = Mount::of(&world, &[]);
     let names = ["README.txt", "deleted", "hosts", "ids", "latest", "snapshots", "tags", "versions"];
-    assert_eq!(listed(&mount.path("")), names);
+    assert_eq!(top(&mount.path("")), names);
     let times = listed(&mount.path("snapshots"));
     assert!(times.len() == 2 && times[0].starts_with("2024-05-06") && times[1].starts_with("2025-01-02"), "{times:?}");
     assert_eq!(fs::read_link(mount.path("latest")).unwrap(), Path::new("snapshots").join(&times[1]));

@@ -1,7 +1,7 @@
 //! A mount lives with what happens around it: nobody uses it, somebody does while it shall end, it is killed, a prune moves all
 //! data. Not for: layouts, or what is shown (see `layouts`, `exact`).
 
-use super::{Mount, is_mounted, listed, without_fuse};
+use super::{Mount, is_mounted, listed, top, without_fuse};
 use crate::support::nasty::Random;
 use crate::support::run::World;
 use rustix::process::{Signal, kill_process};
@@ -128,7 +128,7 @@ fn a_killed_one_is_no_empty_folder() {
     let said = world.run(["mount", "--daemon", point.to_str().unwrap()]).succeeds();
     assert!(said.stderr.contains("The dead mount at") && said.stderr.contains("was removed"), "{said:?}");
     let names = ["README.txt", "deleted", "hosts", "ids", "latest", "snapshots", "tags", "versions"];
-    assert_eq!(listed(&point), names);
+    assert_eq!(top(&point), names);
     world.run(["umount", point.to_str().unwrap()]).succeeds();
 }
 

@@ -158,6 +158,19 @@ fn listed(path: &Path) -> Vec<String> {
     names
 }
 
+/// The names at the root of a mount of snapshots, without those that tell programs not to index it, which are there.
+#[track_caller]
+fn top(path: &Path) -> Vec<String> {
+    let mut names = listed(path);
+    let markers: Vec<String> = names.drain(..3).collect();
+    assert_eq!(markers, [".metadata_never_index", ".nomedia", ".trackerignore"]);
+    for marker in markers {
+        let known = path.join(marker).metadata().unwrap();
+        assert_eq!((known.len(), known.permissions().readonly()), (0, true));
+    }
+    names
+}
+
 /// Whether something is mounted there.
 fn is_mounted(point: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
