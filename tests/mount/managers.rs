@@ -1,15 +1,15 @@
 //! File managers browse a mount: Thunar and PCManFM, with windows on a screen that is not there (Xvfb), worked by keys. Not for:
 //! what they show (`FIRN_TEST_PICTURES=FOLDER` keeps pictures of their windows for a person).
 
-use super::{Mount, without_fuse};
+use super::{Mount, listed, without_fuse};
 use crate::support::compare::{Options, trees};
 use crate::support::nasty::Random;
 use crate::support::run::{Ran, World};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// For each folder given: opens it, copies everything in it into a folder, and opens the one file of its `letter`.
+/// For each two folders given: copies everything in the first one into a new folder, and opens the first file in the second.
 const SCRIPT: &str = r#"
 set -euo pipefail
 manager=$1; shift
@@ -31,8 +31,10 @@ picture() {
     [[ -z ${FIRN_TEST_PICTURES:-} ]] || import -window root "$FIRN_TEST_PICTURES/$manager-$1.png"
 }
 number=0
-for folder; do
+while (($#)); do
+    folder=$1 inner=$2; shift 2
     number=$((number + 1))
+    files=("$inner"/*)
     to=copied-$manager-$number
     mkdir "$to"
     # A key that comes before the list is there does nothing: so again.
@@ -49,14 +51,14 @@ for folder; do
     done
     diff -r "$folder" "$to"
     for _ in 1 2 3 4 5; do
-        show "$folder/letter"
+        show "$inner"
         xdotool key Home; sleep 0.3; xdotool key Return; sleep 0.5; picture "open-$number"
         for _ in $(seq 20); do
             sleep 0.2
-            if cmp -s opened "$folder"/letter/*.txt; then break 2; fi
+            if cmp -s opened "${files[0]}"; then break 2; fi
         done
     done
-    cmp opened "$folder"/letter/*.txt
+    cmp opened "${files[0]}"
     rm opened
     # The windows of the next one have the same titles.
     if [[ $manager == thunar ]]; then thunar --quit; else pkill -x -P $$ "$manager"; fi
@@ -87,13 +89,25 @@ fn thunar_and_pcmanfm_browse_open_and_copy() {
     world.write("papers/letter/letter.txt", "Dear past,\n");
     world.write("papers/numbers.bin", Random(1).bytes(700_000));
     world.write("papers/inner/deeper/file", "deep");
+    world.write("papers/old/notes.txt", "To be forgotten.\n");
     world.backup(0, ["papers", "--time", "2024-01-02 03:04:05"]);
     world.write("papers/letter/letter.txt", "Dear present,\n");
+    fs::remove_dir_all(world.path("papers/old")).unwrap();
     world.backup(0, ["papers"]);
     let mount = Mount::of(&world, &[]);
     let papers = world.path("papers");
     let below = papers.strip_prefix("/").unwrap().to_owned();
-    let places = [mount.path("latest").join(&below), mount.path("snapshots/2024-01-02_03-04-05").join(&below)];
+    let at = |folder: &str, name: &str| mount.path(folder).join(&below).join(name);
+    let earlier = "snapshots/2024-01-02_03-04-05";
+    let places = [
+        [at("latest", "."), at("latest", "letter")],
+        [at(earlier, "."), at(earlier, "letter")],
+        [at("versions", "letter/letter.txt"), at("versions", "letter/letter.txt")],
+        [at("versions", "letter"), at("versions", "letter/2024-01-02_03-04-05")],
+        [at("deleted", "."), at("deleted", "old")],
+    ];
+    // Their windows have the names of the folders.
+    let places: Vec<_> = places.iter().flatten().map(|path| path.components().collect::<PathBuf>()).collect();
     for manager in ["thunar", "pcmanfm"] {
         let mut command = Command::new("dbus-run-session");
         command.args(["--", "bash", "-c", SCRIPT, "browse", manager]).args(&places);
@@ -106,7 +120,14 @@ fn thunar_and_pcmanfm_browse_open_and_copy() {
         // Folders that they make have the time at which they were made.
         let options = Options { top: false, attributes: false, times: false, ..Options::default() };
         assert_eq!(trees(&papers, &copied(1), options), Vec::<String>::new());
-        assert_eq!(fs::read(copied(2).join("letter/letter.txt")).unwrap(), b"Dear past,\n");
+        let is = |number: u32, name: &str, text: &str| {
+            assert_eq!(fs::read_to_string(copied(number).join(name)).unwrap(), text, "{manager}: {number} {name}");
+        };
+        is(2, "letter/letter.txt", "Dear past,\n");
+        is(3, "2024-01-02_03-04-05.txt", "Dear past,\n");
+        is(4, "2024-01-02_03-04-05/letter.txt", "Dear past,\n");
+        is(5, "old/notes.txt", "To be forgotten.\n");
+        assert_eq!((listed(&copied(3)).len(), listed(&copied(4)).len()), (2, 3));
         // PCManFM says what it starts.
         let log: String =
             log.lines().filter(|line| !line.contains("/viewer ")).map(|line| format!("{line}\n")).collect();
