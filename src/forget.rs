@@ -238,7 +238,7 @@ pub fn forget(
         let message = format!("The snapshot \"{}\" was pinned while it was forgotten", name.short());
         let error = Error::new(ErrorKind::Brake, message);
         outcome = Err(match undelete::undelete(repository, *name, &crate::progress::Silent, &Stop::new()) {
-            Ok(()) => error.with_hint("It stays. What else was to be forgotten is forgotten."),
+            Ok(_) => error.with_hint("It stays. What else was to be forgotten is forgotten."),
             Err(cause) => error.with_source(cause).with_hint(
                 "It is not listed any more. Look with \"firn snapshots --forgotten\" whether it is still there, then run \"firn undelete\".",
             ),

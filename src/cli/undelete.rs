@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::{message, text};
 use crate::error::{Error, ErrorKind, Result};
+use crate::forget::undelete::Undeleted;
 use crate::repository::snapshots::{Named, Snapshots, describe};
 use serde_json::json;
 
@@ -71,7 +72,12 @@ impl Undelete {
             let done = crate::forget::undelete::undelete(&repository, named.name, &progress, &context.stop);
             progress.finish();
             match done {
-                Ok(()) => say(context, "undeleted", "Undeleted", named)?,
+                Ok(undeleted) => {
+                    say(context, "undeleted", "Undeleted", named)?;
+                    if undeleted == Undeleted::MayBeWithdrawn {
+                        message::warning(&may_be_withdrawn(named), "undelete", context.global.json);
+                    }
+                }
                 // What is wrong with one snapshot says nothing about the next.
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
                     code = code.max(error.kind().exit_code());
@@ -115,6 +121,16 @@ impl Unpin {
         }
         Ok(0)
     }
+}
+
+fn may_be_withdrawn(named: &Named) -> Error {
+    let message = format!(
+        "The backup that made the snapshot \"{}\" did not report success; if it still is at work or paused, it may forget the \
+        snapshot again",
+        named.name.short()
+    );
+    Error::new(ErrorKind::InUse, message)
+        .with_hint("Wait for that backup to end, if there is one, and look at \"firn snapshots\" then.")
 }
 
 fn resolve_all(snapshots: &Snapshots, texts: &[String]) -> Result<Vec<Named>> {

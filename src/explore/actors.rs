@@ -5,6 +5,7 @@ use super::gate::Gate;
 use super::oracle::Files;
 use crate::error::Result;
 use crate::forget;
+use crate::forget::undelete::Undeleted;
 use crate::format::message::ChunkKind;
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Body, Content, Entry, Extent, Metadata, Owner, Timestamp, Totals};
@@ -288,10 +289,16 @@ impl Actor {
         }
         let name = tombs[self.gate.pick(self.number, tombs.len())?];
         let tree = self.repository.snapshot(name)?.tree;
-        forget::undelete::undelete(&self.repository, name, &Silent, &Stop::new())?;
-        self.gate.tell(self.number, |oracle| {
-            oracle.promise_again(name, tree);
-            "reports success".into()
+        let undeleted = forget::undelete::undelete(&self.repository, name, &Silent, &Stop::new())?;
+        self.gate.tell(self.number, |oracle| match undeleted {
+            Undeleted::Stays => {
+                oracle.promise_again(name, tree);
+                "reports success".into()
+            }
+            Undeleted::MayBeWithdrawn => {
+                oracle.claim_back(name);
+                "reports success, until its backup withdraws it".into()
+            }
         });
         Ok(())
     }

@@ -227,9 +227,9 @@ impl Lab {
         Ok(())
     }
 
-    /// All schedules, or as many as `limit` allows.
-    pub(super) fn explore(&mut self, limit: u64) -> Found {
-        let everything = Arc::new(Mutex::new(Everything::default()));
+    /// All schedules, or as many as `limit` allows; with a bound, those with so many pauses at most.
+    pub(super) fn explore(&mut self, bound: Option<u32>, limit: u64) -> Found {
+        let everything = Arc::new(Mutex::new(Everything::new(bound)));
         let lock = || everything.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let (has_next, schedules, states) = {

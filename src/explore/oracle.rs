@@ -100,8 +100,13 @@ impl Oracle {
 
     /// An undelete has reported success.
     pub(super) fn promise_again(&mut self, snapshot: ObjectName, tree: ChunkId) {
-        self.forgotten.remove(&snapshot);
+        self.claim_back(snapshot);
         self.promise(snapshot, tree);
+    }
+
+    /// Nobody wants this snapshot gone any more; what is promised of it is up to its backup.
+    pub(super) fn claim_back(&mut self, snapshot: ObjectName) {
+        self.forgotten.remove(&snapshot);
     }
 
     /// Somebody asks to forget this snapshot.

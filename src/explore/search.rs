@@ -1,25 +1,43 @@
 //! Which schedules are run: all that lead to states not seen before, or many at random. Not for: running them (see `lab`).
 
 use super::gate::Chooser;
-use super::step::{Choice, Hash, Option_, Variant};
+use super::step::{Choice, Hash, Option_, Variant, mix};
 use crate::id::random::seeded::Source;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A search of all schedules, depth first. Threads cannot be rewound, so each run starts again and repeats the choices up to
 /// where another one is tried. A choice is tried only if it leads to a state that no run has been in: what happens from there
 /// on depends on the state alone.
+///
+/// With a bound it is a search of all schedules in which an actor that could go on is made to pause at most so many times
+/// (Musuvathi and Qadeer, Iterative Context Bounding for Systematic Testing of Multithreaded Programs, 2007). The actor that went
+/// last is then part of the state, and a state is looked at again if fewer pauses lead to it.
 #[derive(Default)]
 pub(super) struct Everything {
-    seen: HashSet<Hash>,
-    path: Vec<(Choice, Hash)>,
+    bound: Option<u32>,
+    /// The fewest pauses with which a state was come to.
+    seen: HashMap<Hash, u32>,
+    path: Vec<Tried>,
     /// What is still to be tried at each step of the path.
-    rest: Vec<Vec<(Choice, Hash)>>,
+    rest: Vec<Vec<Tried>>,
     depth: usize,
     pub schedules: u64,
 }
 
+/// A choice, the state it leads to, and the pauses up to there.
+#[derive(Clone, Copy)]
+struct Tried {
+    choice: Choice,
+    after: Hash,
+    pauses: u32,
+}
+
 impl Everything {
+    pub(super) fn new(bound: Option<u32>) -> Everything {
+        Everything { bound, ..Everything::default() }
+    }
+
     pub(super) fn states(&self) -> u64 {
         self.seen.len() as u64 + 1
     }
@@ -33,9 +51,10 @@ impl Everything {
         }
         while let Some(rest) = self.rest.last_mut() {
             self.path.pop();
-            while let Some((choice, after)) = rest.pop() {
-                if self.seen.insert(after) {
-                    self.path.push((choice, after));
+            while let Some(tried) = rest.pop() {
+                if is_new(&self.seen, &tried) {
+                    self.seen.insert(tried.after, tried.pauses);
+                    self.path.push(tried);
                     self.schedules += 1;
                     return true;
                 }
@@ -46,22 +65,43 @@ impl Everything {
     }
 
     fn choose(&mut self, options: &[Option_]) -> Option<Choice> {
-        if let Some((choice, after)) = self.path.get(self.depth) {
-            let same = options.iter().find(|option| option.choice == *choice);
-            assert_eq!(same.map(|option| option.after), Some(*after), "the same choices must bring the same run");
+        if let Some(tried) = self.path.get(self.depth) {
+            let same = options.iter().find(|option| option.choice == tried.choice);
+            let after = same.map(|option| self.tried(option, options).after);
+            assert_eq!(after, Some(tried.after), "the same choices must bring the same run");
             self.depth += 1;
-            return Some(*choice);
+            return Some(tried.choice);
         }
-        let mut new: Vec<(Choice, Hash)> =
-            options.iter().map(|o| (o.choice, o.after)).filter(|(_, after)| !self.seen.contains(after)).collect();
+        let all = options.iter().map(|option| self.tried(option, options));
+        let bound = self.bound.unwrap_or(u32::MAX);
+        let mut new: Vec<Tried> = all.filter(|tried| tried.pauses <= bound && is_new(&self.seen, tried)).collect();
         new.reverse();
-        let (choice, after) = new.pop()?;
-        self.seen.insert(after);
-        self.path.push((choice, after));
+        let tried = new.pop()?;
+        self.seen.insert(tried.after, tried.pauses);
+        self.path.push(tried);
         self.rest.push(new);
         self.depth += 1;
-        Some(choice)
+        Some(tried.choice)
     }
+
+    /// One of the options at this depth of the path.
+    fn tried(&self, option: &Option_, options: &[Option_]) -> Tried {
+        let Option_ { choice, after } = *option;
+        if self.bound.is_none() {
+            return Tried { choice, after, pauses: 0 };
+        }
+        let before = self.depth.checked_sub(1).map(|depth| self.path[depth]);
+        let Some(before) = before else {
+            return Tried { choice, after: mix(after, choice.actor.into()), pauses: 0 };
+        };
+        let last = before.choice.actor;
+        let is_pause = choice.actor != last && options.iter().any(|option| option.choice.actor == last);
+        Tried { choice, after: mix(after, choice.actor.into()), pauses: before.pauses + u32::from(is_pause) }
+    }
+}
+
+fn is_new(seen: &HashMap<Hash, u32>, tried: &Tried) -> bool {
+    seen.get(&tried.after).is_none_or(|pauses| *pauses > tried.pauses)
 }
 
 /// The search as the gate sees it.

@@ -156,7 +156,7 @@ fn undelete_it(store: MemoryStore, said: &Said) {
     let Some(named) = snapshots.forgotten.first() else {
         return say(said, Err(Error::new(ErrorKind::NotFound, "gone")));
     };
-    say(said, undelete(&open(Arc::new(store)), named.name, &Silent, &Stop::new()));
+    say(said, undelete(&open(Arc::new(store)), named.name, &Silent, &Stop::new()).map(drop));
 }
 
 /// The snapshot is live exactly if that was said, and everything that is live is whole, also after another prune.
@@ -194,7 +194,7 @@ fn undelete_in_the_middle_of_a_prune() {
 #[test]
 fn prune_in_the_middle_of_an_undelete() {
     let (scene, name) = scene();
-    let undelete = |store: Arc<dyn Store>| undelete(&open(store), name, &Silent, &Stop::new());
+    let undelete = |store: Arc<dyn Store>| undelete(&open(store), name, &Silent, &Stop::new()).map(drop);
     let mut heard = BTreeMap::new();
     let heard_by = Mutex::new(&mut heard);
     let prune_it = |store: MemoryStore, said: &Said| say(said, prune_all(Arc::new(store)));
@@ -213,7 +213,7 @@ fn prune_in_the_middle_of_an_undelete() {
 #[test]
 fn a_stopped_prune_in_the_middle_of_an_undelete() {
     let (scene, name) = scene();
-    let undelete = |store: Arc<dyn Store>| undelete(&open(store), name, &Silent, &Stop::new());
+    let undelete = |store: Arc<dyn Store>| undelete(&open(store), name, &Silent, &Stop::new()).map(drop);
     for moment in 1.. {
         let stopped = twin(&scene);
         let faults = crate::store::Faults { crash_at: Some(moment), ..Default::default() };

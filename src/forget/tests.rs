@@ -1,6 +1,6 @@
 //! What is forgotten and what stays, on real repositories. Not for: single rules (see `policy`).
 
-use super::undelete::undelete;
+use super::undelete::{Undeleted, undelete};
 use super::*;
 use crate::check::fixture::{keys, open, repository as fixture, snapshot};
 use crate::progress::Silent;
@@ -171,12 +171,34 @@ fn a_pin_while_a_snapshot_is_forgotten_does_not_go_unnoticed() {
 }
 
 #[test]
+fn undelete_says_when_the_backup_may_still_forget_its_snapshot() {
+    let (store, [first, _]) = fixture();
+    let repository = open(Arc::new(store.clone()));
+    let session = repository.snapshot(first).unwrap().session;
+    let undelete = || {
+        repository.put_tomb(first).unwrap();
+        undelete(&repository, first, &Silent, &Stop::new()).unwrap()
+    };
+    for kind in [ObjectKind::Pin, ObjectKind::Revoke] {
+        let key = ObjectKey::new(kind, session);
+        store.raw_set(&key, Vec::new());
+        assert_eq!(undelete(), Undeleted::MayBeWithdrawn, "{kind:?}");
+        store.raw_remove(&key);
+        // That of another backup says nothing.
+        let other = ObjectKey::new(kind, crate::id::SessionId([7; 16]));
+        store.raw_set(&other, Vec::new());
+        assert_eq!(undelete(), Undeleted::Stays, "{kind:?}");
+        store.raw_remove(&other);
+    }
+}
+
+#[test]
 fn undelete_takes_back_and_says_so_only_if_it_is_true() {
     let (store, [first, _]) = fixture();
     let repository = open(Arc::new(store.clone()));
     let undelete = |name| undelete(&repository, name, &Silent, &Stop::new());
     repository.put_tomb(first).unwrap();
-    undelete(first).unwrap();
+    assert_eq!(undelete(first).unwrap(), Undeleted::Stays);
     assert_eq!(repository.snapshots().unwrap().live.len(), 2);
     // A prune may be about to delete it.
     repository.put_tomb(first).unwrap();

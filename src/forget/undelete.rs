@@ -5,6 +5,9 @@
 //! snapshot; or it has ended. One that ended has deleted the snapshot, or it was stopped before that; then it may have changed the
 //! index, which is why that is compared.
 //!
+//! The backup that made the snapshot can still take it back, if it has stored it and not yet come to its end: should a prune have
+//! given that backup up meanwhile, it forgets its own snapshot. That is told, not prevented.
+//!
 //! All that can be refused is refused before the tomb goes, so that whoever is killed in between has taken back what was whole.
 
 use crate::error::{Error, ErrorKind, Result};
@@ -15,9 +18,18 @@ use crate::repository::Repository;
 use crate::repository::snapshots::Named;
 use crate::store::{ObjectKey, ObjectKind};
 
+/// What an undelete can promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undeleted {
+    /// The snapshot stays.
+    Stays,
+    /// It stays unless the backup that made it still is at work, or paused, and forgets it.
+    MayBeWithdrawn,
+}
+
 /// Undeletes a forgotten snapshot. After `Ok` it is live, whole as far as metadata tells, and no prune is about to delete it. After
 /// `InUse` (a prune is at work), `NotFound` (a prune has deleted it) and `Damaged` (it has begun to) it is forgotten as before.
-pub fn undelete(repository: &Repository, name: ObjectName, progress: &dyn Progress, stop: &Stop) -> Result<()> {
+pub fn undelete(repository: &Repository, name: ObjectName, progress: &dyn Progress, stop: &Stop) -> Result<Undeleted> {
     repository.check_writable()?;
     refuse_beside_prune(repository, name)?;
     let snapshot = repository.snapshot(name).map_err(|error| match error.kind() {
@@ -29,7 +41,8 @@ pub fn undelete(repository: &Repository, name: ObjectName, progress: &dyn Progre
     let index = repository.names(ObjectKind::Index)?;
     complete(repository, &named, progress, stop)?;
     repository.store().delete(&ObjectKey::new(ObjectKind::Tomb, name))?;
-    confirm(repository, &named, &index, progress, stop).map_err(|error| match repository.put_tomb(name) {
+    let confirmed = confirm(repository, &named, &index, progress, stop).and_then(|()| outlook(repository, &named));
+    confirmed.map_err(|error| match repository.put_tomb(name) {
         Ok(()) => error,
         Err(failed) => failed.context(format!(
             "The snapshot \"{}\" is not forgotten any more, and it is unknown whether it is whole ({})",
@@ -52,6 +65,15 @@ fn confirm(
         return Err(deleted(named.name));
     }
     if repository.names(ObjectKind::Index)? == index { Ok(()) } else { complete(repository, named, progress, stop) }
+}
+
+/// Whether the backup that made the snapshot has ended. One that ended well has removed its pin, and nothing can make it forget its
+/// snapshot after that; a prune that gives a backup up puts the revoke before it removes the pin. So pins are looked at first.
+fn outlook(repository: &Repository, named: &Named) -> Result<Undeleted> {
+    let session = named.snapshot.session;
+    let is_at_work = repository.names(ObjectKind::Pin)?.iter().any(|pin| pin.starts_with(&session.to_string()));
+    let is_settled = !is_at_work && !repository.revoked()?.contains(&session);
+    Ok(if is_settled { Undeleted::Stays } else { Undeleted::MayBeWithdrawn })
 }
 
 fn refuse_beside_prune(repository: &Repository, name: ObjectName) -> Result<()> {
