@@ -114,7 +114,7 @@ fn a_writer_a_pruner_and_a_forget() {
 #[test]
 fn two_writers_a_pruner_and_a_forget() {
     holds_in_all_orders(scenario("2 writers+pruner", &[Writer, Writer, Pruner]), 400);
-    holds_with_pauses(scenario("writer+heir+pruner+forget", &[Writer, Heir, Pruner, Forget]), 1, 4);
+    holds_with_pauses(scenario("writer+heir+pruner+forget", &[Writer, Heir, Pruner, Forget]), 1, 3);
 }
 
 #[test]
