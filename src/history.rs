@@ -3,13 +3,12 @@
 //!
 //! Snapshots form lines (`lines`). Each line has one record for each directory path, which lists the versions of all names that
 //! ever were in it (`record`, `shelf`). The next snapshot of a line is added by walking its tree and the one before it together,
-//! where they differ (`step`, `changes`). Snapshots that are forgotten stay in the records and vanish when they are asked
+//! where they differ (`step`). Snapshots that are forgotten stay in the records and vanish when they are asked
 //! (`query`). A snapshot that comes in the middle of its line, a record that is missing or damaged, or another version of all
 //! this: the line is built anew. It can be deleted at any time.
 //!
 //! Memory: what the single parts say, which is a few MiB; the database's cache; the list of snapshots.
 
-pub mod changes;
 pub mod lines;
 pub mod query;
 pub mod record;

@@ -3,7 +3,7 @@
 //! The layers, each of which may only look downwards:
 //!
 //! ```text
-//! main → cli → backup · restore · check · repair · forget · prune · stats · mount ──→ firn-fuse → fuser
+//! main → cli → backup · restore · diff · check · repair · forget · prune · stats · mount ──→ firn-fuse → fuser
 //!                └──→ history → view → repository → format · chunk · store → os · id · error · progress
 //! ```
 //!
@@ -14,6 +14,7 @@ pub mod backup;
 pub mod check;
 pub mod chunk;
 pub mod cli;
+pub mod diff;
 pub mod error;
 #[cfg(test)]
 mod explore;

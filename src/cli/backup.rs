@@ -56,8 +56,8 @@ pub(crate) struct Args {
 }
 
 /// What is left out.
-#[derive(Debug, clap::Args)]
-struct Choice {
+#[derive(Debug, Default, PartialEq, clap::Args)]
+pub(crate) struct Choice {
     /// Leave out what matches PATTERN: a name, or a path with "*", "?", "[a-z]", "**"; "!" in front takes back
     #[arg(short = 'x', long, value_name = "PATTERN")]
     exclude: Vec<String>,
@@ -68,11 +68,23 @@ struct Choice {
 
     /// Leave out what is in folders with a CACHEDIR.TAG
     #[arg(long)]
-    exclude_caches: bool,
+    pub(crate) exclude_caches: bool,
 
     /// Stay on the file systems of the named paths
     #[arg(long)]
-    one_file_system: bool,
+    pub(crate) one_file_system: bool,
+}
+
+impl Choice {
+    /// All patterns, in order.
+    pub(crate) fn excludes(&self) -> Result<Vec<String>> {
+        let mut excludes = Vec::new();
+        for path in &self.exclude_file {
+            excludes.extend(read_patterns(path)?);
+        }
+        excludes.extend(self.exclude.iter().cloned());
+        Ok(excludes)
+    }
 }
 
 /// A time as people write it: RFC 3339, or a date with or without a time in this machine's zone.
@@ -104,11 +116,7 @@ fn read_patterns(path: &Path) -> Result<Vec<String>> {
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         // Mistakes in the arguments come before any question for a password.
-        let mut excludes = Vec::new();
-        for path in &self.choice.exclude_file {
-            excludes.extend(read_patterns(path)?);
-        }
-        excludes.extend(self.choice.exclude);
+        let excludes = self.choice.excludes()?;
         let options = BackupOptions {
             paths: self.paths,
             excludes,

@@ -7,6 +7,8 @@ mod check;
 mod completions;
 mod context;
 mod deleted;
+mod diff;
+mod diff_words;
 mod find;
 mod forget;
 mod global;
@@ -74,6 +76,7 @@ enum Command {
     Dump(dump::Args),
     History(history::Args),
     Find(Box<find::Args>),
+    Diff(Box<diff::Args>),
     Deleted(deleted::Args),
     Restore(restore::Args),
     Mount(mount::Args),
@@ -153,6 +156,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8> {
         Command::Dump(args) => args.run(context),
         Command::History(args) => args.run(context),
         Command::Find(args) => args.run(context),
+        Command::Diff(args) => args.run(context),
         Command::Deleted(args) => args.run(context),
         Command::Restore(args) => args.run(context),
         Command::Mount(args) => args.run(context),

@@ -85,8 +85,17 @@ impl Lines {
 
     /// A line that ends with `SNAPSHOT:/PATH`, as other commands take it.
     pub(crate) fn place(&mut self, before: &str, named: &Named, path: &[u8], behind: &str) -> Result<()> {
-        let mut line = format!("{before}{}:", named.name.short()).into_bytes();
         let path = if path.is_empty() { b"/" } else { path };
+        self.line(&format!("{before}{}:", named.name.short()), path, behind)
+    }
+
+    /// A line that ends with a path.
+    pub(crate) fn path(&mut self, before: &str, path: &[u8]) -> Result<()> {
+        self.line(before, path, "")
+    }
+
+    fn line(&mut self, before: &str, path: &[u8], behind: &str) -> Result<()> {
+        let mut line = before.as_bytes().to_vec();
         match self.terminal {
             true => line.extend_from_slice(text::escape(path).as_bytes()),
             false => line.extend_from_slice(path),
@@ -94,6 +103,19 @@ impl Lines {
         line.extend_from_slice(behind.as_bytes());
         line.push(b'\n');
         self.out.write_all(&line).map_err(output_failed)
+    }
+
+    /// Lines of somebody's file. On a terminal they cannot drive it.
+    pub(crate) fn lines(&mut self, lines: &[u8]) -> Result<()> {
+        if !self.terminal {
+            return self.out.write_all(lines).map_err(output_failed);
+        }
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
+            let safe: Vec<String> = text.split('\t').map(text::line).collect();
+            writeln!(self.out, "{}", safe.join("\t")).map_err(output_failed)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn text(&mut self, text: &str) -> Result<()> {

@@ -3,7 +3,6 @@
 //!
 //! Memory: one part of a record; for each directory on the way down two pages a level and at most `BATCH` names.
 
-use super::changes::{Change, Changes, Failed};
 use super::record::{Kind, STILL, State, Version};
 use super::shelf::{Lost, Shelf};
 use crate::error::{Error, Result};
@@ -12,6 +11,7 @@ use crate::format::tree::{Entry, Totals};
 use crate::id::ChunkId;
 use crate::progress::Stop;
 use crate::repository::Repository;
+use crate::view::changes::{Change, Changes, Failed};
 use crate::view::pages::Directory;
 use crate::view::path::{ROOT_NAME, root_of};
 use std::collections::VecDeque;

@@ -7,20 +7,10 @@ use crate::format::tree::Body;
 use crate::progress::Silent;
 use crate::store::{ObjectKey, ObjectKind};
 use crate::view::path::root;
-use crate::view::sample::{Piece, Sample, Thing, dir, noise};
+use crate::view::sample::{Dice, Sample, Thing, change, dir};
 
 /// Of a path in a line: the names of its first and last snapshot, and what it was.
 type Runs = BTreeMap<(String, Vec<u8>), Vec<(ObjectName, ObjectName, State)>>;
-
-/// A small generator: the same tree for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
 
 fn live(sample: &Sample) -> Vec<Arc<Named>> {
     sample.repository.snapshots().unwrap().live.into_iter().map(Arc::new).collect()
@@ -93,40 +83,6 @@ fn told(catalog: &mut Catalog) -> Runs {
 
 fn update(catalog: &mut Catalog, sample: &Sample) {
     catalog.update(live(sample), &Silent, &Stop::new()).unwrap();
-}
-
-fn thing(dice: &mut Dice, depth: u64) -> Thing {
-    match dice.roll(7) {
-        0 | 1 if depth < 4 => Thing::Dir((0..dice.roll(4)).map(|_| (name(dice), thing(dice, depth + 1))).collect()),
-        2 => Thing::Symlink(name(dice)),
-        3 => Thing::Fifo,
-        4 => Thing::File(vec![Piece::Data(noise(dice.roll(5), 300)), Piece::Hole(4096)]),
-        5 => Thing::WithAttributes(vec![(b"user.a".to_vec(), name(dice))]),
-        _ => Thing::Inline(name(dice)),
-    }
-}
-
-fn name(dice: &mut Dice) -> Vec<u8> {
-    vec![b'a' + dice.roll(5) as u8]
-}
-
-/// A change somewhere: something new, gone, renamed or of another type.
-fn change(tree: &mut BTreeMap<Vec<u8>, Thing>, dice: &mut Dice, depth: u64) {
-    let name = name(dice);
-    if dice.roll(3) > 0
-        && let Some(Thing::Dir(below)) = tree.get_mut(&name)
-    {
-        return change(below, dice, depth + 1);
-    }
-    match dice.roll(4) {
-        0 => drop(tree.remove(&name)),
-        1 => {
-            if let Some(moved) = tree.remove(&name) {
-                tree.insert(self::name(dice), moved);
-            }
-        }
-        _ => drop(tree.insert(name, thing(dice, depth))),
-    }
 }
 
 #[test]
@@ -225,7 +181,7 @@ fn a_small_change_reads_little_of_a_large_directory() {
         let top = root(&sample.repository, &named.snapshot).unwrap();
         crate::view::pages::Directory::of(&top)
     };
-    let mut changes = changes::Changes::new(&sample.repository, directory(&all[1]), directory(&all[2]));
+    let mut changes = crate::view::changes::Changes::new(&sample.repository, directory(&all[1]), directory(&all[2]));
     let mut names = Vec::new();
     while let Some(change) = changes.advance().unwrap() {
         names.push(change.new.unwrap().name);

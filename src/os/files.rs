@@ -81,6 +81,9 @@ impl Stat {
 pub const KEPT_FLAGS: u32 =
     IFlags::IMMUTABLE.union(IFlags::APPEND).union(IFlags::NODUMP).union(IFlags::NOATIME).union(IFlags::NOCOW).bits();
 
+/// Those of them that `statx` tells, of a file that is not open.
+pub const STAT_FLAGS: u32 = IFlags::IMMUTABLE.union(IFlags::APPEND).union(IFlags::NODUMP).bits();
+
 /// The directory that relative names start from if no other is given.
 pub use rustix::fs::CWD;
 

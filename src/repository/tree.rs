@@ -14,9 +14,17 @@ use crate::format::page_builder::{BuiltPage, InteriorBuilder, LeafBuilder};
 use crate::format::tree::{AttributeSet, Attributes, Content, Entry, Extent, Totals};
 use crate::id::ChunkId;
 
+#[cfg(test)]
+thread_local! {
+    /// Tree pages that this thread has asked for: blocks, of which a store could tell, hold many of them.
+    pub(crate) static PAGES_READ: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 impl Repository {
     /// A tree page.
     pub fn page(&self, id: &ChunkId) -> Result<Page> {
+        #[cfg(test)]
+        PAGES_READ.set(PAGES_READ.get() + 1);
         let bytes = self.chunk(ChunkKind::Tree, id)?;
         Page::decode(&bytes).map_err(|error| error.context(format!("The tree page \"{id}\" cannot be decoded")))
     }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `path.rs` | which entry is at a path of a snapshot? |
 //! | `content.rs` | which bytes does a file have? |
+//! | `changes.rs` | what differs between two directories? |
 //! | `pages.rs` | which entry of a directory has this name, rank or position? |
 //! | `tree.rs` | which file of a snapshot has this number, and back? |
 //! | `names.rs` | what are snapshots called, and which numbers do they get? |
@@ -19,6 +20,7 @@
 
 pub mod ahead;
 pub mod browse;
+pub mod changes;
 pub mod content;
 pub mod folders;
 pub mod layout;

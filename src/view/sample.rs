@@ -224,3 +224,48 @@ pub(crate) fn bytes_of(pieces: &[Piece]) -> Vec<u8> {
     }
     bytes
 }
+
+/// A small generator: the same tree for the same seed.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    /// A number from 0 to one less than `sides`.
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+fn thing(dice: &mut Dice, depth: u64) -> Thing {
+    match dice.roll(7) {
+        0 | 1 if depth < 4 => Thing::Dir((0..dice.roll(4)).map(|_| (name(dice), thing(dice, depth + 1))).collect()),
+        2 => Thing::Symlink(name(dice)),
+        3 => Thing::Fifo,
+        4 => Thing::File(vec![Piece::Data(noise(dice.roll(5), 300)), Piece::Hole(4096)]),
+        5 => Thing::WithAttributes(vec![(b"user.a".to_vec(), name(dice))]),
+        _ => Thing::Inline(name(dice)),
+    }
+}
+
+fn name(dice: &mut Dice) -> Vec<u8> {
+    vec![b'a' + dice.roll(5) as u8]
+}
+
+/// A change somewhere: something new, gone, renamed or of another type.
+pub(crate) fn change(tree: &mut BTreeMap<Vec<u8>, Thing>, dice: &mut Dice, depth: u64) {
+    let name = name(dice);
+    if dice.roll(3) > 0
+        && let Some(Thing::Dir(below)) = tree.get_mut(&name)
+    {
+        return change(below, dice, depth + 1);
+    }
+    match dice.roll(4) {
+        0 => drop(tree.remove(&name)),
+        1 => {
+            if let Some(moved) = tree.remove(&name) {
+                tree.insert(self::name(dice), moved);
+            }
+        }
+        _ => drop(tree.insert(name, thing(dice, depth))),
+    }
+}

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("view", &["chunk", "error", "format", "id", "os", "progress", "repository", "store"]),
     ("history", &["chunk", "error", "format", "id", "progress", "repository", "view"]),
     ("backup", &["chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
+    ("diff", &["backup", "chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
     ("restore", &["chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
     ("check", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
     ("repair", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
@@ -32,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "backup",
             "check",
             "chunk",
+            "diff",
             "error",
             "forget",
             "format",
@@ -67,6 +69,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("argon2", &["src/chunk/"]),
     ("zstd", &["src/chunk/"]),
     ("fastcdc", &["src/chunk/"]),
+    ("similar", &["src/diff/"]),
 ];
 
 /// Calls that have a better replacement here, and where they are allowed all the same.

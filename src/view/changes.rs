@@ -2,13 +2,13 @@
 //!
 //! Memory: a page a level for each of the two.
 
+use super::pages::Directory;
 use crate::error::{Error, Result};
 use crate::format::page::{Child, Page};
 use crate::format::tree::{Entry, Totals};
 use crate::id::ChunkId;
 use crate::repository::Repository;
 use crate::repository::tree::check_child;
-use crate::view::pages::Directory;
 use std::cmp::Ordering;
 
 /// An entry that came, went, or is not the same in both.
