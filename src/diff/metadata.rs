@@ -6,7 +6,7 @@
 use super::Job;
 use crate::error::Result;
 use crate::format::tree::{AttributeSet, Attributes, Entry, Timestamp};
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// Metadata that differs: before, and after.
@@ -72,14 +72,42 @@ fn attributes(job: &Job<'_>, attributes: &Option<Arc<Attributes>>) -> Result<Att
     }
 }
 
+/// Both are sorted by name.
 fn compare(old: AttributeSet, new: AttributeSet, fields: &mut Vec<Field>) {
-    let mut all: BTreeMap<Vec<u8>, (Option<Vec<u8>>, Option<Vec<u8>>)> = BTreeMap::new();
-    for (name, value) in old.0 {
-        all.entry(name).or_default().0 = Some(value);
+    let (mut old, mut new) = (old.0.into_iter().peekable(), new.0.into_iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        let Some(name) = before.as_ref().or(after.as_ref()).map(|(name, _)| name.clone()) else { return };
+        let (before, after) = (before.map(|(_, value)| value), after.map(|(_, value)| value));
+        if before != after {
+            fields.push(Field::Attribute(name, before, after));
+        }
     }
-    for (name, value) in new.0 {
-        all.entry(name).or_default().1 = Some(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_by_name() {
+        let set = |list: &[(&str, &str)]| {
+            AttributeSet(
+                list.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect(),
+            )
+        };
+        let mut fields = Vec::new();
+        compare(set(&[("a", "1"), ("b", "2"), ("d", "3")]), set(&[("b", "2"), ("c", "4"), ("d", "5")]), &mut fields);
+        let some = |text: &str| Some(text.as_bytes().to_vec());
+        let expected = [("a", some("1"), None), ("c", None, some("4")), ("d", some("3"), some("5"))];
+        let expected = expected.map(|(name, old, new)| Field::Attribute(name.as_bytes().to_vec(), old, new));
+        assert_eq!(fields, expected);
     }
-    let differ = all.into_iter().filter(|(_, (old, new))| old != new);
-    fields.extend(differ.map(|(name, (old, new))| Field::Attribute(name, old, new)));
 }
