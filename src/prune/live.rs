@@ -5,15 +5,15 @@
 //! one of several copies), four bytes a block, about 150 bytes a pack, and a page for each directory on the way down.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::bounds::MAX_DEPTH;
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::index::{Index, Place};
+use crate::repository::marks::Marks;
 use crate::repository::snapshots::Named;
 use crate::repository::table::PackInfo;
 use crate::store::{ObjectKey, ObjectKind};
-use crate::view::references::{Claim, Reference, references, root};
+use crate::view::references::{self, Reference, Visitor, root};
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,26 +31,6 @@ pub(super) enum Rank {
     Damaged,
     /// Not stored, or not with the right size.
     Absent,
-}
-
-/// One bit for each row of each table.
-#[derive(Default)]
-struct Bits(Vec<Vec<u64>>);
-
-impl Bits {
-    fn new(rows: &[u64]) -> Bits {
-        Bits(rows.iter().map(|rows| vec![0; rows.div_ceil(64) as usize]).collect())
-    }
-
-    fn get(&self, table: u32, row: u64) -> bool {
-        self.0[table as usize][(row / 64) as usize] & 1 << (row % 64) != 0
-    }
-
-    fn set(&mut self, table: u32, row: u64, value: bool) {
-        let word = &mut self.0[table as usize][(row / 64) as usize];
-        let bit = 1 << (row % 64);
-        *word = if value { *word | bit } else { *word & !bit };
-    }
 }
 
 /// A pack that the index names.
@@ -88,8 +68,8 @@ pub(super) struct Live {
     pub packs: Vec<Pack>,
     /// For each table, for each pack of it: its number in `packs`, and what this entry is worth.
     numbers: Vec<Vec<(u32, Rank)>>,
-    needed: Bits,
-    twins: Bits,
+    needed: Marks,
+    twins: Marks,
     /// Chunks in each block, and those among them that are needed.
     blocks: Vec<(u16, u16)>,
     /// Snapshots that lack something and need not be whole, and what they lack.
@@ -114,6 +94,15 @@ struct Copy {
     place: Place,
     row: u64,
     rank: Rank,
+}
+
+/// Marks what it meets.
+struct Needing<'a>(&'a mut Live);
+
+impl Visitor for Needing<'_> {
+    fn meet(&mut self, reference: &Reference) -> Result<bool> {
+        self.0.need(reference)
+    }
 }
 
 impl Live {
@@ -181,7 +170,7 @@ impl Live {
             numbers[place.table as usize].push((number, if agrees { rank } else { Rank::Absent }));
             Ok(())
         })?;
-        let (needed, twins) = (Bits::new(&rows), Bits::new(&rows));
+        let (needed, twins) = (Marks::new(&rows), Marks::new(&rows));
         let blocks = vec![(0, 0); blocks];
         Ok(Live { index, packs, numbers, needed, twins, blocks, holes: Vec::new(), chunks: 0 })
     }
@@ -228,26 +217,7 @@ impl Live {
     }
 
     fn walk(&mut self, walk: &Walk<'_>, named: &Named) -> Result<()> {
-        let mut stack: Vec<(std::vec::IntoIter<Reference>, usize)> = vec![(vec![root(named)].into_iter(), 0)];
-        while let Some((below, depth)) = stack.last_mut() {
-            let Some(reference) = below.next() else {
-                stack.pop();
-                continue;
-            };
-            let depth = *depth + usize::from(matches!(reference.claim, Claim::Top(_)));
-            if depth > MAX_DEPTH {
-                return Err(Error::damaged("Directories are nested deeper than the format allows"));
-            }
-            let is_new = self.need(&reference)?;
-            if is_new && reference.is_page() {
-                walk.stop.check()?;
-                let bytes = walk.repository.chunk(reference.kind(), &reference.id)?;
-                let (below, _) = references(&reference, &bytes)
-                    .map_err(|error| error.context(format!("The page \"{}\" is damaged", reference.id)))?;
-                stack.push((below.into_iter(), depth));
-            }
-        }
-        Ok(())
+        references::walk(walk.repository, walk.stop, vec![root(named)], &mut Needing(self))
     }
 
     /// A snapshot that lacks something stops the prune, unless it need not be whole or has gone meanwhile. What of it was marked

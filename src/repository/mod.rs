@@ -13,6 +13,7 @@ pub mod keyring;
 pub mod keys;
 pub mod ledger;
 mod life;
+pub mod marks;
 pub mod missing;
 pub mod mistake;
 #[cfg(test)]

@@ -1,12 +1,16 @@
-//! What pages say about what they name, and whether that is so. Not for: walking them (see `check` and `prune`).
+//! What pages say about what they name, whether that is so, and walking all that hangs below them. Not for: what is made of it (see
+//! `check`, `prune` and `du`).
 
 use super::path::ROOT_NAME;
 use crate::error::{Error, Result};
+use crate::format::bounds::MAX_DEPTH;
 use crate::format::list::{ListChild, ListPage};
 use crate::format::message::ChunkKind;
 use crate::format::page::{Child, Page};
 use crate::format::tree::{Attributes, Body, Content, Entry, Extent, Totals};
 use crate::id::ChunkId;
+use crate::progress::Stop;
+use crate::repository::Repository;
 use crate::repository::snapshots::Named;
 use crate::repository::tree::check_child;
 use std::rc::Rc;
@@ -136,6 +140,64 @@ pub(crate) fn references(reference: &Reference, bytes: &[u8]) -> Result<(Vec<Ref
     Ok((below, None))
 }
 
+/// Hears of what a walk comes by.
+pub(crate) trait Visitor {
+    /// Something that is named. Returns whether a page is to be opened: one that was met before is not, by most.
+    fn meet(&mut self, reference: &Reference) -> Result<bool>;
+    /// A page was opened and has this many bytes.
+    fn opened(&mut self, _reference: &Reference, _length: usize) -> Result<()> {
+        Ok(())
+    }
+    /// What is below a page cannot be told; an error ends the walk. `path` is made of the names on the way to it.
+    fn failed(&mut self, _path: &[u8], error: Error) -> Result<()> {
+        Err(error)
+    }
+}
+
+/// Goes through these and all that is below them, depth first. Memory: a page for each directory on the way down.
+pub(crate) fn walk(
+    repository: &Repository,
+    stop: &Stop,
+    start: Vec<Reference>,
+    visitor: &mut dyn Visitor,
+) -> Result<()> {
+    let mut stack: Vec<(std::vec::IntoIter<Reference>, usize, Option<Rc<[u8]>>)> = vec![(start.into_iter(), 0, None)];
+    while let Some((below, depth, _)) = stack.last_mut() {
+        let Some(reference) = below.next() else {
+            stack.pop();
+            continue;
+        };
+        let depth = *depth + usize::from(matches!(reference.claim, Claim::Top(_)));
+        if !visitor.meet(&reference)? || !reference.is_page() {
+            continue;
+        }
+        stop.check()?;
+        let opened = match depth > MAX_DEPTH {
+            true => Err(Error::damaged("Directories are nested deeper than the format allows")),
+            false => open(repository, &reference),
+        };
+        match opened {
+            Ok((below, length)) => {
+                visitor.opened(&reference, length)?;
+                stack.push((below.into_iter(), depth, reference.name));
+            }
+            Err(error) => {
+                let names = stack.iter().filter_map(|(_, _, name)| name.as_ref()).chain(&reference.name);
+                let path: Vec<u8> = names.flat_map(|name| [b"/", &name[..]].concat()).collect();
+                visitor.failed(&path, error)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open(repository: &Repository, reference: &Reference) -> Result<(Vec<Reference>, usize)> {
+    let bytes = repository.chunk(reference.kind(), &reference.id)?;
+    let (below, _) = references(reference, &bytes)
+        .map_err(|error| error.context(format!("The page \"{}\" is damaged", reference.id)))?;
+    Ok((below, bytes.len()))
+}
+
 fn content(extent: &Extent, name: Option<Rc<[u8]>>) -> Option<Reference> {
     match extent {
         Extent::Hole(_) => None,
@@ -143,7 +205,8 @@ fn content(extent: &Extent, name: Option<Rc<[u8]>>) -> Option<Reference> {
     }
 }
 
-fn entry_references(entry: Entry) -> Vec<Reference> {
+/// What belongs to an entry.
+pub(crate) fn entry_references(entry: Entry) -> Vec<Reference> {
     let name: Rc<[u8]> = entry.name.into();
     let mut below = Vec::new();
     if let Some(Attributes::Chunk(id, len)) = entry.meta.attributes.as_deref() {
