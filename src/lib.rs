@@ -3,7 +3,7 @@
 //! The layers, each of which may only look downwards:
 //!
 //! ```text
-//! main → cli → backup · restore · diff · check · repair · forget · prune · stats · mount ──→ firn-fuse → fuser
+//! main → cli → backup · restore · diff · check · repair · forget · prune · stats · du · mount ──→ firn-fuse → fuser
 //!                └──→ history → view → repository → format · chunk · store → os · id · error · progress
 //! ```
 //!
@@ -15,6 +15,7 @@ pub mod check;
 pub mod chunk;
 pub mod cli;
 pub mod diff;
+pub mod du;
 pub mod error;
 #[cfg(test)]
 mod explore;

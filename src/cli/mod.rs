@@ -9,6 +9,7 @@ mod context;
 mod deleted;
 mod diff;
 mod diff_words;
+mod du;
 mod find;
 mod forget;
 mod global;
@@ -91,6 +92,7 @@ enum Command {
     Unpin(undelete::Unpin),
     Prune(prune::Args),
     Stats(stats::Args),
+    Du(du::Args),
     #[command(subcommand)]
     Repair(repair::Command),
     Completions(completions::Args),
@@ -170,6 +172,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8> {
         Command::Unpin(args) => args.run(context),
         Command::Prune(args) => args.run(context),
         Command::Stats(args) => args.run(context),
+        Command::Du(args) => args.run(context),
         Command::Repair(command) => command.run(context),
         Command::Completions(args) => args.run(context),
         Command::Man(args) => args.run(context),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod diff;
+mod du;
 mod forgetting;
 mod keeping;
 mod limits;

@@ -24,6 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("prune", &["error", "format", "id", "os", "progress", "repository", "store", "view"]),
     ("forget", &["error", "format", "id", "progress", "prune", "repository", "store", "view"]),
     ("stats", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
+    ("du", &["error", "format", "id", "progress", "repository", "view"]),
     // Tests only: nothing may name it, and what it names does not count.
     ("explore", &[]),
     ("mount", &["error", "format", "history", "id", "os", "progress", "repository", "store", "view"]),
@@ -34,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "check",
             "chunk",
             "diff",
+            "du",
             "error",
             "forget",
             "format",
