@@ -180,10 +180,11 @@ impl<'a> Job<'a> {
         self.issue(&error);
     }
 
-    /// Two files differ, but how cannot be told.
-    fn how_is_unknown(&mut self, error: Error) -> Result<Held> {
+    /// Two files differ, by so many bytes as far as that is known, but how cannot be told.
+    fn how_is_unknown(&mut self, error: Error, bytes: Bytes) -> Result<Held> {
+        let error = end_if_stopped(self.context.stop, error)?;
         self.issue(&error.context("What differs in it cannot be told"));
-        Ok(Held::Different(Bytes::default(), Text::None))
+        Ok(Held::Different(bytes, Text::None))
     }
 
     /// Tells of an entry that one side has alone, without what is below it.

@@ -22,9 +22,9 @@ use std::os::unix::ffi::OsStrExt;
 /// forgotten, and of a path, the part of it that lies there.
 ///
 /// Chunks are content and the metadata that leads to it. Small ones share a block, of which each takes its part. What packs need
-/// besides (some hundred bytes each), the index, and what no snapshot needs any more is not counted. Snapshots share most of their
-/// chunks, so the column "Stored" does not add up; the last line says what all snapshots take together. Those that were
-/// forgotten do not count.
+/// besides (a few per cent), the index, and what no snapshot needs any more is not counted. Snapshots share most of their chunks, so
+/// the column "Stored" does not add up; the last line says what all snapshots take together. Those that were forgotten do not
+/// count. A ">" stands before sizes of what cannot be read as a whole (exit status 3).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Snapshots, and what to look at in them; ":/PATH" alone: in all of them [default: all]
@@ -157,7 +157,7 @@ struct Wanted<'s> {
 
 /// The columns before the last one.
 fn columns(restored: &str, stored: &str, unique: &str, time: &str) -> String {
-    format!("{restored:>9}  {stored:>9}  {unique:>9}  {time:<19}")
+    format!("{restored:>9}  {stored:>10}  {unique:>10}  {time:<19}")
 }
 
 struct Table {
@@ -170,7 +170,10 @@ impl Table {
         if self.as_json {
             return self.out.json(&object(named, path, sizes));
         }
-        let [restored, stored, unique] = [sizes.restore, sizes.stored, sizes.unique].map(text::size);
+        let restored = text::size(sizes.restore);
+        // More than what could be read.
+        let more = if sizes.incomplete { ">" } else { "" };
+        let [stored, unique] = [sizes.stored, sizes.unique].map(|bytes| format!("{more}{}", text::size(bytes)));
         let time = text::local_time(named.snapshot.time);
         self.out.place(&format!("{}  ", columns(&restored, &stored, &unique, &time)), named, path, "")
     }

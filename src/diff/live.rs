@@ -359,10 +359,10 @@ impl Job<'_> {
             return Ok(Held::Same);
         }
         let text = self.text_to_live((size, content), &file);
-        let described = text.and_then(|text| Ok(Held::Different(self.bytes_to_live(content, &mut file)?, text)));
-        described.or_else(|error| {
-            let error = end_if_stopped(self.context.stop, error)?;
-            self.how_is_unknown(error)
-        })
+        let bytes = match self.bytes_to_live(content, &mut file) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.how_is_unknown(error, Bytes::default()),
+        };
+        text.map(|text| Held::Different(bytes, text)).or_else(|error| self.how_is_unknown(error, bytes))
     }
 }

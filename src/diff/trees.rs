@@ -1,7 +1,7 @@
 //! Two snapshots, or two places in snapshots. Not for: what is compared of two entries (see `Job::pair`).
 
 use super::content::{bytes_between, text_between};
-use super::{Context, Counts, Held, Job, Only, Statistics, Tell, Text, end_if_stopped, is_directory, too_deep};
+use super::{Bytes, Context, Counts, Held, Job, Only, Statistics, Tell, Text, end_if_stopped, is_directory, too_deep};
 use crate::error::Result;
 use crate::format::bounds::MAX_DEPTH;
 use crate::format::tree::{Body, Entry};
@@ -83,16 +83,14 @@ impl<'a> Job<'a> {
             return Ok(Held::Same);
         }
         let repository = self.context.repository;
-        let compared = bytes_between(repository, content, after, self.context.stop).and_then(|bytes| {
-            let text = match self.context.options.content {
-                true => text_between(repository, (*size, content), (*now, after))?,
-                false => Text::None,
-            };
-            Ok(Held::Different(bytes, text))
-        });
-        compared.or_else(|error| {
-            let error = end_if_stopped(self.context.stop, error)?;
-            self.how_is_unknown(error)
-        })
+        let bytes = match bytes_between(repository, content, after, self.context.stop) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.how_is_unknown(error, Bytes::default()),
+        };
+        if !self.context.options.content {
+            return Ok(Held::Different(bytes, Text::None));
+        }
+        let text = text_between(repository, (*size, content), (*now, after));
+        text.map(|text| Held::Different(bytes, text)).or_else(|error| self.how_is_unknown(error, bytes))
     }
 }

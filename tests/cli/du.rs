@@ -131,4 +131,6 @@ fn damage_is_told_and_the_rest_counted() {
     let incomplete: Vec<bool> = all[..4].iter().map(|row| row["incomplete"] == true).collect();
     assert_eq!(incomplete, [false, false, false, true], "{ran:?}");
     assert_eq!(ran.json_errors().len(), 1);
+    let said = world.run(["du", "latest"]).fails(3, &[]).stdout;
+    assert_eq!(said.lines().nth(1).unwrap().matches('>').count(), 2, "{said}");
 }
