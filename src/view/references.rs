@@ -154,6 +154,9 @@ pub(crate) trait Visitor {
     }
 }
 
+/// What is left below a page, at which depth that is, and the page's name.
+type Below = (std::vec::IntoIter<Reference>, usize, Option<Rc<[u8]>>);
+
 /// Goes through these and all that is below them, depth first. Memory: a page for each directory on the way down.
 pub(crate) fn walk(
     repository: &Repository,
@@ -161,7 +164,7 @@ pub(crate) fn walk(
     start: Vec<Reference>,
     visitor: &mut dyn Visitor,
 ) -> Result<()> {
-    let mut stack: Vec<(std::vec::IntoIter<Reference>, usize, Option<Rc<[u8]>>)> = vec![(start.into_iter(), 0, None)];
+    let mut stack: Vec<Below> = vec![(start.into_iter(), 0, None)];
     while let Some((below, depth, _)) = stack.last_mut() {
         let Some(reference) = below.next() else {
             stack.pop();
