@@ -175,7 +175,10 @@ fn repair_one(
     } else {
         let session = writer.session();
         let snapshot = successor(repository, &snapshots, &old, name, tree, totals, session, issues);
-        let (new, _, _) = writer.commit(|_| snapshot)?;
+        let (new, _, _) = writer.commit(|_| snapshot.clone())?;
+        if !options.dry_run {
+            repository.note_head(&snapshot, new);
+        }
         done.became = Became::Rewritten((!options.dry_run).then_some(new));
     }
     if options.forget && !options.dry_run {
@@ -222,7 +225,7 @@ fn successor(
     issues: Issues,
 ) -> Snapshot {
     let writer = repository.writer_id();
-    let heads = snapshots.heads();
+    let heads = repository.heads(snapshots);
     let own: Option<Head> = heads.get(&writer).copied();
     let mut tags = old.tags.clone();
     if !tags.iter().any(|tag| tag == TAG) {

@@ -2,13 +2,15 @@
 
 use super::rewrite::SUFFIX;
 use super::snapshots::*;
-use crate::check::fixture::{keys, open, repository};
+use crate::check::fixture::{keys, open, open_with_cache, repository};
 use crate::check::{CheckOptions, CheckReport, Severity, run};
+use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Body, Content, Extent};
 use crate::id::ObjectName;
 use crate::progress::{Silent, Stop};
 use crate::repository::Repository;
 use crate::repository::read::pack_key;
+use crate::repository::snapshots::Snapshots;
 use crate::store::{MemoryStore, ObjectKind};
 use std::sync::Arc;
 
@@ -112,6 +114,29 @@ fn a_lost_range_is_named_flagged_and_under_another_name() {
     let forgotten = repair(&repository, SnapshotsOptions { forget: true, ..FAST });
     assert_eq!(forgotten.iter().filter(|outcome| outcome.forgotten).count(), 2);
     assert!(check(&repository, None).worst() < Some(Severity::Lost));
+}
+
+#[test]
+fn a_snapshot_that_is_hidden_meanwhile_stays_known() {
+    let (store, [first, second]) = repository();
+    let root = tempfile::tempdir().unwrap();
+    let reader = open(Arc::new(store.clone()));
+    hurt(&store, &reader, first, "/home/big");
+    let repository = open_with_cache(Arc::new(store.clone()), root.path());
+    check(&repository, None);
+    // This machine has stored a snapshot that the store does not show.
+    let hidden = ObjectName([9; 32]);
+    let known = Snapshot { writer: repository.writer_id(), sequence: 7, ..repository.snapshot(second).unwrap() };
+    repository.note_head(&known, hidden);
+    let outcomes = repair(&repository, FAST);
+    let Became::Rewritten(Some(new)) = outcomes[0].became else { panic!("{outcomes:?}") };
+    let new = repository.snapshot(new).unwrap();
+    assert_eq!((new.sequence, new.previous), (8, Some(hidden)));
+    assert!(new.heads.values().any(|head| head.snapshot == hidden));
+    // What was written counts as the newest from then on.
+    let newest = repository.heads(&Snapshots::default())[&repository.writer_id()];
+    assert_eq!(newest.sequence, 9);
+    assert_eq!(outcomes[1].became, Became::Rewritten(Some(newest.snapshot)));
 }
 
 #[test]
