@@ -9,6 +9,7 @@ use crate::diff::{self, Live, Options};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::Entry;
 use crate::pattern::Patterns;
+use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::snapshots::{Address, Named, Snapshots};
 use crate::view::path::find;
@@ -85,6 +86,10 @@ impl Args {
         context.watch_signals()?;
         let named = snapshots.resolve(&old.snapshot)?;
         let progress = super::progress::Reporter::without_bar("diff", &context.global);
+        let host = &named.snapshot.host;
+        if !matches!(second, Second::Snapshot(_)) && *host != crate::os::hostname() {
+            progress.note(&format!("The snapshot is of another machine, \"{host}\""));
+        }
         let options = Options { metadata: self.metadata, content: self.content };
         let work = diff::Context { repository: &repository, options, progress: &progress, stop: &context.stop };
         let mut words = Words::new(context.global.json);

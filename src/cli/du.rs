@@ -18,10 +18,11 @@ use std::os::unix::ffi::OsStrExt;
 /// Show how much snapshots, and paths in them, take
 ///
 /// For each snapshot, or the path in it that is named: the bytes of its files when restored; those that its chunks take in the
-/// repository, each counted once; and how many of these no other snapshot needs. The last is what a prune frees once the snapshot is
-/// forgotten, and of a path, the part of it that lies there.
+/// repository, each counted once; and how many of these no other snapshot needs. The last is about what a prune frees once the
+/// snapshot is forgotten, and of a path, the part of it that lies there.
 ///
-/// Chunks are content and the metadata that leads to it. Small ones share a block, of which each takes its part. What packs need
+/// Chunks are content and the metadata that leads to it. Small ones share a block, of which each takes its part; as they compress
+/// better together, a prune that takes some of them out may free less than their parts. What packs need
 /// besides (a few per cent), the index, and what no snapshot needs any more is not counted. Snapshots share most of their chunks, so
 /// the column "Stored" does not add up; the last line says what all snapshots take together. Those that were forgotten do not
 /// count. A ">" stands before sizes of what cannot be read as a whole (exit status 3).

@@ -162,6 +162,9 @@ fn files_that_are_there_now() {
     std::fs::File::open(world.path("source/notes.txt")).unwrap().set_modified(time).unwrap();
     assert!(lines(&world, &world.run(["diff", "latest"]).succeeds()).is_empty());
     assert_eq!(lines(&world, &world.run(["diff", "latest", "-c"]).succeeds()), ["M? notes.txt"]);
+    world.run(["backup", "-q", "-H", "elsewhere", "source"]).succeeds();
+    let said = world.run(["diff", "latest"]).succeeds().stderr;
+    assert_eq!(said, "Note: The snapshot is of another machine, \"elsewhere\"\n");
     // All that was backed up is gone: that is a difference, too.
     std::fs::remove_dir_all(world.path("source/still")).unwrap();
     let said = world.run(["diff", "latest"]).succeeds();
