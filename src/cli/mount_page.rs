@@ -56,10 +56,13 @@ $ ls versions/home/me/letter.txt
 The version of a folder is the folder as it was then, with everything in it, and can be copied as a whole. The folder at the top has
 no versions there, for each snapshot is one. A name that a version would have and something below the path has already gets a number
 behind it (\fB_2\fR), and so do two versions of one second. What was equal in snapshots that follow each other is one version; if it
-came back later, it is another one.
+came back later, it is another one. What several hosts had at the same time is one.
 .PP
 In \fBdeleted\fR is the last version of everything that is not in the newest snapshot of its host, in the folders that it was in.
 Of what changed its kind in between, only what it was last is there.
+.PP
+What a damaged snapshot hides in a folder of these is missing in its list, which then ends with an error (\(dqinput/output error\(dq); all
+the rest is there.
 .PP
 Both say what \fBfirn history\fR and \fBfirn deleted\fR say, over the snapshots that the mount shows: hosts, tags and \fB\-\-root\fR
 count. The catalog that they are made of is opened when somebody first looks, which takes a while the first time; meanwhile the rest

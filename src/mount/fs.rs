@@ -6,7 +6,7 @@
 
 use super::OwnerView;
 use super::indexers::{Indexers, Policy};
-use super::past::{Child, Face, Folder, Node, Past, Rights, SIGN_TEXT};
+use super::past::{Child, Face, Folder, Node, Past, Rights, SIGN_TEXT, is_local};
 use super::xattrs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Entry};
@@ -83,8 +83,7 @@ impl SnapshotFs {
         let mut seen = self.reloads.count.load(Ordering::Acquire);
         let mut result = work();
         for _ in 0..RELOADS {
-            let is_missing = |error: &Error| matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound);
-            if !result.as_ref().is_err_and(is_missing) || !self.renew(seen) {
+            if !result.as_ref().is_err_and(is_local) || !self.renew(seen) {
                 break;
             }
             seen = self.reloads.count.load(Ordering::Acquire);
@@ -369,15 +368,23 @@ impl ReadOnlyFs for SnapshotFs {
             next.set(position + 1);
             Ok(go_on)
         };
-        self.guard(Some(dir), || {
+        let list = |passing: Option<&Error>| {
             if let Some(folder) = self.gathered(dir) {
-                return self.past.list(&folder, next.get(), &mut |position, name, child| {
+                return self.past.list(&folder, next.get(), passing, &mut |position, name, child| {
                     deliver(position, name, self.attr_child(child)?)
                 });
             }
             let Node::Seen(node) = dir else { return Ok(()) };
             self.view.list(node, next.get(), &mut |position, name, node| deliver(position, name, self.attr_seen(node)?))
-        })?;
+        };
+        let failed = std::cell::RefCell::new(None);
+        let remember = |error: &Error| *failed.borrow_mut() = Some(Error::new(error.kind(), error.chain()));
+        let listed = self.guard(Some(dir), || list(None).inspect_err(remember));
+        // One snapshot that is damaged must not hide the others: what a fresh index does not help with is passed over.
+        match (listed, failed.take().filter(is_local)) {
+            (Err(_), Some(error)) if self.gathered(dir).is_some() => self.guard(Some(dir), || list(Some(&error))),
+            (listed, _) => listed,
+        }?;
         // Asked for more behind the last entry, the kernel has taken over all of them.
         if !any.get()
             && offset > 0

@@ -14,7 +14,7 @@ mod runs;
 #[cfg(test)]
 mod tests;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::Entry;
 use crate::history::query::Broken;
 use crate::history::record::Kind;
@@ -24,6 +24,7 @@ use crate::view::browse::{self, View};
 use crate::view::folders::{DELETED, Folders, VERSIONS};
 use crate::view::past::{self, Class, Number};
 use crate::view::tree::{SnapshotTree, Stored};
+pub(super) use asked::is_local;
 use asked::{Asked, Cursor, Version};
 use history::{History, Live};
 use jiff::Timestamp;
@@ -32,6 +33,7 @@ use rights::{closer, rights};
 use runs::{Lines, moment};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Folders that somebody is going through.
 const CURSORS: usize = 8;
@@ -41,6 +43,11 @@ const LISTS: usize = 32;
 const LISTED: usize = 1 << 16;
 /// Folders of which it is known whether anything is gone from them.
 const GONE: usize = 1 << 16;
+/// Folders of which it is known that something cannot be shown in them; more than that only if so many are looked at within
+/// `MISSING_FOR`.
+const MISSING: usize = 1024;
+/// So long a listing may take from there to its end, where it fails.
+const MISSING_FOR: Duration = Duration::from_secs(120);
 /// Trees below versions kept.
 const BODIES: usize = 256;
 
@@ -145,6 +152,8 @@ struct Kept {
     gone: (Stamp, HashMap<Vec<u8>, bool>),
     bodies: HashMap<(u32, u32), Arc<SnapshotTree>>,
     moment: Option<Arc<Moment>>,
+    /// Why something is missing in the listing of a folder, and since when, by its number.
+    missing: HashMap<u64, (Instant, ErrorKind, String)>,
 }
 
 /// See the top of the file.
@@ -397,20 +406,32 @@ impl Past {
         })
     }
 
-    /// Calls `each` with what is in a folder from a position on, until it says no.
-    pub(super) fn list(&self, folder: &Folder, from: u64, each: &mut Each<'_>) -> Result<()> {
+    /// Calls `each` with what is in a folder from a position on, until it says no. What cannot be read is an error where it would
+    /// stand; or, if a first one is given, all of it is passed over, and the listing fails at its end. So it hides nothing else.
+    pub(super) fn list(&self, folder: &Folder, from: u64, passing: Option<&Error>, each: &mut Each<'_>) -> Result<()> {
         self.will_be_kept(folder.ino);
-        let mut next = from;
-        let listed = self.ask(&mut |asked| asked.list(folder, &mut next, each))?;
-        if listed.is_none() {
-            if folder.path.len() > self.top().len() {
-                return self.demand(&mut |asked| asked.list(folder, &mut next, each));
+        if let Some(error) = passing {
+            let mut kept = self.kept();
+            if kept.missing.len() >= MISSING {
+                kept.missing.retain(|_, (since, ..)| since.elapsed() < MISSING_FOR);
             }
-            if from == 0 {
-                each(0, SIGN, &Child::Sign)?;
-            }
+            kept.missing.insert(folder.ino, (Instant::now(), error.kind(), error.chain()));
         }
-        Ok(())
+        let mut next = from;
+        let mut list = |asked: &Asked<'_>| asked.list(folder, &mut next, passing.is_some(), each);
+        let at_end = match self.ask(&mut list)? {
+            Some(at_end) => at_end,
+            None if folder.path.len() > self.top().len() => self.demand(&mut list)?,
+            None => from > 0 || each(0, SIGN, &Child::Sign)?,
+        };
+        if at_end { self.missing(folder.ino).map_or(Ok(()), Err) } else { Ok(()) }
+    }
+
+    /// Why something is missing in the listing of a folder.
+    fn missing(&self, ino: u64) -> Option<Error> {
+        let kept = self.kept();
+        let (_, kind, said) = kept.missing.get(&ino).filter(|(since, ..)| since.elapsed() < MISSING_FOR)?;
+        Some(Error::new(*kind, said.clone()))
     }
 
     /// The kernel may keep the listing of a folder from now on.

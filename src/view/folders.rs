@@ -261,8 +261,12 @@ fn draft(trees: &[Arc<SnapshotTree>], layout: &Layout) -> Draft {
     let mut root = folder();
     let mut newest: BTreeMap<Vec<String>, (Vec<String>, Timestamp)> = BTreeMap::new();
     if layout.style() == Style::Default {
-        for name in ["snapshots", "hosts", "tags", "ids", VERSIONS, DELETED] {
+        for name in ["snapshots", "hosts", "tags", "ids"] {
             add(&mut root, &[name.to_owned()], folder(), Timestamp::UNIX_EPOCH);
+        }
+        let newest = named.iter().map(|named| named.snapshot.time).max().unwrap_or_default();
+        for name in [VERSIONS, DELETED] {
+            add(&mut root, &[name.to_owned()], Draft::Folder(BTreeMap::new(), newest), newest);
         }
     }
     for places in layout.places(&named) {

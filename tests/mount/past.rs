@@ -83,6 +83,8 @@ fn every_version_of_a_path() {
     assert!(two[0] != two[1] && two[1] != two[2] && two[0] != two[2], "{two:?}");
     assert_eq!(fs::canonicalize(whole.join("turn")).unwrap(), whole.join("turn"));
     assert_eq!(listed(&whole.join("turn")), ["inside"]);
+    // The folder itself is as new as the newest snapshot.
+    assert_eq!(mount.path("versions").metadata().unwrap().mtime(), mount.path("snapshots").metadata().unwrap().mtime());
     // What never was is not there.
     for absent in ["source/a.txt/2024-03-01_00-00-00.txt", "source/a.txt/a.txt", "source/nothing", "nothing"] {
         assert!(at(absent).symlink_metadata().is_err(), "{absent}");
@@ -214,6 +216,69 @@ fn numbers_stay_over_a_remount_and_without_a_catalog() {
     let after = seen(&[]);
     let changed: Vec<_> = before.iter().filter(|one| !after.contains(one)).collect();
     assert!(changed.is_empty(), "{changed:?}");
+}
+
+/// What a folder shows before it fails, if it does.
+fn shown(folder: &Path) -> (Vec<String>, Option<i32>) {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        match entry {
+            Ok(entry) => names.push(entry.file_name().into_string().unwrap()),
+            Err(error) => return (names, error.raw_os_error()),
+        }
+    }
+    (names, None)
+}
+
+#[test]
+fn a_damaged_snapshot_hides_no_other() {
+    if without_fuse() {
+        return;
+    }
+    let world = World::with_repository();
+    world.write("source/a.txt", "one");
+    world.write("source/gone first", "");
+    world.write("source/gone second", "");
+    backup(&world, 0);
+    let before = world.objects("tree");
+    world.write("source/a.txt", "two");
+    fs::remove_file(world.path("source/gone first")).unwrap();
+    backup(&world, 1);
+    let damaged: Vec<_> = world.objects("tree").into_iter().filter(|pack| !before.contains(pack)).collect();
+    world.write("source/a.txt", "three");
+    fs::remove_file(world.path("source/gone second")).unwrap();
+    backup(&world, 2);
+    // What is known of the snapshots before is known still.
+    world.run(["deleted"]).succeeds();
+    let whole: Vec<_> = damaged.iter().map(|pack| fs::read(pack).unwrap()).collect();
+    for (pack, bytes) in damaged.iter().zip(&whole) {
+        fs::write(pack, bytes.iter().map(|byte| byte ^ 0x55).collect::<Vec<_>>()).unwrap();
+    }
+    let mount = Mount::of(&world, &[]);
+    let at = |folder: &str, name: &str| below(&world, &mount, folder, name);
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let failed = Some(libc::EIO);
+    // What is behind it is there, and the end is no end.
+    for _ in 0..2 {
+        let expected = [NAMES[0], NAMES[2], "a.txt", "gone first", "gone second"];
+        assert_eq!(shown(&at("versions", "source")), (names(&expected), failed));
+        let files = [NAMES[0], NAMES[2]].map(|name| format!("{name}.txt"));
+        assert_eq!(shown(&at("versions", "source/a.txt")), (files.to_vec(), failed));
+        assert_eq!(shown(&at("deleted", "source")), (names(&["gone first"]), failed));
+    }
+    let version = at("versions", "source/a.txt").join(format!("{}.txt", NAMES[1]));
+    assert_eq!(fs::read(&version).unwrap_err().raw_os_error(), failed);
+    assert_eq!(text(version.with_file_name(format!("{}.txt", NAMES[2]))), "three");
+    // Once it is whole again, so is what is shown.
+    for (pack, bytes) in damaged.iter().zip(&whole) {
+        fs::write(pack, bytes).unwrap();
+    }
+    assert_eq!(text(&version), "two");
+    drop(mount);
+    let mount = Mount::of(&world, &[]);
+    let (mut all, error) = shown(&below(&world, &mount, "versions", "source/a.txt"));
+    all.sort();
+    assert_eq!((all, error), (NAMES[..3].iter().map(|name| format!("{name}.txt")).collect(), None));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::rights::{closer, rights};
 use super::runs::{self, Lines, Names, Run, moment, was_folder};
 use super::{CURSORS, Child, Each, Face, Folder, GONE, LISTS, Moment, Past, Stamp};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree;
 use crate::history::query::Broken;
 use crate::history::record::Kind;
@@ -15,6 +15,19 @@ use crate::view::tree::{Place, SnapshotTree, Stored};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// Whether a failure is one of something stored, and not of the store.
+pub(in crate::mount) fn is_local(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound)
+}
+
+/// What is to be listed; of what cannot be read, nothing, if that is to be passed over.
+fn readable(passing: bool, child: Result<Option<Child>, Broken>) -> Result<Option<Child>, Broken> {
+    match child {
+        Err(Broken::Failed(error)) if passing && is_local(&error) => Ok(None),
+        other => other,
+    }
+}
 
 /// Finds the path that it is about in a snapshot.
 type Find<'f> = dyn FnMut(&Named) -> Result<Option<Stored>> + 'f;
@@ -34,6 +47,8 @@ pub(super) struct Cursor {
     next: u64,
     stamp: Stamp,
     names: Names,
+    /// It has passed over something that cannot be read, which who goes on with it must get to know.
+    passed: bool,
 }
 
 /// A question while it is answered.
@@ -196,15 +211,22 @@ impl Asked<'_> {
         Ok(body.map(|tree| Child::Entry(Stored { tree, ..stored })))
     }
 
-    pub(super) fn list(&self, folder: &Folder, next: &mut u64, each: &mut Each<'_>) -> Result<(), Broken> {
+    /// Whether it came to the end.
+    pub(super) fn list(
+        &self,
+        folder: &Folder,
+        next: &mut u64,
+        passing: bool,
+        each: &mut Each<'_>,
+    ) -> Result<bool, Broken> {
         let versions = self.versions(folder)?;
         let count = versions.len() as u64;
         while *next < count {
             let version = &versions[*next as usize];
-            if let Some(child) = self.version(&folder.path, version)?
+            if let Some(child) = readable(passing, self.version(&folder.path, version))?
                 && !each(*next, &version.name, &child)?
             {
-                return Ok(());
+                return Ok(false);
             }
             *next += 1;
         }
@@ -212,6 +234,7 @@ impl Asked<'_> {
         let mut places: HashMap<ObjectName, Option<TreePlace>> = HashMap::new();
         let mut path = Vec::new();
         let is_sure = folder.class == Class::Versions;
+        let mut at_end = true;
         while let Some((name, runs)) = cursor.names.advance(&self.lines, &folder.path)? {
             if is_sure && cursor.next < *next {
                 cursor.next += 1;
@@ -227,12 +250,19 @@ impl Asked<'_> {
                     Entry::Vacant(free) => free.insert(self.place(named, &folder.path)?),
                 };
                 place.as_ref().map_or(Ok(None), |(tree, place)| tree.lookup(place, &name))
-            })?;
-            let Some(child) = child else { continue };
+            });
+            cursor.passed |= passing && child.is_err();
+            let child = readable(passing, child)?;
+            if child.is_none() && !is_sure {
+                continue;
+            }
             // Before it was counted, it is passed over; behind that it is what is asked for.
             if cursor.next >= *next {
-                if !each(*next, &name, &child)? {
+                if let Some(child) = child
+                    && !each(*next, &name, &child)?
+                {
                     cursor.names.put_back(name, runs);
+                    at_end = false;
                     break;
                 }
                 *next += 1;
@@ -242,19 +272,27 @@ impl Asked<'_> {
         let mut kept = self.past.kept();
         kept.cursors.truncate(CURSORS - 1);
         kept.cursors.push_front(cursor);
-        Ok(())
+        Ok(at_end)
     }
 
     /// The one that stands at this position, or one at the beginning of the names.
     fn cursor(&self, folder: &Folder, next: u64) -> Result<Cursor, Broken> {
+        let is_missing = self.past.missing(folder.ino).is_some();
         let mut kept = self.past.kept();
         kept.cursors.retain(|cursor| cursor.stamp == self.stamp);
-        let at = kept.cursors.iter().position(|cursor| cursor.ino == folder.ino && cursor.next == next);
+        let fits = |cursor: &Cursor| cursor.ino == folder.ino && cursor.next == next && (is_missing || !cursor.passed);
+        let at = kept.cursors.iter().position(fits);
         if let Some(cursor) = at.and_then(|at| kept.cursors.remove(at)) {
             return Ok(cursor);
         }
         drop(kept);
         let first = self.versions(folder)?.len() as u64;
-        Ok(Cursor { ino: folder.ino, next: first, stamp: self.stamp, names: self.lines.names(&folder.path)? })
+        Ok(Cursor {
+            ino: folder.ino,
+            next: first,
+            stamp: self.stamp,
+            names: self.lines.names(&folder.path)?,
+            passed: false,
+        })
     }
 }

@@ -55,7 +55,7 @@ fn list(past: &Past, folder: &Folder, step: u64) -> Vec<(Vec<u8>, Child)> {
     loop {
         let from = found.len() as u64;
         let mut given = 0;
-        past.list(folder, from, &mut |position, name, child| {
+        past.list(folder, from, None, &mut |position, name, child| {
             if given == step {
                 return Ok(false);
             }
