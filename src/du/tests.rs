@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::progress::Silent;
+use crate::store::{ObjectKind, Operation};
 use crate::view::path::find;
 use crate::view::references::references;
 use crate::view::sample::{Dice, Piece, Sample, Thing, change, dir, noise};
@@ -116,4 +117,27 @@ fn what_is_lost_is_told_once_and_left_out() {
     let mut usage = Usage::find(&sample.repository, &[one.clone(), two.clone()], &Silent, &stop).unwrap();
     assert_eq!(usage.issues, 1);
     assert!(usage.of_snapshot(&two).unwrap().incomplete && !usage.of_snapshot(&one).unwrap().incomplete);
+}
+
+#[test]
+fn a_page_is_opened_twice_at_most_however_many_snapshots_have_it() {
+    let sample = Sample::new();
+    let tree = |mark: u8| {
+        let folder = |number: u8| dir([("x", Thing::Inline(vec![if number == 7 { mark } else { 0 }, number]))]);
+        dir((0..40u8).map(|number| (number.to_string(), folder(number))))
+    };
+    for mark in 0..10 {
+        sample.snapshot(&format!("2026-01-01T00:00:{mark:02}Z"), "h", &[], &tree(mark));
+    }
+    // Without a cache each page that is opened is a block that is read.
+    let repository = Sample::open(&sample.store, 0);
+    let all = repository.snapshots().unwrap().live;
+    let pages: HashSet<ChunkId> =
+        all.iter().flat_map(|named| reach(&repository, vec![root(named)]).into_keys()).collect();
+    repository.index().unwrap();
+    sample.store.reset();
+    let stop = Stop::new();
+    Usage::find(&repository, &all, &Silent, &stop).unwrap();
+    let reads = sample.store.counts().calls(Operation::GetRange, ObjectKind::Tree) as usize;
+    assert!(pages.len() >= 39 + 3 * 10 && (pages.len()..=2 * pages.len()).contains(&reads), "{} {reads}", pages.len());
 }
