@@ -300,8 +300,17 @@ impl SnapshotFs {
     }
 
     fn set_of(&self, node: &Node) -> Result<Option<crate::format::tree::AttributeSet>> {
-        let Node::Seen(node) = node else { return Ok(None) };
-        let attributes = node.entry()?.and_then(|entry| entry.meta.attributes.as_ref());
+        let face;
+        let entry = match node {
+            Node::Seen(node) => node.entry()?,
+            Node::Folder(folder) => {
+                face = self.past.face(folder)?;
+                // A list that lets somebody in must not go past what keeps them out.
+                face.entry.as_deref().filter(|_| face.guard.is_none())
+            }
+            Node::Sign => None,
+        };
+        let attributes = entry.and_then(|entry| entry.meta.attributes.as_ref());
         attributes.map(|attributes| self.repository.attributes(attributes)).transpose()
     }
 }

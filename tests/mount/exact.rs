@@ -66,6 +66,28 @@ pub(super) fn the_nasty_tree() {
 }
 
 #[test]
+fn the_nasty_tree_as_a_version_and_when_it_is_gone() {
+    if without_fuse() {
+        return;
+    }
+    let world = World::with_repository();
+    let source = world.path("source");
+    fs::create_dir(&source).unwrap();
+    nasty::build(&source);
+    world.backup(0, ["source", "--time", "2024-01-01T00:00:00Z"]);
+    fs::remove_dir_all(&source).unwrap();
+    world.write("source/left", "");
+    world.backup(0, ["source", "--time", "2024-02-01T00:00:00Z"]);
+    let mount = Mount::of(&world, &[]);
+    let below = |folder: &str| mount.path(folder).join(source.strip_prefix("/").unwrap());
+    let there = below("snapshots/2024-01-01_00-00-00");
+    let version = below("versions").join("2024-01-01_00-00-00");
+    assert_eq!(trees(&there, &version, EXACT), Vec::<String>::new());
+    let options = Options { top: false, ..EXACT };
+    assert_eq!(trees(&there, &below("deleted"), options), Vec::<String>::new());
+}
+
+#[test]
 pub(super) fn programs_find_no_difference() {
     if without_fuse() {
         return;
