@@ -20,12 +20,23 @@ Xvfb -displayfd 3 -screen 0 1000x700x24 3>display 2>screen.log & screen=$!
 trap 'kill $screen' EXIT
 for _ in $(seq 300); do [[ -s display ]] && break; sleep 0.1; done
 export DISPLAY=:$(cat display)
-# Opens a folder and brings its window to the front; its title begins with the folder's name.
+# Opens a folder and brings its window to the front; its title begins with the folder's name. A window that goes away just when
+# windows are looked through ends the search, so it is begun again.
 show() {
     "$manager" "$1" >>"$manager.log" 2>&1 &
-    timeout 60 xdotool search --sync --onlyvisible --name "^${1##*/}( |\$)" >window
-    sleep 1
-    xdotool windowfocus --sync "$(tail -n 1 window)"
+    for _ in $(seq 150); do
+        sleep 0.4
+        timeout 20 xdotool search --onlyvisible --name "^${1##*/}( |\$)" >window 2>/dev/null || continue
+        sleep 1
+        if timeout 20 xdotool windowfocus --sync "$(tail -n 1 window)" 2>/dev/null; then return; fi
+    done
+    echo "no window for $1" >&2
+    return 1
+}
+# Closes all windows.
+leave() {
+    if [[ $manager == thunar ]]; then thunar --quit; else pkill -x -P $$ "$manager" || true; fi
+    for job in $(jobs -p); do [[ $job == "$screen" ]] || wait "$job" || true; done
 }
 picture() {
     [[ -z ${FIRN_TEST_PICTURES:-} ]] || import -window root "$FIRN_TEST_PICTURES/$manager-$1.png"
@@ -36,15 +47,16 @@ while (($#)); do
     number=$((number + 1))
     files=("$inner"/*)
     to=copied-$manager-$number
-    mkdir "$to"
     # A key that comes before the list is there does nothing: so again.
-    for _ in 1 2 3 4 5; do
+    for try in 1 2 3 4 5; do
+        ((try == 1)) || leave
+        rm -rf "$to"; mkdir "$to"
         show "$folder"
         picture "$number"
         xdotool key ctrl+a; sleep 0.3; xdotool key ctrl+c; sleep 0.5
         show "$to"
         xdotool key ctrl+v
-        for _ in $(seq 20); do
+        for _ in $(seq 40); do
             sleep 0.2
             if diff -r "$folder" "$to" >/dev/null; then break 2; fi
         done
@@ -53,7 +65,7 @@ while (($#)); do
     for _ in 1 2 3 4 5; do
         show "$inner"
         xdotool key Home; sleep 0.3; xdotool key Return; sleep 0.5; picture "open-$number"
-        for _ in $(seq 20); do
+        for _ in $(seq 40); do
             sleep 0.2
             if cmp -s opened "${files[0]}"; then break 2; fi
         done
@@ -61,8 +73,7 @@ while (($#)); do
     cmp opened "${files[0]}"
     rm opened
     # The windows of the next one have the same titles.
-    if [[ $manager == thunar ]]; then thunar --quit; else pkill -x -P $$ "$manager"; fi
-    for job in $(jobs -p); do [[ $job == "$screen" ]] || wait "$job" || true; done
+    leave
 done
 "#;
 
