@@ -506,9 +506,15 @@ fn check_vacant(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What a `put` that was cut off has left counts as nothing.
 fn holds_only_empty_folders(folder: &Path) -> std::io::Result<bool> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(TEMP_PREFIX) && name.ends_with(TEMP_SUFFIX) && entry.file_type()?.is_file() {
+            continue;
+        }
         if !entry.file_type()?.is_dir() || std::fs::read_dir(entry.path())?.next().is_some() {
             return Ok(false);
         }
