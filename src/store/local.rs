@@ -510,9 +510,7 @@ fn check_vacant(path: &Path) -> Result<()> {
 fn holds_only_empty_folders(folder: &Path) -> std::io::Result<bool> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(TEMP_PREFIX) && name.ends_with(TEMP_SUFFIX) && entry.file_type()?.is_file() {
+        if entry.file_name().to_str().is_some_and(is_temp_name) && entry.file_type()?.is_file() {
             continue;
         }
         if !entry.file_type()?.is_dir() || std::fs::read_dir(entry.path())?.next().is_some() {

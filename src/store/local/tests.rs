@@ -75,6 +75,12 @@ fn create_takes_only_vacant_places() {
     fs::remove_dir(path.join("tree/77")).unwrap();
     LocalStore::create(&path).unwrap();
     assert!(path.join("tree/77").is_dir() && path.join("config").is_dir());
+    // Nor was it if the power failed in the middle of the first `put`.
+    fs::write(path.join("keys").join(temp_name().unwrap()), b"").unwrap();
+    LocalStore::create(&path).unwrap();
+    fs::write(path.join("keys/.firn-short.tmp"), b"").unwrap();
+    assert_eq!(kind_at(&path), ErrorKind::Exists);
+    fs::remove_file(path.join("keys/.firn-short.tmp")).unwrap();
     store.put(&key(ObjectKind::Key, 0), b"x").unwrap();
     assert_eq!(kind_at(&path), ErrorKind::Exists);
     store.delete(&key(ObjectKind::Key, 0)).unwrap();
