@@ -79,7 +79,7 @@ fn the_nasty_tree_as_a_version_and_when_it_is_gone() {
     world.write("source/left", "");
     world.backup(0, ["source", "--time", "2024-02-01T00:00:00Z"]);
     let mount = Mount::of(&world, &[]);
-    let below = |folder: &str| mount.path(folder).join(source.strip_prefix("/").unwrap());
+    let below = |folder: &str| mount.below(&world, folder, "source");
     let there = below("snapshots/2024-01-01_00-00-00");
     let version = below("versions").join("2024-01-01_00-00-00");
     assert_eq!(trees(&there, &version, EXACT), Vec::<String>::new());

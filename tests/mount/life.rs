@@ -63,8 +63,7 @@ fn new_snapshots_appear() {
     }
     assert_eq!(listed(&mount.path("hosts")), ["alpha", "beta", "gamma"]);
     assert_ne!(fs::read_link(mount.path("latest")).unwrap(), old);
-    let newer = world.path("source/newer");
-    assert_eq!(fs::read(mount.path("latest").join(newer.strip_prefix("/").unwrap())).unwrap(), b"newer");
+    assert_eq!(fs::read(mount.below(&world, "latest", "source/newer")).unwrap(), b"newer");
 }
 
 #[test]

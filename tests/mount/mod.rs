@@ -65,6 +65,11 @@ impl Mount {
         self.point.join(name)
     }
 
+    /// What a snapshot or another folder of the mount has of a path of the world.
+    pub(crate) fn below(&self, world: &World, folder: &str, name: &str) -> PathBuf {
+        self.path(folder).join(world.path(name).strip_prefix("/").unwrap())
+    }
+
     /// The program's process: the one that `setsid` became, or its child.
     fn program(&self) -> Pid {
         let id = self.child.id();

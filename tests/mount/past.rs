@@ -39,11 +39,6 @@ fn backup(world: &World, number: usize) {
     world.backup(0, ["source", "--host", "alpha", "--time", TIMES[number]]);
 }
 
-/// A path of the world in a folder of the mount.
-fn below(world: &World, mount: &Mount, folder: &str, name: &str) -> PathBuf {
-    mount.path(folder).join(world.path(name).strip_prefix("/").unwrap())
-}
-
 fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
 }
@@ -59,7 +54,7 @@ fn every_version_of_a_path() {
     }
     let world = world();
     let mount = Mount::of(&world, &[]);
-    let at = |name: &str| below(&world, &mount, "versions", name);
+    let at = |name: &str| mount.below(&world, "versions", name);
     // On the way down are the names and the versions of the folders, but no versions of the root.
     assert_eq!(listed(&mount.path("versions")).len(), 1);
     let mut names: Vec<&str> = NAMES.to_vec();
@@ -76,7 +71,7 @@ fn every_version_of_a_path() {
     assert_eq!(listed(&at("source/old").join(NAMES[2])), ["deep"]);
     assert_eq!(text(at("source/old").join(NAMES[0]).join("deep/b.tar.gz")), "b");
     let whole = at("source").join(NAMES[1]);
-    let same = below(&world, &mount, &format!("snapshots/{}", NAMES[1]), "source");
+    let same = mount.below(&world, &format!("snapshots/{}", NAMES[1]), "source");
     assert_eq!(trees(&same, &whole, Options::default()), Vec::<String>::new());
     // The same folder on two ways has two numbers: else one of them would disappear under the other.
     let two = [at("source/turn").join(NAMES[1]), whole.join("turn"), same.join("turn")].map(ino);
@@ -99,7 +94,7 @@ fn what_is_gone_as_a_tree() {
     }
     let world = world();
     let mount = Mount::of(&world, &[]);
-    let at = |name: &str| below(&world, &mount, "deleted", name);
+    let at = |name: &str| mount.below(&world, "deleted", name);
     assert_eq!(listed(&mount.path("deleted")).len(), 1);
     assert_eq!(listed(&at("source")), ["old", "turn"]);
     assert_eq!(listed(&at("source/old")), ["c", "deep"]);
@@ -108,7 +103,7 @@ fn what_is_gone_as_a_tree() {
     assert_eq!(listed(&at("source/turn")), ["inside"]);
     assert!(!at("source/same").exists() && !at("source/a.txt").exists());
     // It can be copied like any tree, with the times that the folders had.
-    let recorded = below(&world, &mount, &format!("snapshots/{}", NAMES[2]), "source/old").metadata().unwrap();
+    let recorded = mount.below(&world, &format!("snapshots/{}", NAMES[2]), "source/old").metadata().unwrap();
     let shown = at("source/old").metadata().unwrap();
     assert_eq!((shown.mtime(), shown.mtime_nsec()), (recorded.mtime(), recorded.mtime_nsec()));
     assert_eq!((shown.mode(), shown.uid()), (recorded.mode(), recorded.uid()));
@@ -124,8 +119,8 @@ fn both_follow_a_running_mount() {
     }
     let world = world();
     let mount = Mount::of(&world, &["--refresh", "1"]);
-    let versions = below(&world, &mount, "versions", "source/a.txt");
-    let deleted = below(&world, &mount, "deleted", "source");
+    let versions = mount.below(&world, "versions", "source/a.txt");
+    let deleted = mount.below(&world, "deleted", "source");
     assert_eq!((listed(&versions).len(), listed(&deleted).len()), (3, 2));
     world.write("source/a.txt", "three");
     fs::remove_dir_all(world.path("source/same")).unwrap();
@@ -142,7 +137,7 @@ fn both_follow_a_running_mount() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(listed(&versions), ["2024-01-01_00-00-00.txt", "2024-02-01_00-00-00.txt"]);
-    assert_eq!(listed(&below(&world, &mount, "versions", "source/turn")), [NAMES[0], NAMES[1], "inside"]);
+    assert_eq!(listed(&mount.below(&world, "versions", "source/turn")), [NAMES[0], NAMES[1], "inside"]);
     assert_eq!(listed(&mount.path("deleted")), [""; 0]);
 }
 
@@ -167,7 +162,7 @@ fn root_filters_and_times_hold() {
     drop(mount);
     let mount = Mount::of(&world, &["--host", "beta", "--owner", "me"]);
     assert_eq!(
-        listed(&below(&world, &mount, "versions", "source")),
+        listed(&mount.below(&world, "versions", "source")),
         ["2024-06-01_00-00-00", "a.txt", "only beta", "same", "turn"]
     );
     assert!(listed(&mount.path("deleted")).is_empty());
@@ -255,7 +250,7 @@ fn a_damaged_snapshot_hides_no_other() {
         fs::write(pack, bytes.iter().map(|byte| byte ^ 0x55).collect::<Vec<_>>()).unwrap();
     }
     let mount = Mount::of(&world, &[]);
-    let at = |folder: &str, name: &str| below(&world, &mount, folder, name);
+    let at = |folder: &str, name: &str| mount.below(&world, folder, name);
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     let failed = Some(libc::EIO);
     // What is behind it is there, and the end is no end.
@@ -276,7 +271,7 @@ fn a_damaged_snapshot_hides_no_other() {
     assert_eq!(text(&version), "two");
     drop(mount);
     let mount = Mount::of(&world, &[]);
-    let (mut all, error) = shown(&below(&world, &mount, "versions", "source/a.txt"));
+    let (mut all, error) = shown(&mount.below(&world, "versions", "source/a.txt"));
     all.sort();
     assert_eq!((all, error), (NAMES[..3].iter().map(|name| format!("{name}.txt")).collect(), None));
 }
@@ -290,7 +285,7 @@ fn other_commands_can_have_the_catalog_in_their_turn() {
     // One that is in use by a mount is left alone; the mount uses what a command has made.
     world.run(["deleted"]).succeeds();
     let mount = Mount::of(&world, &[]);
-    let at = below(&world, &mount, "versions", "source/a.txt");
+    let at = mount.below(&world, "versions", "source/a.txt");
     assert_eq!(listed(&at).len(), 3);
     let said = world.run(["deleted", "-R"]).succeeds();
     assert!(said.stderr.contains("in use by another process"), "{said:?}");

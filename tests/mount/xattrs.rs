@@ -6,7 +6,7 @@ use crate::support::nasty::Random;
 use crate::support::run::World;
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 const TIMES: [&str; 3] = ["2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z"];
@@ -32,11 +32,6 @@ fn world() -> World {
 
 fn backup(world: &World, number: usize) {
     world.backup(0, ["source", "--host", "alpha", "--time", TIMES[number]]);
-}
-
-/// A path of the world in a folder of the mount.
-fn below(world: &World, mount: &Mount, folder: &str, name: &str) -> PathBuf {
-    mount.path(folder).join(world.path(name).strip_prefix("/").unwrap())
 }
 
 /// An attribute of firn's; or why there is none.
@@ -67,7 +62,7 @@ fn where_and_when_a_file_was_seen() {
     let ids = ids(&world);
     let mount = Mount::of(&world, &["--xattrs", "named"]);
     let seen = |folder: &str, name: &str| {
-        let path = below(&world, &mount, folder, name);
+        let path = mount.below(&world, folder, name);
         let found = ["snapshot", "first", "last"].map(|name| known(&path, name));
         found.map(|value| value.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
     };
@@ -82,7 +77,7 @@ fn where_and_when_a_file_was_seen() {
     assert_eq!(seen("latest", "source/a.txt"), expected(2, 2, 2));
     assert_eq!(seen("latest", "source/tiny"), expected(2, 0, 2));
     // What a version's name says is when it began.
-    let versions = below(&world, &mount, "versions", "source/a.txt");
+    let versions = mount.below(&world, "versions", "source/a.txt");
     assert_eq!(listed(&versions), [format!("{}.txt", NAMES[0]), format!("{}.txt", NAMES[2])]);
     let version = |number: usize| format!("source/a.txt/{}.txt", NAMES[number]);
     assert_eq!(seen("versions", &version(0)), expected(0, 0, 1));
@@ -106,7 +101,7 @@ fn where_and_when_a_file_was_seen() {
     let mut getfattr = Command::new("getfattr");
     let shown = getfattr
         .args(["-n", "user.firn.snapshot", "--only-values"])
-        .arg(below(&world, &mount, "latest", "source/tiny"))
+        .arg(mount.below(&world, "latest", "source/tiny"))
         .output()
         .unwrap();
     assert_eq!(String::from_utf8(shown.stdout).unwrap(), ids[2]);
@@ -121,14 +116,14 @@ fn what_two_hosts_have_at_the_same_time_lives_once() {
     world.backup(0, ["source", "--host", "beta", "--time", "2024-02-15T00:00:00Z"]);
     let mount = Mount::of(&world, &["--xattrs", "named"]);
     let lives = |folder: &str, name: &str| {
-        let path = below(&world, &mount, folder, name);
+        let path = mount.below(&world, folder, name);
         (known(&path, "first").unwrap(), known(&path, "last").unwrap())
     };
     let whole = (TIMES[0].to_owned(), TIMES[2].to_owned());
     for folder in ["snapshots/2024-02-15_00-00-00", "hosts/beta/latest", "hosts/alpha/latest", "latest"] {
         assert_eq!(lives(folder, "source/tiny"), whole, "{folder}");
     }
-    assert_eq!(listed(&below(&world, &mount, "versions", "source/tiny")), [NAMES[0]]);
+    assert_eq!(listed(&mount.below(&world, "versions", "source/tiny")), [NAMES[0]]);
     assert_eq!(lives("versions", &format!("source/tiny/{}", NAMES[0])), whole);
 }
 
@@ -149,7 +144,7 @@ fn what_a_file_takes_and_has() {
     world.write("source/zeros", vec![b'x'; 300_000]);
     world.backup(0, ["source"]);
     let mount = Mount::of(&world, &["--xattrs", "named"]);
-    let at = |name: &str| below(&world, &mount, "latest", &format!("source/{name}"));
+    let at = |name: &str| mount.below(&world, "latest", &format!("source/{name}"));
     let number = |name: &str, what: &str| known(&at(name), what).unwrap().parse::<u64>().unwrap();
     for (name, _) in &contents[..4] {
         let bytes = fs::read(world.path(&format!("source/files/{name}"))).unwrap();
@@ -184,7 +179,7 @@ fn they_are_copied_and_listed_only_if_that_is_wanted() {
         return;
     }
     let world = world();
-    let file = |mount: &Mount| below(&world, mount, "latest", "source/a.txt");
+    let file = |mount: &Mount| mount.below(&world, "latest", "source/a.txt");
     let names = |path: &Path| {
         let output = Command::new("getfattr").args(["-m-", "--absolute-names"]).arg(path).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -211,7 +206,7 @@ fn they_are_copied_and_listed_only_if_that_is_wanted() {
     };
     assert_eq!(sorted(names(&file(&mount))), all);
     assert_eq!(sorted(copied(&mount, "copy-2")), all);
-    let folder = below(&world, &mount, "latest", "source");
+    let folder = mount.below(&world, "latest", "source");
     let of_folder = ["bytes", "files", "first", "last", "snapshot"].map(|name| format!("user.firn.{name}"));
     assert_eq!(sorted(names(&folder)), of_folder);
     for listed in of_folder.iter().map(|name| name.strip_prefix("user.firn.").unwrap()) {
@@ -226,9 +221,9 @@ fn they_are_copied_and_listed_only_if_that_is_wanted() {
     let mount = Mount::of(&world, &[]);
     assert_eq!(known(&file(&mount), "snapshot").unwrap(), "mine");
     assert_eq!(names(&file(&mount)), ["user.firn.snapshot"]);
-    assert_eq!(known(&below(&world, &mount, "latest", "source/tiny"), "snapshot").unwrap().len(), 64);
+    assert_eq!(known(&mount.below(&world, "latest", "source/tiny"), "snapshot").unwrap().len(), 64);
     assert_eq!(
-        known(&below(&world, &mount, "latest", "source/link"), "snapshot").unwrap_err(),
+        known(&mount.below(&world, "latest", "source/link"), "snapshot").unwrap_err(),
         rustix::io::Errno::NODATA
     );
     drop(mount);
@@ -254,12 +249,12 @@ fn damage_is_an_error_of_what_needs_it() {
         fs::remove_file(pack).unwrap();
     }
     let mount = Mount::of(&world, &["--xattrs", "listed"]);
-    let old = below(&world, &mount, &format!("snapshots/{}", NAMES[0]), "source/a.txt");
+    let old = mount.below(&world, &format!("snapshots/{}", NAMES[0]), "source/a.txt");
     assert_eq!(known(&old, "blake3").unwrap_err(), rustix::io::Errno::IO);
     assert_eq!(known(&old, "size_stored").unwrap_err(), rustix::io::Errno::IO);
     assert_eq!(known(&old, "snapshot").unwrap(), ids[0]);
     assert_eq!((known(&old, "first").unwrap(), known(&old, "last").unwrap()), (TIMES[0].into(), TIMES[1].into()));
-    let tiny = below(&world, &mount, "latest", "source/tiny");
+    let tiny = mount.below(&world, "latest", "source/tiny");
     assert_eq!(known(&tiny, "blake3").unwrap(), blake3::hash(b"tiny").to_string());
 }
 
@@ -271,7 +266,7 @@ fn an_indexer_gets_no_hash_that_takes_a_read() {
     let world = world();
     fs::copy("/usr/bin/getfattr", world.path("tumblerd")).unwrap();
     let mount = Mount::of(&world, &["--xattrs", "named"]);
-    let file = below(&world, &mount, &format!("snapshots/{}", NAMES[0]), "source/a.txt");
+    let file = mount.below(&world, &format!("snapshots/{}", NAMES[0]), "source/a.txt");
     let asks = |name: &str| {
         let mut command = Command::new(world.path("tumblerd"));
         let output = command.args(["--only-values", "-n", name]).arg(&file).output().unwrap();
