@@ -91,12 +91,12 @@ impl Everything {
             return Tried { choice, after, pauses: 0 };
         }
         let before = self.depth.checked_sub(1).map(|depth| self.path[depth]);
-        let Some(before) = before else {
-            return Tried { choice, after: mix(after, choice.actor.into()), pauses: 0 };
-        };
-        let last = before.choice.actor;
-        let is_pause = choice.actor != last && options.iter().any(|option| option.choice.actor == last);
-        Tried { choice, after: mix(after, choice.actor.into()), pauses: before.pauses + u32::from(is_pause) }
+        let pauses = before.map_or(0, |before| {
+            let last = before.choice.actor;
+            let could_go_on = options.iter().any(|option| option.choice.actor == last);
+            before.pauses + u32::from(choice.actor != last && could_go_on)
+        });
+        Tried { choice, after: mix(after, choice.actor.into()), pauses }
     }
 }
 
