@@ -226,6 +226,60 @@ mod tests {
         assert_eq!(first.nonce, digest[..NONCE_SIZE]);
     }
 
+    /// RFC 8439, 2.3: the block of this number, from HChaCha20's key (draft-irtf-cfrg-xchacha, 2.2) and the rest of the nonce.
+    fn plain_xchacha20(key: &[u8; 32], nonce: &[u8; 24], number: u32) -> [u8; 64] {
+        fn rounds(state: &mut [u32; 16]) {
+            for round in 0..20 {
+                for n in 0..4 {
+                    let step = if round % 2 == 0 { 0 } else { 1 };
+                    let [a, b, c, d] = std::array::from_fn(|row| 4 * row + (n + step * row) % 4);
+                    for (x, y, z, turn) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)] {
+                        state[x] = state[x].wrapping_add(state[y]);
+                        state[z] = (state[z] ^ state[x]).rotate_left(turn);
+                    }
+                }
+            }
+        }
+        fn words(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+            bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap()))
+        }
+        let start = |parts: [&[u8]; 3]| -> [u32; 16] {
+            words(b"expand 32-byte k").chain(parts.into_iter().flat_map(words)).collect::<Vec<_>>().try_into().unwrap()
+        };
+        let mut inner = start([key, &nonce[..16], &[]]);
+        rounds(&mut inner);
+        let inner: Vec<u8> = inner[..4].iter().chain(&inner[12..]).flat_map(|word| word.to_le_bytes()).collect();
+        let first = start([&inner, &number.to_le_bytes(), &[&[0; 4], &nonce[16..]].concat()]);
+        let mut last = first;
+        rounds(&mut last);
+        let mut block = [0; 64];
+        for (out, (one, other)) in block.chunks_exact_mut(4).zip(first.iter().zip(&last)) {
+            out.copy_from_slice(&one.wrapping_add(*other).to_le_bytes());
+        }
+        block
+    }
+
+    // The crate has other code for each kind of processor, and for whole groups of blocks and what is left over.
+    #[test]
+    fn the_cipher_is_that_of_its_specification_at_every_length() {
+        let (key, nonce) = (Secret::from_bytes(&std::array::from_fn(|i| i as u8)), [0xa5; NONCE_SIZE]);
+        let longest = 5000;
+        let stream: Vec<u8> =
+            (1..=longest / 64 + 1).flat_map(|n| plain_xchacha20(key.bytes(), &nonce, n as u32)).collect();
+        for length in (0..1100).chain([2047, 2048, 2049, 4095, 4096, 4097, longest]) {
+            let mut message = vec![0; length];
+            let tag = seal_with(&key, &nonce, b"", &mut message).unwrap();
+            assert_eq!(message, stream[..length], "{length}");
+            open_with(&key, &nonce, b"", &mut message, &tag).unwrap();
+            assert!(message.iter().all(|byte| *byte == 0), "{length}");
+        }
+        let mut long = vec![0; 1 << 20];
+        seal_with(&key, &nonce, b"", &mut long).unwrap();
+        for number in [1, 15, 16, 17, 10_000, long.len() / 64] {
+            assert_eq!(long[64 * (number - 1)..64 * number], plain_xchacha20(key.bytes(), &nonce, number as u32));
+        }
+    }
+
     #[test]
     fn every_changed_bit_is_noticed() {
         let (_, keys) = keys();
