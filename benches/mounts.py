@@ -2,13 +2,24 @@
 
 Not for: backup, restore and check (see `peers.py`, which runs these as well).
 """
-import os, random, shutil, subprocess, time
+import os, random, shutil, subprocess, tempfile, time
 from pathlib import Path
 
 from common import (FIRN, HERE, MIB, Firn, Mount, at_most, best, copy, failures, figure, note, programs, results, run)
 
+def from_disk(place, label, tree, runs):
+    """What `cp -a` itself takes that comes from another file system, as it does from a mount (within one, it has the kernel copy)."""
+    disk = Path("/var/tmp")
+    if os.stat(disk).st_dev == os.stat(place).st_dev:
+        return
+    with tempfile.TemporaryDirectory(prefix="firn-bench.", dir=disk) as folder:
+        run(["cp", "-a", tree, Path(folder) / "tree"])
+        note(f"{label}: cp -a from mount", "limit", best(runs, lambda: copy(Path(folder) / "tree", place / "copy")), "cp -a from a disk, warm")
+
+
 def trees(place, label, tree, runs):
     """cp -a out of the mount, against restore; find over it."""
+    from_disk(place, label, tree, runs)
     note(f"{label}: find -ls", "limit", best(runs, lambda: run(["find", tree, "-ls"])), "the tree itself, warm")
     for program in programs(place):
         program.count = getattr(program, "count", 0) or 1
