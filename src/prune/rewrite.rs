@@ -117,12 +117,13 @@ pub(super) fn estimate(
 }
 
 /// A block, and the length of its frame.
-fn read_block(repository: &Repository, info: &PackInfo, opened: &Opened, number: u32) -> Result<(Block, u64)> {
+fn read_block(repository: &Repository, info: &PackInfo, opened: &Opened, number: u32) -> Result<(Block<'static>, u64)> {
     let (offset, length) =
         info.frame(number).ok_or_else(|| Error::damaged("The index names a block that its pack does not have"))?;
     let mut frame = vec![0; length as usize];
     repository.store().get_range(&pack_key(info), offset, &mut frame)?;
     let block = open_block(repository.keyring(), opened, number, &mut frame)
+        .map(Block::into_owned)
         .inspect_err(|_| repository.note_damaged(info.name))
         .map_err(|error| error.context(format!("Block {number} of \"{}\" is damaged", pack_key(info))))?;
     Ok((block, u64::from(length)))

@@ -243,7 +243,7 @@ impl Work<'_> {
     }
 
     /// Calls `each` with every block that can be read, each tried twice.
-    fn blocks(&self, pack: &mut Hurt, each: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
+    fn blocks(&self, pack: &mut Hurt, each: &mut dyn FnMut(Block<'_>) -> Result<()>) -> Result<()> {
         pack.readable.clear();
         let Ok(opened) = self.header(&pack.key, pack.is_tree).or_else(|_| self.header(&pack.key, pack.is_tree)) else {
             return Ok(());
@@ -254,7 +254,7 @@ impl Work<'_> {
             let read = || {
                 let mut frame = vec![0; *length as usize];
                 self.repository.store().get_range(&pack.key, at, &mut frame)?;
-                open_block(self.repository.keyring(), &opened, number as u32, &mut frame)
+                open_block(self.repository.keyring(), &opened, number as u32, &mut frame).map(Block::into_owned)
             };
             if let Ok(block) = read().or_else(|_| read()) {
                 pack.readable.insert(number as u32);

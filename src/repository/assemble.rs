@@ -79,7 +79,7 @@ pub fn store_again(writer: &Writer, block: Block, wanted: &dyn Fn(&ChunkId) -> R
     let chunks: Vec<(ChunkId, u32)> = lacking.iter().map(|(id, range)| (*id, range.len() as u32)).collect();
     let saved = (chunks.len() as u64, chunks.iter().map(|(_, length)| u64::from(*length)).sum());
     let body = if lacking.len() == block.chunks.len() {
-        block.body
+        block.body.into_owned()
     } else {
         block::encode(&lacking.iter().map(|(_, range)| &block.body[range.clone()]).collect::<Vec<_>>())?
     };

@@ -12,6 +12,7 @@ use crate::format::key_slot::Secrets;
 use crate::format::message::{ChunkKind, Codec, MESSAGE_HEAD_LEN, MessageHead};
 use crate::format::padding::padme;
 use crate::id::{ChunkId, ObjectName, RepositoryId};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use zeroize::Zeroizing;
 
@@ -278,7 +279,9 @@ impl Keyring {
     }
 
     /// Opens a record of `kind` and returns its body.
-    pub fn open_record(&self, kind: Kind, mut bytes: Vec<u8>) -> Result<Zeroizing<Vec<u8>>> {
+    pub fn open_record(&self, kind: Kind, bytes: Vec<u8>) -> Result<Zeroizing<Vec<u8>>> {
+        // It is opened in place, and a key slot holds secrets.
+        let mut bytes = Zeroizing::new(bytes);
         let object = self.open(kind, &bytes)?;
         let masked = bytes[HEADER_LEN..].first_chunk::<8>().ok_or_else(|| Error::damaged("it is cut short"))?;
         let length = self
@@ -289,9 +292,8 @@ impl Keyring {
             return Err(Error::damaged("its size does not fit its content"));
         }
         let message = self.open_frame(&object, FrameTag::Record, 0, &mut bytes[HEADER_LEN..end])?;
-        let mut body = Zeroizing::new(Vec::new());
-        decode_message(message, FrameTag::Record, &mut body)?;
-        Ok(body)
+        let (_, body) = decode_message(message, FrameTag::Record)?;
+        Ok(Zeroizing::new(body.into_owned()))
     }
 }
 
@@ -325,27 +327,29 @@ pub(super) fn raw_message(kind: ChunkKind, body: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Decodes a message of a frame with this tag into `body` (replaced) and returns the chunk kind that a block states.
-pub(super) fn decode_message(message: &[u8], tag: FrameTag, body: &mut Vec<u8>) -> Result<Option<ChunkKind>> {
+/// Decodes a message of a frame with this tag: the chunk kind that a block states, and the body, which is copied only if it was
+/// compressed.
+pub(super) fn decode_message(message: &[u8], tag: FrameTag) -> Result<(Option<ChunkKind>, Cow<'_, [u8]>)> {
     let head = MessageHead::decode(message, tag)?;
     let payload = &message[MESSAGE_HEAD_LEN..];
-    match head.codec {
+    let body = match head.codec {
         Codec::Raw => {
             if payload.len() != head.body_len as usize {
                 return Err(Error::damaged("an uncompressed body has another length than stated"));
             }
-            body.clear();
-            body.extend_from_slice(payload);
+            Cow::Borrowed(payload)
         }
-        Codec::Zstd => DECOMPRESSOR.with_borrow_mut(|slot| -> Result<()> {
+        Codec::Zstd => DECOMPRESSOR.with_borrow_mut(|slot| -> Result<_> {
             let decompressor = match slot {
                 Some(decompressor) => decompressor,
                 None => slot.insert(Decompressor::new()?),
             };
-            Ok(decompressor.decompress(payload, head.body_len as usize, body)?)
+            let mut body = Vec::new();
+            decompressor.decompress(payload, head.body_len as usize, &mut body)?;
+            Ok(Cow::Owned(body))
         })?,
-    }
-    Ok(head.chunk_kind)
+    };
+    Ok((head.chunk_kind, body))
 }
 
 /// The name under which these bytes are stored.

@@ -44,7 +44,7 @@ use cache::CacheFolder;
 use index::Index;
 use keyring::{Keyring, Opened, object_name};
 use keys::{Credentials, Unlocked};
-use read::{BlockCache, BlockWeight, CACHED_HEADERS};
+use read::{BlockCache, CACHED_HEADERS};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -126,7 +126,6 @@ impl Repository {
             CacheChoice::Root(root) => CacheFolder::open(root, &id)?,
             CacheChoice::None => CacheFolder::temporary(homeless_writer(&keyring))?,
         };
-        let items = (options.block_cache / (256 << 10)).max(64) as usize;
         Ok(Repository {
             store,
             keyring,
@@ -137,7 +136,7 @@ impl Repository {
             cache,
             index: RwLock::new(None),
             loading: Mutex::default(),
-            blocks: BlockCache::with_weighter(items, options.block_cache, BlockWeight),
+            blocks: read::block_cache(options.block_cache),
             headers: quick_cache::sync::Cache::new(CACHED_HEADERS),
             warnings,
         })

@@ -12,6 +12,7 @@ use crate::format::padding::padme;
 use crate::id::{ChunkId, ObjectName};
 use crate::store::{ObjectKey, ObjectKind, Store};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// A contents list never grows past this, so that its body stays within its bound of 16 MiB with room to spare.
@@ -185,8 +186,7 @@ fn verify_contents(keyring: &Keyring, object: &Opened, pack: &FinishedPack, at: 
         .ok_or_else(|| Error::damaged("no contents follow the blocks"))?;
     let mut frame = pack.bytes[at..at + length as usize + FRAME_OVERHEAD].to_vec();
     let message = keyring.open_frame(object, FrameTag::Contents, 0, &mut frame)?;
-    let mut body = Vec::new();
-    decode_message(message, FrameTag::Contents, &mut body)?;
+    let (_, body) = decode_message(message, FrameTag::Contents)?;
     if Contents::decode(&body)? != pack.contents {
         return Err(Error::damaged("the contents decode to something else"));
     }
@@ -195,20 +195,27 @@ fn verify_contents(keyring: &Keyring, object: &Opened, pack: &FinishedPack, at: 
 
 /// A decoded block whose chunk ids were recomputed from its bytes.
 #[derive(Debug)]
-pub struct Block {
+pub struct Block<'a> {
     /// What its chunks are.
     pub kind: ChunkKind,
-    /// The decompressed body.
-    pub body: Vec<u8>,
+    /// The decompressed body; in the frame itself if it was not compressed.
+    pub body: Cow<'a, [u8]>,
     /// Ids and places in `body`, in stored order.
     pub chunks: Vec<(ChunkId, Range<usize>)>,
 }
 
+impl Block<'_> {
+    /// The same block without the frame.
+    pub fn into_owned(self) -> Block<'static> {
+        Block { kind: self.kind, body: Cow::Owned(self.body.into_owned()), chunks: self.chunks }
+    }
+}
+
 /// Opens the frame of a block (in place), decompresses it and recomputes the ids of its chunks.
-pub fn open_block(keyring: &Keyring, object: &Opened, number: u32, frame: &mut [u8]) -> Result<Block> {
+pub fn open_block<'a>(keyring: &Keyring, object: &Opened, number: u32, frame: &'a mut [u8]) -> Result<Block<'a>> {
     let message = keyring.open_frame(object, FrameTag::Block, u64::from(number), frame)?;
-    let mut body = Vec::new();
-    let kind = decode_message(message, FrameTag::Block, &mut body)?.expect("a block's message has a chunk kind");
+    let (kind, body) = decode_message(message, FrameTag::Block)?;
+    let kind = kind.expect("a block's message has a chunk kind");
     let ranges = block::decode(&body)?;
     let chunks = ranges.into_iter().map(|range| (keyring.chunk_id(kind, &body[range.clone()]), range)).collect();
     Ok(Block { kind, body, chunks })
@@ -260,8 +267,7 @@ pub fn read_contents(keyring: &Keyring, store: &dyn Store, kind: Kind, name: Obj
         read_frame(store, &key, size, at, |masked| keyring.frame_length(&object, FrameTag::Contents, 0, masked))
             .and_then(|mut frame| {
                 let message = keyring.open_frame(&object, FrameTag::Contents, 0, &mut frame)?;
-                let mut body = Vec::new();
-                decode_message(message, FrameTag::Contents, &mut body)?;
+                let (_, body) = decode_message(message, FrameTag::Contents)?;
                 Contents::decode(&body)
             })
             .map_err(|e| e.context(format!("The contents of \"{key}\" are damaged")))?;

@@ -4,16 +4,18 @@
 
 use super::Repository;
 use super::index::{Index, Place};
-use super::keyring::Opened;
+use super::keyring::{Keyring, Opened};
 use super::pack::{Block, header_error, open_block, pack_folder};
 use super::table::PackInfo;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::frame::TAG_LEN;
 use crate::format::header::{HEADER_LEN, Kind};
 use crate::format::message::ChunkKind;
 use crate::id::{ChunkId, ObjectName};
 use crate::store::ObjectKey;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use std::borrow::Cow;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -26,10 +28,23 @@ pub struct ReadBlock {
 }
 
 impl ReadBlock {
-    fn new(block: Block) -> Self {
-        let mut chunks = block.chunks;
+    fn new(kind: ChunkKind, body: Vec<u8>, mut chunks: Vec<(ChunkId, Range<usize>)>) -> Self {
         chunks.sort_by_key(|(id, _)| *id);
-        ReadBlock { kind: block.kind, body: block.body, chunks }
+        ReadBlock { kind, body, chunks }
+    }
+
+    /// Of a frame that it keeps: what was not compressed is not copied.
+    fn open(keyring: &Keyring, opened: &Opened, number: u32, mut frame: Vec<u8>) -> Result<Self> {
+        let Block { kind, body, mut chunks } = open_block(keyring, opened, number, &mut frame)?;
+        let stored = match body {
+            Cow::Owned(body) => return Ok(ReadBlock::new(kind, body, chunks)),
+            Cow::Borrowed(body) => body.len(),
+        };
+        let before = frame.len() - TAG_LEN - stored;
+        for (_, range) in &mut chunks {
+            *range = range.start + before..range.end + before;
+        }
+        Ok(ReadBlock::new(kind, frame, chunks))
     }
 
     /// The chunk with this id and kind, if the block holds it.
@@ -76,6 +91,22 @@ impl Weighter<(ObjectName, u32), Arc<ReadBlock>> for BlockWeight {
 }
 
 pub(super) type BlockCache = Cache<(ObjectName, u32), Arc<ReadBlock>, BlockWeight>;
+
+/// Share of the cache for blocks that were used again. What was read ahead is in the rest until it is used: there must be room for all
+/// of it, or it would be read and decoded twice (readers ahead may take half of the cache, see `view::prefetch`).
+const USED_AGAIN: f64 = 0.4;
+
+/// A cache of this many bytes.
+pub(super) fn block_cache(bytes: u64) -> BlockCache {
+    let items = (bytes / (256 << 10)).max(64) as usize;
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(items)
+        .weight_capacity(bytes)
+        .hot_allocation(USED_AGAIN)
+        .build()
+        .expect("all that it asks for is given");
+    Cache::with_options(options, BlockWeight, DefaultHashBuilder::default(), DefaultLifecycle::default())
+}
 
 /// Headers of packs whose keys are kept: about 300 bytes each.
 pub(super) const CACHED_HEADERS: usize = 8192;
@@ -131,6 +162,25 @@ impl Repository {
         self.blocks.get_or_insert_with(&(pack.name, place.block), || self.load_block(&pack, place.block).map(Arc::new))
     }
 
+    /// Pack and block of a chunk's first copy.
+    pub fn place(&self, chunk: &ChunkId) -> Option<(ObjectName, u32)> {
+        let index = self.index().ok()?;
+        let mut first = None;
+        index
+            .find(chunk, &mut |place| {
+                first = Some(place);
+                false
+            })
+            .ok()?;
+        let place = first?;
+        Some((index.pack(place).ok()?.name, place.block))
+    }
+
+    /// Whether a chunk can be had without waiting for storage.
+    pub fn is_at_hand(&self, chunk: &ChunkId) -> bool {
+        self.place(chunk).is_some_and(|(pack, block)| self.is_cached(&pack, block))
+    }
+
     /// Whether a block is in the cache already.
     pub fn is_cached(&self, pack: &ObjectName, block: u32) -> bool {
         self.blocks.contains_key(&(*pack, block))
@@ -142,16 +192,22 @@ impl Repository {
         })?;
         let mut frame = vec![0; length as usize];
         self.store().get_range(&pack_key(pack), offset, &mut frame)?;
-        self.decode_block(pack, block, &mut frame)
+        let opened = self.opened(pack)?;
+        self.readable(pack, block, ReadBlock::open(self.keyring(), &opened, block, frame))
     }
 
     /// Decodes a frame that was read from `pack` (the frame is consumed in place).
     pub fn decode_block(&self, pack: &PackInfo, block: u32, frame: &mut [u8]) -> Result<ReadBlock> {
         let opened = self.opened(pack)?;
-        let block = open_block(self.keyring(), &opened, block, frame)
-            .inspect_err(|_| self.note_damaged(pack.name))
-            .map_err(|error| error.context(format!("Block {block} of the pack \"{}\" is damaged", pack_key(pack))))?;
-        Ok(ReadBlock::new(block))
+        let read = open_block(self.keyring(), &opened, block, frame)
+            .map(|block| ReadBlock::new(block.kind, block.body.into_owned(), block.chunks));
+        self.readable(pack, block, read)
+    }
+
+    /// What does not open is noted and named.
+    fn readable(&self, pack: &PackInfo, block: u32, read: Result<ReadBlock>) -> Result<ReadBlock> {
+        read.inspect_err(|_| self.note_damaged(pack.name))
+            .map_err(|error| error.context(format!("Block {block} of the pack \"{}\" is damaged", pack_key(pack))))
     }
 
     /// The header and keys of a pack.

@@ -11,7 +11,7 @@
 //! What the kernel was given is its page cache, which it gives up when memory is short.
 
 use super::pages::EntryRef;
-use super::prefetch::{Reservation, place};
+use super::prefetch::Reservation;
 use super::read::Reader;
 use super::tree::{Place, SnapshotTree, Stored};
 use crate::error::Result;
@@ -345,7 +345,7 @@ impl Walk {
     }
 
     fn load_chunk(&mut self, reader: &Reader, id: ChunkId, len: u64, rank: u64, ahead: &mut u64) -> bool {
-        let found = place(reader.repository(), &id);
+        let found = reader.repository().place(&id);
         let Some((pack, block)) = found.filter(|_| found != self.last) else { return true };
         self.last = found;
         if reader.repository().is_cached(&pack, block) {

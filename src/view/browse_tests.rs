@@ -357,3 +357,23 @@ fn templates_and_filters_follow_the_repository() {
     let expected = ["@GMT-2026.01.01-00.00.00", "@GMT-2026.01.02-00.00.00", "@GMT-2026.01.05-00.00.00"];
     assert_eq!(names(&gmt, ""), expected);
 }
+
+#[test]
+fn folders_whose_pages_share_a_block_are_listed_without_waiting_once_one_was() {
+    let folder = |n: u32| (format!("d{n:02}"), dir([(format!("file{n}"), Thing::Inline(b"x".to_vec()))]));
+    let sample = Sample::new();
+    let named = sample.snapshot("2026-01-01T00:00:00Z", "h", &[], &dir((0..50).map(folder)));
+    let view = View::one(Sample::open(&sample.store, 32 << 20), 8 << 20, named, b"").unwrap();
+    let root = view.root();
+    let folder = |n: u32| view.ino(&view.lookup(&root, format!("d{n:02}").as_bytes()).unwrap().unwrap()).unwrap();
+    let numbers: Vec<u64> = (0..50).map(folder).collect();
+    sample.store.reset();
+    assert!(numbers.iter().all(|ino| view.is_resident(*ino)));
+    assert_eq!(sample.store.log().len(), 0);
+    // A small cache of blocks holds none of them, and then storage has to be asked.
+    let repository = Sample::open(&sample.store, 0);
+    let named = view.snapshots()[0].named().clone();
+    let view = View::one(repository, 8 << 20, named, b"").unwrap();
+    view.list(&view.root(), 0, &mut |_, _, _| Ok(true)).unwrap();
+    assert!(numbers.iter().all(|ino| !view.is_resident(*ino)));
+}

@@ -213,9 +213,11 @@ impl Pages {
         }
     }
 
-    /// Whether a directory's listing needs no waiting: its only page is in memory.
+    /// Whether a directory's listing needs no waiting: its only page is in memory, or can be decoded from what is (pages of
+    /// directories that follow one another share a block). That takes less time than to hand the question to another thread.
     pub fn is_listing_resident(&self, directory: &Directory) -> bool {
-        self.cache.get(&directory.page).is_some_and(|page| page.page.level() == 0)
+        let at_hand = || self.repository.is_at_hand(&directory.page).then(|| self.get(&directory.page).ok()).flatten();
+        self.cache.get(&directory.page).or_else(at_hand).is_some_and(|page| page.page.level() == 0)
     }
 
     fn top(&self, directory: &Directory) -> Result<Arc<Decoded>> {

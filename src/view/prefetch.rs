@@ -70,23 +70,9 @@ impl Prefetcher {
 
 fn run(repository: &Repository, jobs: &Receiver<ChunkId>) {
     while let Ok(chunk) = jobs.recv() {
-        if place(repository, &chunk).is_some_and(|(pack, block)| !repository.is_cached(&pack, block)) {
+        if !repository.is_at_hand(&chunk) {
             // The reader who wants this chunk meets the same error and reports it.
             drop(repository.chunk(ChunkKind::Content, &chunk));
         }
     }
-}
-
-/// Pack and block of a chunk's first copy.
-pub fn place(repository: &Repository, chunk: &ChunkId) -> Option<(crate::id::ObjectName, u32)> {
-    let index = repository.index().ok()?;
-    let mut first = None;
-    index
-        .find(chunk, &mut |place| {
-            first = Some(place);
-            false
-        })
-        .ok()?;
-    let place = first?;
-    Some((index.pack(place).ok()?.name, place.block))
 }

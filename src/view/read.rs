@@ -8,7 +8,7 @@
 
 use super::content::{Placed, check_length, extents_in};
 use super::pages::EntryRef;
-use super::prefetch::{Prefetcher, Reservation, place};
+use super::prefetch::{Prefetcher, Reservation};
 use crate::error::{Error, Result};
 use crate::format::message::ChunkKind;
 use crate::format::tree::{BlockCounter, Body, Content, Extent};
@@ -259,9 +259,7 @@ impl Reader {
             None => offset >= end,
             Some(placed) if placed.offset > offset || placed.end() < end => false,
             Some(Placed { extent: Extent::Hole(_), .. }) => true,
-            Some(Placed { extent: Extent::Chunk { id, .. }, .. }) => {
-                place(&self.repository, id).is_some_and(|(pack, block)| self.repository.is_cached(&pack, block))
-            }
+            Some(Placed { extent: Extent::Chunk { id, .. }, .. }) => self.repository.is_at_hand(id),
         }
     }
 

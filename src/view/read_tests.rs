@@ -147,6 +147,23 @@ fn a_sequential_scan_reads_each_block_once_and_ahead() {
 }
 
 #[test]
+fn what_is_read_ahead_stays_until_it_is_used_in_a_file_larger_than_the_cache() {
+    let count = 400;
+    let pieces: Vec<Piece> = (0..count).map(|n| Piece::Data(noise(n, (200 << 10) + n as usize))).collect();
+    let sample = Sample::new();
+    let (view, reader) = open(&sample, 40 << 20, &dir([("f", Thing::File(pieces.clone()))]));
+    let file = file(&view, "f");
+    sample.store.reset();
+    let (mut offset, total) = (0, bytes_of(&pieces).len() as u64);
+    while offset < total {
+        reader.read(file.0, &file.1, offset, 128 << 10, &mut |_| {}).unwrap();
+        offset += 128 << 10;
+    }
+    let reads = block_reads(&sample.store).len() as u64;
+    assert!((count..count + count / 50).contains(&reads), "{reads} reads of {count} blocks");
+}
+
+#[test]
 fn random_reads_load_nothing_ahead() {
     let pieces: Vec<Piece> = (0..200).map(|n| Piece::Data(noise(n, (130 << 10) + n as usize))).collect();
     let sample = Sample::new();
