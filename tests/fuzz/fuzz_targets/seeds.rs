@@ -68,7 +68,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 at += listed.frame_len as usize;
                 let sealed = &mut frame.to_vec();
                 write("message", repository.keyring().open_frame(&opened, FrameTag::Block, number as u64, sealed)?)?;
-                let block = open_block(repository.keyring(), &opened, number as u32, &mut frame.to_vec())?;
+                let sealed = &mut frame.to_vec();
+                let block = open_block(repository.keyring(), &opened, number as u32, sealed)?;
                 write("block", &block.body)?;
                 for (_, range) in &block.chunks {
                     let chunk = &block.body[range.clone()];
