@@ -130,6 +130,31 @@ def vast_index(place, chunks, runs):
     note(label, "firn", best(runs, lambda: first_answer(firn.mount(place / "mnt"), "latest")))
 
 
+def long_history(place, snapshots, runs):
+    """Very many snapshots of 100,000 files: how soon are questions about all of them answered, once the catalog exists, and by the mount?"""
+    env = {"FIRN_SCALE": str(snapshots), "FIRN_SCALE_MAKE": str(place)}
+    run(["cargo", "test", "--release", "--locked", "--quiet", "--lib", "--", "--ignored", "--exact", "history::scale::many_snapshots_of_many_files"], env, cwd=HERE)
+    firn = with_key(place, "one")
+    firn.env |= {"FIRN_REPOSITORY": str(place / "repository"), "FIRN_CACHE_DIR": str(place / "cache")}
+    shutil.rmtree(place / "cache", ignore_errors=True)
+    label = f"{snapshots:,} snapshots of 100,000 files"
+    find = [FIRN, "find", "-q", "file42.txt"]
+    note(f"{label}: find, no catalog", "firn", run(find, firn.env))
+    note(f"{label}: find", "firn", best(runs, lambda: run(find, firn.env)))
+    note(f"{label}: history of a file", "firn", best(runs, lambda: run([FIRN, "history", "-q", "/folder0500/file42.txt"], firn.env)))
+    note(f"{label}: du", "firn", best(runs, lambda: run([FIRN, "du", "-q", "latest"], firn.env)))
+    note(f"{label}: first ls of versions", "firn", best(runs, lambda: first_answer(firn.mount(place / "mnt"), "versions")))
+
+    def below(name):
+        with firn.mount(place / "mnt") as mounted:
+            begin = time.monotonic()
+            run(["ls", "-l", mounted.point / name])
+            return time.monotonic() - begin, 0, 0
+    note(f"{label}: ls -l of versions of a folder", "firn", best(runs, lambda: below("versions/folder0500")))
+    note(f"{label}: ls -l of versions of a file", "firn", best(runs, lambda: below("versions/folder0500/file42.txt")))
+    note(f"{label}: ls -l of deleted in a folder", "firn", best(runs, lambda: below("deleted/folder0500")))
+
+
 def vast_folder(place, count, runs):
     """A folder of very many files: when does its first name come, how much memory does a whole listing take?"""
     tree = place / "vast"
@@ -174,6 +199,10 @@ def floors(small):
             "find -ls again": (native and 1.5 * native, "1.5 × the tree itself"),
             "first name": (0.2, "so soon"),
             "first ls": (1.0 if "chunks" in label else 0.3, "so soon"),
+            "find": (1.0, "so soon"),
+            "first ls of versions": (0.2, "so soon"),
+            "ls -l of versions of a folder": (0.2, "so soon"),
+            "ls -l of versions of a file": (0.2, "so soon"),
             "cp -a from mount": (restore and restore / (0.8 if "files" in label else 0.5), "0.8 × restore, 0.5 × with longer files"),
         }
         if what in bounds:

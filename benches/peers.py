@@ -127,8 +127,9 @@ def main():
             mounts.big_file(fresh(place, "big"), 1024 // share, runs)
             mounts.many_snapshots(fresh(place, "many"), 1000 // share, runs)
             if not arguments.small:
-                # What makes such an index is a test, which would have to be built for this alone.
+                # What makes these repositories are tests, which would have to be built for this alone.
                 mounts.vast_index(fresh(place, "chunks"), 10_000_000, runs)
+                mounts.long_history(fresh(place, "history"), 1000, runs)
             mounts.vast_folder(fresh(place, "folder"), 1_000_000 // share, runs)
     finally:
         if not arguments.keep:

@@ -12,6 +12,8 @@
 pub mod lines;
 pub mod query;
 pub mod record;
+#[cfg(test)]
+mod scale;
 pub mod shelf;
 pub mod step;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::{
     AttributeSet, Attributes, Body, Content, Entry, Extent, HardLink, Metadata, Owner, Timestamp, Totals,
 };
-use crate::id::ChunkId;
+use crate::id::{ChunkId, SessionId, WriterId};
 use crate::progress::Silent;
 use crate::repository::assemble::{Assembler, Group};
 use crate::repository::keys::Credentials;
@@ -113,56 +113,56 @@ impl Sample {
         drop(out);
         let Body::Directory { totals, .. } = entry.body else { unreachable!() };
         let session = writer.session();
-        let build = |_| self.record(time, host, tags, tree, totals, session);
+        let by = (self.repository.writer_id(), session);
+        let build = |_| record(by, time.parse().unwrap(), host, tags, tree, totals);
         let (name, snapshot, _) = writer.commit(build).unwrap();
         Named { name, snapshot }
-    }
-
-    fn record(
-        &self,
-        time: &str,
-        host: &str,
-        tags: &[&str],
-        tree: ChunkId,
-        totals: Totals,
-        session: crate::id::SessionId,
-    ) -> Snapshot {
-        let time: jiff::Timestamp = time.parse().unwrap();
-        Snapshot {
-            version: 1,
-            program: "test".into(),
-            writer: self.repository.writer_id(),
-            session,
-            sequence: 1,
-            previous: None,
-            parent: None,
-            heads: BTreeMap::new(),
-            time,
-            started: time,
-            finished: time,
-            host: host.into(),
-            user: "u".into(),
-            uid: 1000,
-            gid: 1000,
-            paths: vec![PathText(b"/".to_vec())],
-            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
-            label: None,
-            description: None,
-            tree,
-            totals,
-            excludes: Vec::new(),
-            summary: BTreeMap::new(),
-            issues: Vec::new(),
-            issues_total: 0,
-            chunker: 1,
-            signature: None,
-        }
     }
 
     /// Removes a snapshot as a forget would, without asking.
     pub(crate) fn remove(&self, named: &Named) {
         let key = ObjectKey::new(ObjectKind::Snapshot, named.name);
         crate::store::Store::delete(self.store.as_ref(), &key).unwrap();
+    }
+}
+
+/// A snapshot's record, by this writer in this session.
+pub(crate) fn record(
+    (writer, session): (WriterId, SessionId),
+    time: jiff::Timestamp,
+    host: &str,
+    tags: &[&str],
+    tree: ChunkId,
+    totals: Totals,
+) -> Snapshot {
+    Snapshot {
+        version: 1,
+        program: "test".into(),
+        writer,
+        session,
+        sequence: 1,
+        previous: None,
+        parent: None,
+        heads: BTreeMap::new(),
+        time,
+        started: time,
+        finished: time,
+        host: host.into(),
+        user: "u".into(),
+        uid: 1000,
+        gid: 1000,
+        paths: vec![PathText(b"/".to_vec())],
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        label: None,
+        description: None,
+        tree,
+        totals,
+        excludes: Vec::new(),
+        summary: BTreeMap::new(),
+        issues: Vec::new(),
+        issues_total: 0,
+        chunker: 1,
+        signature: None,
     }
 }
 
@@ -209,7 +209,7 @@ fn put(name: &[u8], thing: &Thing, cut: &PageCut, out: &mut Assembler<'_>) -> En
     Entry { name: name.to_vec(), meta, body }
 }
 
-fn inline(bytes: &[u8]) -> Body {
+pub(crate) fn inline(bytes: &[u8]) -> Body {
     Body::File { size: bytes.len() as u64, content: Content::Inline(bytes.to_vec()) }
 }
 
