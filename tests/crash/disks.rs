@@ -3,6 +3,7 @@
 use crate::support::compare;
 use crate::support::nasty::Random;
 use crate::support::run::{ALONE, FIRN, Ran, World};
+use crate::support::without_root;
 use std::process::Command;
 
 /// Runs a script in a mount namespace of its own, so that nothing stays mounted. `None` where that is not allowed: then there is nothing to test.
@@ -98,7 +99,7 @@ fn a_repository_that_may_only_be_read() {
 
 #[test]
 fn a_repository_of_somebody_else() {
-    if !rustix::process::geteuid().is_root() {
+    if without_root() {
         return;
     }
     let world = World::with_key_file();

@@ -2,6 +2,7 @@
 
 use super::{Mount, is_mounted, listed, top, without_fuse};
 use crate::support::run::World;
+use crate::support::without_root;
 use rustix::process::{Signal, kill_process};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -68,7 +69,7 @@ fn new_snapshots_appear() {
 
 #[test]
 fn owners() {
-    if without_fuse() || !rustix::process::geteuid().is_root() {
+    if without_fuse() || without_root() {
         return;
     }
     let world = World::with_repository();

@@ -5,6 +5,7 @@
 use super::{Mount, Server, without_fuse};
 use crate::support::nasty::Random;
 use crate::support::run::World;
+use crate::support::without_root;
 use std::fs;
 use std::process::Command;
 
@@ -46,7 +47,7 @@ impl Ganesha {
 
 #[test]
 fn an_nfs_server_gives_it_on() {
-    if without_fuse() || !rustix::process::geteuid().is_root() {
+    if without_fuse() || without_root() {
         return;
     }
     let world = World::with_repository();

@@ -3,6 +3,7 @@
 use super::{Mount, listed, without_fuse};
 use crate::support::compare::{Options, trees};
 use crate::support::run::World;
+use crate::support::without_root;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -295,7 +296,7 @@ fn other_commands_can_have_the_catalog_in_their_turn() {
 #[test]
 fn who_was_kept_out_of_any_version_is_kept_out() {
     use std::os::unix::fs::PermissionsExt;
-    if without_fuse() || !rustix::process::geteuid().is_root() {
+    if without_fuse() || without_root() {
         return;
     }
     let world = World::with_repository();

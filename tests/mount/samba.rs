@@ -4,6 +4,7 @@
 
 use super::{Mount, Server, listed, without_fuse};
 use crate::support::run::World;
+use crate::support::without_root;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -54,7 +55,7 @@ impl Samba<'_> {
 
 #[test]
 fn windows_finds_previous_versions() {
-    if without_fuse() || !rustix::process::geteuid().is_root() {
+    if without_fuse() || without_root() {
         return;
     }
     let world = World::with_repository();

@@ -4,6 +4,7 @@
 
 use super::without_fuse;
 use crate::support::run::{ALONE, FIRN, Ran, World};
+use crate::support::without_root;
 use std::process::{Command, Stdio};
 
 /// Runs a script in a mount namespace whose /usr/sbin has these names for the program, too.
@@ -33,7 +34,7 @@ fn world() -> World {
 }
 
 fn is_possible() -> bool {
-    !without_fuse() && rustix::process::geteuid().is_root()
+    !(without_fuse() || without_root())
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::names;
 use crate::support::run::World;
+use crate::support::without_root;
 use std::fs;
 use std::process::Command;
 
@@ -51,7 +52,7 @@ fn caches_are_left_out_on_demand() {
 
 #[test]
 fn other_file_systems() {
-    if !rustix::process::geteuid().is_root() {
+    if without_root() {
         return;
     }
     struct Unmount(std::path::PathBuf);

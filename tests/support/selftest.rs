@@ -1,7 +1,7 @@
 //! Shows that the comparer finds each kind of difference, and that the nasty tree is what it says. Not for: firn itself.
 
 use super::compare::{Options, runs, set_mtime, trees};
-use super::nasty;
+use super::{nasty, without_root};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -154,7 +154,7 @@ fn each_kind_of_difference_is_found() {
 
 #[test]
 fn device_numbers_count() {
-    if !rustix::process::geteuid().is_root() {
+    if without_root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

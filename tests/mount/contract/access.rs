@@ -2,6 +2,7 @@
 
 use super::{Mount, without_fuse};
 use crate::support::run::{ALONE, FIRN, World};
+use crate::support::without_root;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -34,13 +35,9 @@ fn nobody_reads(path: &Path) -> Result<String, String> {
     if output.status.success() { Ok(String::from_utf8(output.stdout).unwrap()) } else { Err(said) }
 }
 
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 #[test]
 pub(super) fn the_recorded_owners_count() {
-    if without_fuse() || !is_root() {
+    if without_fuse() || without_root() {
         return;
     }
     let world = closed_world();
@@ -63,7 +60,7 @@ pub(super) fn the_recorded_owners_count() {
 
 #[test]
 pub(super) fn the_owner_of_the_mount_passes() {
-    if without_fuse() || !is_root() {
+    if without_fuse() || without_root() {
         return;
     }
     let world = closed_world();
