@@ -17,18 +17,20 @@ def from_disk(place, label, tree, runs):
         note(f"{label}: cp -a from mount", "limit", best(runs, lambda: copy(Path(folder) / "tree", place / "copy")), "cp -a from a disk, warm")
 
 
-def trees(place, label, tree, runs):
-    """cp -a out of the mount, against restore; find over it."""
+def trees(place, label, tree, runs, names=True):
+    """cp -a out of the mount, against restore; find over it if there are enough names to find."""
     from_disk(place, label, tree, runs)
-    note(f"{label}: find -ls", "limit", best(runs, lambda: run(["find", tree, "-ls"])), "the tree itself, warm")
+    if names:
+        note(f"{label}: find -ls", "limit", best(runs, lambda: run(["find", tree, "-ls"])), "the tree itself, warm")
     for program in programs(place):
         program.count = getattr(program, "count", 0) or 1
         try:
             with program.mount(place / "mnt") as mounted:
                 at = Path(str(mounted.tree) + str(tree))
                 note(f"{label}: mount ready", program.name, (mounted.ready, 0, 0))
-                note(f"{label}: find -ls", program.name, run(["find", at, "-ls"]), "first time")
-                note(f"{label}: find -ls again", program.name, run(["find", at, "-ls"]))
+                if names:
+                    note(f"{label}: find -ls", program.name, run(["find", at, "-ls"]), "first time")
+                    note(f"{label}: find -ls again", program.name, run(["find", at, "-ls"]))
                 note(f"{label}: cp -a from mount", program.name, copy(at, place / "copy"))
             results.append((f"{label}: mount memory MiB", program.name, mounted.rss, 0, 0, ""))
             print(f"  {label}: mount memory {program.name} {mounted.rss:.0f} MiB")

@@ -104,6 +104,7 @@ def main():
             work = fresh(place, "noise-work")
             noise(place / "noise", 1024 // share)
             first_backup(work, "noise", place / "noise", runs)
+            mounts.trees(work, "noise", place / "noise", runs, names=False)
             shutil.rmtree(work)
             shutil.rmtree(place / "noise")
         if "source" in arguments.only:
