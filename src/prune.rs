@@ -299,6 +299,7 @@ impl<'a> Prune<'a> {
             .with_source(error.copy())
             .with_hint(match error.kind() {
                 ErrorKind::Unsupported => "It was written by a newer firn; prune with that one.",
+                _ if snapshots.tombs.contains_key(name) => "It was forgotten, and is kept for a while in case a copy of it turns up. Prune after that time, or now with \"--keep-deleted 0s\".",
                 _ => "If there is a copy of this object, put it back. To give it up, run \"firn forget\" with its full id, then prune again.",
             }))
     }

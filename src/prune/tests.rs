@@ -274,6 +274,16 @@ fn a_prune_refuses_what_it_cannot_judge() {
     };
     let snapshot = ObjectKey::new(ObjectKind::Snapshot, second);
     refuses(&|store| flip(store, &snapshot), ErrorKind::Brake, "cannot be read, so what it needs is unknown");
+    // Once it was given up there is only the time to wait for, and that can be told.
+    let store = MemoryStore::new();
+    whole.iter().for_each(|key| store.raw_set(key, world.store.raw_get(key).unwrap()));
+    flip(&store, &snapshot);
+    let repository = open(Arc::new(store.clone()));
+    repository.put_tomb(second).unwrap();
+    let patient = PruneOptions { keep_deleted: Duration::from_secs(3600), ..thorough() };
+    let error = run(&repository, &patient, &Silent, &Stop::new()).unwrap_err();
+    assert!(error.hint().is_some_and(|hint| hint.contains("--keep-deleted 0s")), "{:?}", error.hint());
+    run(&repository, &thorough(), &Silent, &Stop::new()).unwrap();
     for key in keys(&world.store, ObjectKind::Index) {
         refuses(&|store| flip(store, &key), ErrorKind::Brake, "index segment");
         // One that is hidden.
