@@ -120,25 +120,27 @@ def with_key(place, key="0123456789abcdef" * 4):
     return firn
 
 
-def vast_index(place, chunks, runs):
-    """How soon does a mount answer with an index of very many chunks (of which only the metadata exists)?"""
-    env = {"FIRN_SCALE": str(chunks), "FIRN_SCALE_MAKE": str(place)}
-    run(["cargo", "test", "--release", "--locked", "--quiet", "--lib", "--", "--ignored", "--exact", "check::scale::memory_does_not_grow_with_chunks"], env, cwd=HERE)
+def made_by_test(place, test, scale):
+    """firn with a repository that one of its own tests makes at this scale, and nothing in its cache."""
+    env = {"FIRN_SCALE": str(scale), "FIRN_SCALE_MAKE": str(place)}
+    run(["cargo", "test", "--release", "--locked", "--quiet", "--lib", "--", "--ignored", "--exact", test], env, cwd=HERE)
     firn = with_key(place, "one")
     firn.env |= {"FIRN_REPOSITORY": str(place / "repository"), "FIRN_CACHE_DIR": str(place / "cache")}
-    label = f"{chunks // 1000:,} thousand chunks: first ls"
     shutil.rmtree(place / "cache", ignore_errors=True)
+    return firn
+
+
+def vast_index(place, chunks, runs):
+    """How soon does a mount answer with an index of very many chunks (of which only the metadata exists)?"""
+    firn = made_by_test(place, "check::scale::memory_does_not_grow_with_chunks", chunks)
+    label = f"{chunks // 1000:,} thousand chunks: first ls"
     note(f"{label}, no local state", "firn", first_answer(firn.mount(place / "mnt"), "latest"))
     note(label, "firn", best(runs, lambda: first_answer(firn.mount(place / "mnt"), "latest")))
 
 
 def long_history(place, snapshots, runs):
     """Very many snapshots of 100,000 files: how soon are questions about all of them answered, once the catalog exists, and by the mount?"""
-    env = {"FIRN_SCALE": str(snapshots), "FIRN_SCALE_MAKE": str(place)}
-    run(["cargo", "test", "--release", "--locked", "--quiet", "--lib", "--", "--ignored", "--exact", "history::scale::many_snapshots_of_many_files"], env, cwd=HERE)
-    firn = with_key(place, "one")
-    firn.env |= {"FIRN_REPOSITORY": str(place / "repository"), "FIRN_CACHE_DIR": str(place / "cache")}
-    shutil.rmtree(place / "cache", ignore_errors=True)
+    firn = made_by_test(place, "history::scale::many_snapshots_of_many_files", snapshots)
     label = f"{snapshots:,} snapshots of 100,000 files"
     find = [FIRN, "find", "-q", "file42.txt"]
     note(f"{label}: find, no catalog", "firn", run(find, firn.env))

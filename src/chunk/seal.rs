@@ -231,8 +231,8 @@ mod tests {
         fn rounds(state: &mut [u32; 16]) {
             for round in 0..20 {
                 for n in 0..4 {
-                    let step = if round % 2 == 0 { 0 } else { 1 };
-                    let [a, b, c, d] = std::array::from_fn(|row| 4 * row + (n + step * row) % 4);
+                    // Columns and diagonals in turn.
+                    let [a, b, c, d] = std::array::from_fn(|row| 4 * row + (n + round % 2 * row) % 4);
                     for (x, y, z, turn) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)] {
                         state[x] = state[x].wrapping_add(state[y]);
                         state[z] = (state[z] ^ state[x]).rotate_left(turn);

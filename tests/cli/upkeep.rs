@@ -148,7 +148,7 @@ fn stats() {
 
 #[test]
 fn mounting_in_the_background() {
-    if std::env::var_os("FIRN_TEST_NO_FUSE").is_some_and(|value| value == "1") {
+    if crate::support::without_fuse() {
         return;
     }
     let world = world_with_snapshot();

@@ -26,10 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Whether tests with a mount are to be left out.
-pub(crate) fn without_fuse() -> bool {
-    std::env::var_os("FIRN_TEST_NO_FUSE").is_some_and(|value| value == "1")
-}
+pub(crate) use crate::support::without_fuse;
 
 /// A mount by the program in the foreground, ended with it.
 pub(crate) struct Mount {

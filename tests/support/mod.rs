@@ -8,13 +8,21 @@ pub(crate) mod nasty;
 pub(crate) mod run;
 mod selftest;
 
+/// Whether tests with a mount are to be left out.
+pub(crate) fn without_fuse() -> bool {
+    is_wished("FIRN_TEST_NO_FUSE")
+}
+
+fn is_wished(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| value == "1")
+}
+
 /// Whether tests that need the rights of root are to be left out. Without these rights, and without that wish, they fail.
 #[track_caller]
 pub(crate) fn without_root() -> bool {
     if rustix::process::geteuid().is_root() {
         return false;
     }
-    let wish = std::env::var_os("FIRN_TEST_NO_ROOT").is_some_and(|value| value == "1");
-    assert!(wish, "this test needs root; FIRN_TEST_NO_ROOT=1 leaves such tests out");
+    assert!(is_wished("FIRN_TEST_NO_ROOT"), "this test needs root; FIRN_TEST_NO_ROOT=1 leaves such tests out");
     true
 }

@@ -28,7 +28,7 @@ fn all_at_once(separate: bool) {
     three_trees(&world);
     world.write("before/file", "before");
     world.run(["backup", "-q", "before"]).succeeds();
-    let mounts = std::env::var_os("FIRN_TEST_NO_FUSE").is_none_or(|value| value != "1");
+    let mounts = !crate::support::without_fuse();
     if mounts {
         std::fs::create_dir(world.path("past")).unwrap();
         world.run(["mount", "-q", "--daemon", "past"]).succeeds();
