@@ -30,6 +30,15 @@ pub fn share_heaps() {
     }
 }
 
+/// Gives back to the system what was freed, which GNU's allocator otherwise keeps: for the end of a stage that needed much.
+pub fn return_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim may be called at any time, from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The most memory that this process ever had resident, in bytes. (Not `getrusage`: that survives `execve`.)
 pub fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -26,6 +26,7 @@ mod whole;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::id::{ObjectName, SessionId};
+use crate::os::return_memory;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::coordination::Transient;
@@ -206,12 +207,14 @@ impl<'a> Prune<'a> {
         );
         self.rewrite(&live, &plan, &mut victims)?;
         drop(live);
+        return_memory();
         let (prune, marks) = self.mark(&victims, &scene)?;
         // c, d
         self.progress.stage("waiting for others");
         self.report.revoked = pins::drain(self.repository, self.patience)?.len() as u64;
         // e, f
         let doomed = self.look_again(prune, scene, &mut victims)?;
+        return_memory();
         // g, h, i
         self.stop.check()?;
         self.progress.stage("deleting");
@@ -553,7 +556,7 @@ impl<'a> Prune<'a> {
         let there: HashSet<ObjectName> = stored.iter().map(|(_, name, _)| name).collect();
         let old = OldSegments::read(self.repository, self.stop)?;
         for mark in marks {
-            let is_over = |name: &ObjectName| !there.contains(name) && !old.packs.contains_key(name);
+            let is_over = |name: &ObjectName| !there.contains(name) && !old.names(name);
             let is_old = !mark.mark.packs.is_empty() || self.age(mark.stored) >= self.options.revoke_after;
             if is_old && mark.mark.packs.iter().all(is_over) {
                 self.repository.store().delete(&mark.key)?;

@@ -28,7 +28,7 @@ use crate::repository::Repository;
 use crate::repository::index::StoredPacks;
 use crate::repository::pack::{Salvaged, pack_folder, salvage, salvage_verified};
 use crate::repository::read::pack_kind;
-use crate::repository::segments::{OldSegments, SegmentWriter, pack_record, replace};
+use crate::repository::segments::{OldSegments, Said, SegmentWriter, pack_record, replace};
 use crate::store::{ObjectKey, ObjectKind};
 pub use rewrite::SUFFIX as DAMAGED_SUFFIX;
 use std::collections::HashSet;
@@ -125,10 +125,7 @@ impl Repair<'_> {
     fn choose(&mut self, old: &OldSegments, stored: &StoredPacks, marked: &HashSet<ObjectName>) -> Todo {
         let mut todo = Todo::new();
         for (is_tree, name, size) in stored.iter() {
-            let is_known = old
-                .packs
-                .get(&name)
-                .is_some_and(|(kind, sizes)| *kind == is_tree && sizes.len() == 1 && sizes.contains_key(&size));
+            let is_known = old.agree(&name, is_tree, size);
             if marked.contains(&name) {
                 self.report.condemned += 1;
             } else if self.options.read_all || !is_known {
@@ -243,17 +240,23 @@ impl Repair<'_> {
     /// Packs of the index that are really not stored: a listing alone proves nothing.
     fn confirm_missing(&self, old: &OldSegments, stored: &StoredPacks) -> Result<HashSet<ObjectName>> {
         let mut missing = HashSet::new();
-        for (name, (is_tree, _)) in &old.packs {
-            if stored.size(*is_tree, name).is_none() {
-                let key = ObjectKey::new(pack_folder(pack_kind(*is_tree)), name);
-                match self.repository.store().size(&key) {
-                    Err(error) if error.kind() == ErrorKind::NotFound => drop(missing.insert(*name)),
-                    Err(error) => return Err(error),
-                    Ok(_) => {}
-                }
+        for said in old.packs() {
+            let is_listed = said.iter().any(|said| stored.size(said.is_tree, &said.name).is_some());
+            if !is_listed && !self.is_any_stored(said)? {
+                missing.insert(said[0].name);
             }
         }
         Ok(missing)
+    }
+
+    fn is_any_stored(&self, said: &[Said]) -> Result<bool> {
+        for said in said {
+            let key = ObjectKey::new(pack_folder(pack_kind(said.is_tree)), said.name);
+            if self.repository.store().has(&key)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Carries over what old segments say about packs that were not read, writes the rest, and removes what is replaced.

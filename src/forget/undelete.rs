@@ -89,10 +89,7 @@ fn refuse_beside_prune(repository: &Repository, name: ObjectName) -> Result<()> 
 }
 
 fn is_gone(repository: &Repository, name: ObjectName) -> Result<bool> {
-    match repository.store().size(&ObjectKey::new(ObjectKind::Snapshot, name)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-        other => other.map(|_| false),
-    }
+    Ok(!repository.store().has(&ObjectKey::new(ObjectKind::Snapshot, name))?)
 }
 
 fn deleted(name: ObjectName) -> Error {

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, ObjectName};
+use crate::os::return_memory;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::index::{Index, Place};
@@ -114,6 +115,7 @@ impl Live {
         snapshots: &[Named],
     ) -> Result<Live> {
         let mut live = Live::new(index, rank)?;
+        return_memory();
         walk.progress.expect(snapshots.len() as u64, 0);
         for named in snapshots {
             if let Err(error) = live.walk(walk, named) {
@@ -121,6 +123,9 @@ impl Live {
             }
             walk.progress.files(1);
         }
+        // No page is looked at again before long, and what comes now needs the room.
+        walk.repository.forget_blocks();
+        return_memory();
         live.choose_copies()?;
         live.count_blocks()?;
         Ok(live)
@@ -138,7 +143,7 @@ impl Live {
 
     fn new(index: Arc<Index>, rank: &dyn Fn(&PackInfo) -> Rank) -> Result<Live> {
         let mut packs: Vec<Pack> = Vec::new();
-        let mut by_name: HashMap<ObjectName, u32> = HashMap::new();
+        let mut by_name: HashMap<ObjectName, u32> = HashMap::with_capacity(index.pack_entries());
         let rows = index.rows_by_table();
         let mut numbers: Vec<Vec<(u32, Rank)>> = rows.iter().map(|_| Vec::new()).collect();
         let mut blocks = 0;
@@ -236,14 +241,13 @@ impl Live {
             self.holes.push((named.name, error));
             return Ok(());
         }
-        match walk.repository.store().size(&key) {
-            // That prune has ended.
-            Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(()),
-            Err(other) => Err(other),
-            Ok(_) => Err(error
-                .context(format!("The snapshot \"{}\" cannot be read as a whole, so nothing was pruned", named.name))
-                .with_hint(if walk.unsure.contains(&named.name) { UNSURE } else { DAMAGED })),
+        // That prune may have ended.
+        if !walk.repository.store().has(&key)? {
+            return Ok(());
         }
+        Err(error
+            .context(format!("The snapshot \"{}\" cannot be read as a whole, so nothing was pruned", named.name))
+            .with_hint(if walk.unsure.contains(&named.name) { UNSURE } else { DAMAGED }))
     }
 
     /// Calls `each` with every row: its place, its number, and the beginning of its chunk's id.

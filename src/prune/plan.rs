@@ -38,11 +38,11 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn make(live: &Live, stored: &StoredPacks, options: &PruneOptions) -> Plan {
         let mut plan = Plan::default();
-        let mut indexed = HashSet::new();
+        let mut indexed: Vec<&ObjectName> = live.packs.iter().map(|pack| &pack.name).collect();
+        indexed.sort_unstable();
         let mut used = 0;
         let mut candidates = Vec::new();
         for (number, pack) in live.packs.iter().enumerate() {
-            indexed.insert(pack.name);
             match (pack.needed, stored.size(pack.is_tree, &pack.name)) {
                 (0, None) => drop(plan.absent.insert(pack.name)),
                 (0, Some(_)) => plan.dead.push(number),
@@ -55,7 +55,7 @@ impl Plan {
                 }
             }
         }
-        plan.orphans = stored.iter().filter(|(_, name, _)| !indexed.contains(name)).collect();
+        plan.orphans = stored.iter().filter(|(_, name, _)| indexed.binary_search(&name).is_err()).collect();
         plan.orphans.sort();
         if options.rewrite {
             plan.choose(live, candidates, used, options);
@@ -68,10 +68,8 @@ impl Plan {
         for pack in &live.packs {
             if self.absent.contains(&pack.name) {
                 let key = ObjectKey::new(pack_folder(pack_kind(pack.is_tree)), pack.name);
-                match repository.store().size(&key) {
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                    Ok(_) => drop(self.absent.remove(&pack.name)),
+                if repository.store().has(&key)? {
+                    self.absent.remove(&pack.name);
                 }
             }
         }

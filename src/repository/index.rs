@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::store::{ObjectKey, ObjectKind, Store};
 use quick_cache::sync::Cache;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -144,6 +144,11 @@ impl Index {
         Ok(())
     }
 
+    /// Packs in the index, counting one once for each table that names it.
+    pub fn pack_entries(&self) -> usize {
+        self.tables.iter().map(|table| table.pack_count() as usize).sum()
+    }
+
     /// The number of rows of each table; rows are numbered from 0 in the order of `scan`.
     pub fn rows_by_table(&self) -> Vec<u64> {
         self.tables.iter().map(Table::rows).collect()
@@ -186,46 +191,60 @@ impl Index {
     }
 }
 
-/// The packs that a store lists, with their sizes. Memory: about 60 bytes a pack.
+/// The packs that a store lists, with their sizes. Memory: 48 bytes a pack.
 #[derive(Debug, Default)]
-pub struct StoredPacks(HashMap<(bool, ObjectName), u64>);
+pub struct StoredPacks(Vec<(bool, ObjectName, u64)>);
 
 impl StoredPacks {
     /// Lists both pack folders.
     pub fn list(store: &dyn Store) -> Result<StoredPacks> {
-        let mut packs = HashMap::new();
+        let mut packs = Vec::new();
         for (kind, is_tree) in [(ObjectKind::Data, false), (ObjectKind::Tree, true)] {
             store.list(kind, &mut |object| {
-                packs.insert((is_tree, ObjectName::parse(&object.name)?), object.size);
+                packs.push((is_tree, ObjectName::parse(&object.name)?, object.size));
                 Ok(())
             })?;
         }
-        Ok(StoredPacks(packs))
+        Ok(StoredPacks::sorted(packs))
     }
 
     /// What the index says, without a look at the store: a mistake of `mistake`.
     pub(super) fn believed(index: &Index) -> Result<StoredPacks> {
-        let mut packs = HashMap::new();
+        let mut packs = Vec::new();
         index.for_each_pack(&mut |pack| {
-            packs.insert((pack.is_tree, pack.name), pack.size);
+            packs.push((pack.is_tree, pack.name, pack.size));
             Ok(())
         })?;
-        Ok(StoredPacks(packs))
+        Ok(StoredPacks::sorted(packs))
+    }
+
+    /// A flat list: a table would take twice as much, and three times while it grows. Of a pack that is listed twice the last counts.
+    fn sorted(mut packs: Vec<(bool, ObjectName, u64)>) -> StoredPacks {
+        packs.sort_by_key(|(is_tree, name, _)| (*is_tree, *name));
+        packs.dedup_by(|later, kept| {
+            let is_same = (later.0, later.1) == (kept.0, kept.1);
+            if is_same {
+                kept.2 = later.2;
+            }
+            is_same
+        });
+        StoredPacks(packs)
     }
 
     /// Whether the pack is stored with the size that the index states.
     pub fn has(&self, pack: &PackInfo) -> bool {
-        self.0.get(&(pack.is_tree, pack.name)) == Some(&pack.size)
+        self.size(pack.is_tree, &pack.name) == Some(pack.size)
     }
 
     /// The size of a stored pack.
     pub fn size(&self, is_tree: bool, name: &ObjectName) -> Option<u64> {
-        self.0.get(&(is_tree, *name)).copied()
+        let found = self.0.binary_search_by_key(&(is_tree, *name), |(is_tree, name, _)| (*is_tree, *name));
+        found.ok().map(|at| self.0[at].2)
     }
 
-    /// All of them: whether it is a tree pack, its name, its size.
+    /// All of them: whether it is a tree pack, its name, its size; in order.
     pub fn iter(&self) -> impl Iterator<Item = (bool, ObjectName, u64)> + '_ {
-        self.0.iter().map(|((is_tree, name), size)| (*is_tree, *name, *size))
+        self.0.iter().copied()
     }
 
     /// How many there are.

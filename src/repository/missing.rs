@@ -127,11 +127,7 @@ impl Repository {
         let mut missing: Vec<Missing> = missing.into_values().collect();
         for one in &mut missing {
             // A listing may miss what was put while it ran.
-            one.is_stored = match self.store().size(&ObjectKey::new(ObjectKind::Snapshot, one.name)) {
-                Ok(_) => true,
-                Err(error) if error.kind() == ErrorKind::NotFound => false,
-                Err(error) => return Err(error),
-            };
+            one.is_stored = self.store().has(&ObjectKey::new(ObjectKind::Snapshot, one.name))?;
         }
         if !missing.is_empty() {
             // Put or forgotten since the snapshots were listed, most likely: then that shows now.

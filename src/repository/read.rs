@@ -112,6 +112,11 @@ pub(super) fn block_cache(bytes: u64) -> BlockCache {
 pub(super) const CACHED_HEADERS: usize = 8192;
 
 impl Repository {
+    /// Empties the block cache, to make room for something else; what is needed again is read again.
+    pub(crate) fn forget_blocks(&self) {
+        self.blocks.clear();
+    }
+
     /// The bytes of a chunk, authenticated and with its id recomputed. Every stored copy is tried before an error is returned.
     pub fn chunk(&self, kind: ChunkKind, id: &ChunkId) -> Result<ChunkData> {
         let index = self.index()?;

@@ -2,7 +2,7 @@
 //! place of old ones. Not for: deciding which packs are named (`repair`, `prune`), or looking chunks up (`index`).
 //!
 //! New segments are durable before old ones go, and only the last of them says which old ones it replaces, so that at no
-//! moment a chunk is without an entry. Memory: one segment being built (16 MiB), and 100 bytes for each pack.
+//! moment a chunk is without an entry. Memory: one segment being built (16 MiB), and 48 bytes for each pack of each segment.
 
 use super::Repository;
 use super::index::read_segment;
@@ -14,7 +14,7 @@ use crate::format::index::{PackRecord, Segment};
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::Stop;
 use crate::store::{ObjectKey, ObjectKind};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Chunks in one segment, 40 bytes each.
 pub(crate) const SEGMENT_CHUNKS: usize = 100_000;
@@ -121,10 +121,22 @@ pub(crate) struct OldSegments {
     pub readable: BTreeSet<ObjectName>,
     /// Damaged, or replaced by a readable one.
     pub useless: BTreeSet<ObjectName>,
-    /// For each pack of a readable segment: kind, and each size that is stated, with the segments that do.
-    pub packs: HashMap<ObjectName, (bool, BTreeMap<u64, Vec<ObjectName>>)>,
     /// How many chunks the readable ones name.
     pub chunks: BTreeMap<ObjectName, usize>,
+    /// What the readable ones say about packs, sorted. A flat list: there are very many.
+    packs: Vec<Said>,
+    /// Segments in the order in which they were read.
+    order: Vec<ObjectName>,
+}
+
+/// What one segment says about one pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Said {
+    pub name: ObjectName,
+    size: u64,
+    pub is_tree: bool,
+    /// Its number in `order`.
+    segment: u32,
 }
 
 impl OldSegments {
@@ -143,10 +155,14 @@ impl OldSegments {
                     replaced.extend(segment.replaces);
                     old.readable.insert(name);
                     old.chunks.insert(name, segment.chunks.len());
-                    for pack in segment.packs {
-                        let (_, sizes) = old.packs.entry(pack.name).or_insert((pack.is_tree, BTreeMap::new()));
-                        sizes.entry(pack.size).or_default().push(name);
-                    }
+                    let number = old.order.len() as u32;
+                    old.order.push(name);
+                    old.packs.extend(segment.packs.into_iter().map(|pack| Said {
+                        name: pack.name,
+                        size: pack.size,
+                        is_tree: pack.is_tree,
+                        segment: number,
+                    }));
                 }
                 Err(error) if error.kind() == ErrorKind::Damaged => drop(old.useless.insert(name)),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -155,23 +171,39 @@ impl OldSegments {
         }
         old.useless.extend(old.readable.iter().filter(|name| replaced.contains(*name)));
         old.readable.retain(|name| !replaced.contains(name));
-        for (_, sizes) in old.packs.values_mut() {
-            sizes.values_mut().for_each(|by| by.retain(|name| !replaced.contains(name)));
-            sizes.retain(|_, by| !by.is_empty());
-        }
-        old.packs.retain(|_, (_, sizes)| !sizes.is_empty());
+        let OldSegments { packs, order, .. } = &mut old;
+        packs.retain(|said| !replaced.contains(&order[said.segment as usize]));
+        packs.sort_unstable();
         Ok(old)
+    }
+
+    fn said(&self, name: &ObjectName) -> &[Said] {
+        let first = self.packs.partition_point(|said| said.name < *name);
+        let count = self.packs[first..].partition_point(|said| said.name == *name);
+        &self.packs[first..first + count]
+    }
+
+    /// Whether any of them names this pack.
+    pub(crate) fn names(&self, name: &ObjectName) -> bool {
+        !self.said(name).is_empty()
+    }
+
+    /// Whether all that is said about this pack, and that is something, is this kind and size.
+    pub(crate) fn agree(&self, name: &ObjectName, is_tree: bool, size: u64) -> bool {
+        let said = self.said(name);
+        !said.is_empty() && said.iter().all(|said| (said.is_tree, said.size) == (is_tree, size))
+    }
+
+    /// All that is said, by pack.
+    pub(crate) fn packs(&self) -> impl Iterator<Item = &[Said]> {
+        self.packs.chunk_by(|one, other| one.name == other.name)
     }
 
     /// The readable segments that name any of these packs.
     pub(crate) fn naming(&self, is_meant: impl Fn(&ObjectName) -> bool) -> BTreeSet<ObjectName> {
-        let mut dirty = BTreeSet::new();
-        for (name, (_, sizes)) in &self.packs {
-            if is_meant(name) {
-                dirty.extend(sizes.values().flatten());
-            }
-        }
-        dirty
+        let said = self.packs.iter().filter(|said| is_meant(&said.name));
+        let numbers: BTreeSet<u32> = said.map(|said| said.segment).collect();
+        numbers.into_iter().map(|number| self.order[number as usize]).collect()
     }
 }
 

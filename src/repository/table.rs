@@ -1,6 +1,7 @@
 //! An immutable, checksummed, sorted table on local disk: chunk id → pack and block. Not for: deciding which tables count (see `index`).
 //!
-//! Memory: the filter, about 1.3 bytes a chunk, and at most 4 MiB of pages a table. Everything else stays on disk.
+//! Memory: the filter and the beginnings of pages, about 1.3 bytes a chunk, and at most 4 MiB of pages a table. Everything else stays
+//! on disk, and one page of it answers a question.
 //! The file can be deleted at any time; it is rebuilt from index segments.
 
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-const MAGIC: &[u8; 8] = b"firntbl2";
+const MAGIC: &[u8; 8] = b"firntbl3";
 const PAGE: usize = 4096;
 const CHECKSUM: usize = 16;
 const ENTRY: usize = 24;
@@ -77,6 +78,8 @@ pub struct Table {
     packs: Vec<u64>,
     origins: Vec<Origin>,
     filter: Filter,
+    /// With what the first row of each page begins.
+    fences: Vec<u32>,
     pages: Vec<Mutex<Option<CachedPage>>>,
 }
 
@@ -117,6 +120,11 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
     *blake3::hash(bytes).as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
+/// What the beginnings of pages are compared by. Ids are evenly spread, so four bytes tell pages apart.
+fn fence(prefix: &[u8; 16]) -> u32 {
+    u32::from_be_bytes(*prefix.first_chunk().expect("a prefix has 16 bytes"))
+}
+
 /// The first 16 bytes of an id, which is what tables hold.
 pub fn prefix(id: &ChunkId) -> [u8; 16] {
     *id.0.first_chunk().expect("an id has 32 bytes")
@@ -129,6 +137,7 @@ pub struct TableWriter {
     rows: u64,
     last: Option<Row>,
     filter: Filter,
+    fences: Vec<u32>,
     written: u64,
 }
 
@@ -141,6 +150,7 @@ impl TableWriter {
             rows: 0,
             last: None,
             filter: Filter::for_rows(rows),
+            fences: Vec::new(),
             written: 0,
         }
     }
@@ -155,6 +165,9 @@ impl TableWriter {
         }
         self.last = Some(row);
         self.filter.insert(&row.prefix);
+        if self.page.is_empty() {
+            self.fences.push(fence(&row.prefix));
+        }
         self.page.extend_from_slice(&row.prefix);
         self.page.extend_from_slice(&row.pack.to_le_bytes());
         self.page.extend_from_slice(&row.block.to_le_bytes());
@@ -205,6 +218,9 @@ impl TableWriter {
         footer.put_u64(self.rows);
         footer.put_u64(filter.0.len() as u64);
         footer.extend_from_slice(&checksum(&filter.0));
+        for fence in &self.fences {
+            footer.put_u32(*fence);
+        }
         footer.put_u32(offsets.len() as u32 - 1);
         for offset in &offsets {
             footer.put_u64(*offset);
@@ -277,6 +293,11 @@ impl Table {
         let rows = input.u64()?;
         let filter_len = input.u64()?;
         let filter_sum: [u8; CHECKSUM] = input.array()?;
+        let pages = rows.div_ceil(PER_PAGE as u64);
+        let mut fences = Vec::with_capacity((pages as usize).min(input.remaining() / 4));
+        for _ in 0..pages {
+            fences.push(input.u32()?);
+        }
         let count = input.u32()? as usize;
         let mut packs = Vec::with_capacity(count.min(input.remaining() / 8) + 1);
         for _ in 0..=count {
@@ -284,11 +305,11 @@ impl Table {
         }
         let origins = decode_origins(&mut input)?;
         let filter_at = *packs.last().expect("there is one offset more than packs");
-        let pages = rows.div_ceil(PER_PAGE as u64);
         // Checked: the numbers are only as good as whoever wrote the file.
         let adds_up = filter_at.checked_add(filter_len) == Some(tail_at - length)
             && pages.checked_mul(PAGE as u64) == Some(packs[0])
-            && packs.is_sorted();
+            && packs.is_sorted()
+            && fences.is_sorted();
         if !adds_up {
             return Err(stale("does not add up"));
         }
@@ -298,7 +319,7 @@ impl Table {
             return Err(stale("has a damaged filter"));
         }
         let pages = (0..CACHED_PAGES.min(pages as usize)).map(|_| Mutex::new(None)).collect();
-        Ok(Table { path: path.to_path_buf(), file, rows, packs, origins, filter: Filter(filter), pages })
+        Ok(Table { path: path.to_path_buf(), file, rows, packs, origins, filter: Filter(filter), fences, pages })
     }
 
     /// Reads everything once. `open` leaves rows and packs to those who need them.
@@ -374,32 +395,21 @@ impl Table {
         Ok(())
     }
 
-    /// The page on which the first row not below `wanted` lies, by interpolation: ids are evenly spread, so the first guess is
-    /// nearly right and a short walk of doubling steps ends it.
+    /// The page on which the first row not below `wanted` lies, or the one before. Nothing is read unless several pages begin alike.
     fn seek(&self, wanted: &[u8; 16]) -> Result<u64> {
-        let pages = self.rows.div_ceil(PER_PAGE as u64);
-        let position = u64::from_be_bytes(*wanted.first_chunk().expect("a prefix has 16 bytes"));
-        let guess = ((u128::from(position) * u128::from(pages)) >> 64) as u64;
+        let begins = fence(wanted);
         // Invariant: the answer is in low..high, where page `low` begins below `wanted` (or is 0).
-        let (mut low, mut high) = (0, pages);
-        let (mut at, mut step) = (guess.min(pages - 1), 1);
-        while high - low > 1 {
-            if self.with_page(at, |rows| rows[..16] < wanted[..])? {
-                low = at;
-                at = at.saturating_add(step);
+        let mut low = self.fences.partition_point(|fence| *fence < begins).saturating_sub(1);
+        let mut high = self.fences.partition_point(|fence| *fence <= begins);
+        while high > low + 1 {
+            let middle = low + (high - low) / 2;
+            if self.with_page(middle as u64, |rows| rows[..16] < wanted[..])? {
+                low = middle;
             } else {
-                high = at;
-                at = at.saturating_sub(step);
-            }
-            step *= 2;
-            if high <= low {
-                break;
-            }
-            if at <= low || at >= high {
-                at = low + (high - low) / 2;
+                high = middle;
             }
         }
-        Ok(low)
+        Ok(low as u64)
     }
 
     fn with_page<T>(&self, number: u64, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
@@ -532,6 +542,21 @@ mod tests {
             assert!(numbers.len() == 401 && numbers.is_sorted());
             assert_eq!(table.pack(1).unwrap().frame(1), Some((96 + 60, 70)));
         }
+    }
+
+    #[test]
+    fn a_page_is_found_without_reading_any() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t");
+        let repository = build(&path, 50_000);
+        let table = Table::open(&path, &repository).unwrap();
+        let rows: Vec<Row> = Table::open(&path, &repository).unwrap().scan().map(Result::unwrap).collect();
+        // Where pages begin alike, and at the beginning of one, there is a look.
+        let is_within = |(number, row): &(usize, &Row)| number % PER_PAGE != 0 && row.prefix != prefix(&id(5));
+        for (number, row) in rows.iter().enumerate().filter(is_within) {
+            assert_eq!(table.seek(&row.prefix).unwrap() as usize, number / PER_PAGE);
+        }
+        assert!(table.pages.iter().all(|page| page.lock().unwrap().is_none()));
     }
 
     #[test]

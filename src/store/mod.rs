@@ -185,6 +185,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The object's stored size; `NotFound` if there is none.
     fn size(&self, key: &ObjectKey) -> Result<u64>;
 
+    /// Whether there is such an object, which a listing does not prove.
+    fn has(&self, key: &ObjectKey) -> Result<bool> {
+        match self.size(key) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            size => size.map(|_| true),
+        }
+    }
+
     /// Calls `visit` for each object of `kind`; an error of `visit` ends the listing and is returned.
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()>;
 
