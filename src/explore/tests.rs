@@ -112,8 +112,12 @@ fn a_writer_a_pruner_and_a_forget() {
 }
 
 #[test]
-fn two_writers_a_pruner_and_a_forget() {
+fn two_writers_and_a_pruner() {
     holds_in_all_orders(scenario("2 writers+pruner", &[Writer, Writer, Pruner]), 400);
+}
+
+#[test]
+fn a_writer_an_heir_a_pruner_and_a_forget() {
     holds_with_pauses(scenario("writer+heir+pruner+forget", &[Writer, Heir, Pruner, Forget]), 1, 3);
 }
 
@@ -121,8 +125,16 @@ fn two_writers_a_pruner_and_a_forget() {
 fn few_pauses_among_many() {
     let all = scenario("2 writers+pruner+2 forgets", &[Writer, WriterOfMore, Pruner, Forget, Forget]);
     holds_with_pauses(all, 0, 2);
+}
+
+#[test]
+fn few_pauses_with_an_undelete() {
     let undelete = scenario("writer+heir+pruner+forget+undelete", &[WriterOfMore, Heir, Pruner, Forget, Undelete]);
     holds_with_pauses(undelete, 0, 2);
+}
+
+#[test]
+fn few_pauses_with_two_pruners_or_faults() {
     let pruners = scenario("writer+heir+2 pruners+forget", &[WriterOfMore, Heir, Pruner, Pruner, Forget]);
     holds_with_pauses(Scenario { copies: 2, ..pruners }, 0, 1);
     let faults = Faults { crashes: 1, failures: 1, hidden: 1, ..NONE };
