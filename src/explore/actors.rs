@@ -2,7 +2,7 @@
 //! it (see `gate`).
 
 use super::gate::Gate;
-use super::oracle::Files;
+use super::oracle::{Files, Word};
 use crate::error::Result;
 use crate::forget;
 use crate::forget::undelete::Undeleted;
@@ -239,10 +239,7 @@ impl Actor {
         let number = self.number as i64 + 10;
         let build = |_| record(&self.repository, session, number, tree, totals, &snapshots);
         let (name, _, _) = writer.commit(build)?;
-        self.gate.tell(self.number, |oracle| {
-            oracle.promise(name, tree);
-            "reports success".into()
-        });
+        self.gate.say(self.number, Word::Promise(name, tree));
         Ok(())
     }
 
@@ -260,10 +257,7 @@ impl Actor {
             files.push(("b".to_owned(), 100 + self.number as u64));
         }
         let tree = write_tree(writer, &files, self.stuff)?;
-        self.gate.tell(self.number, |oracle| {
-            oracle.learn_tree(tree.id, tree.needs.clone(), files);
-            String::new()
-        });
+        self.gate.learn_tree(tree.id, tree.needs, files);
         Ok((tree.id, tree.totals, snapshots))
     }
 
@@ -274,10 +268,7 @@ impl Actor {
         }
         let chosen = self.gate.pick(self.number, snapshots.live.len())?;
         let name = snapshots.live[chosen].name;
-        self.gate.tell(self.number, |oracle| {
-            oracle.release(name);
-            String::new()
-        });
+        self.gate.say(self.number, Word::Release(name));
         forget::forget(&self.repository, &[name], &mut |_| Ok(()))
     }
 
@@ -290,16 +281,11 @@ impl Actor {
         let name = tombs[self.gate.pick(self.number, tombs.len())?];
         let tree = self.repository.snapshot(name)?.tree;
         let undeleted = forget::undelete::undelete(&self.repository, name, &Silent, &Stop::new())?;
-        self.gate.tell(self.number, |oracle| match undeleted {
-            Undeleted::Stays => {
-                oracle.promise_again(name, tree);
-                "reports success".into()
-            }
-            Undeleted::MayBeWithdrawn => {
-                oracle.claim_back(name);
-                "reports success, until its backup withdraws it".into()
-            }
-        });
+        let word = match undeleted {
+            Undeleted::Stays => Word::PromiseAgain(name, tree),
+            Undeleted::MayBeWithdrawn => Word::ClaimBack(name),
+        };
+        self.gate.say(self.number, word);
         Ok(())
     }
 }

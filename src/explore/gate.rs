@@ -7,13 +7,15 @@
 
 mod handle;
 
-use super::oracle::{Files, Oracle};
-use super::step::{Choice, Faults, Hash, Option_, Step, Variant, mix, of_key};
+use super::oracle::{Files, Knowledge, Roles, Word};
+use super::script::{Next, Script};
+use super::step::{Choice, Hash, Option_, Step, Variant};
+use super::world::{Status, World};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::ObjectName;
+use crate::id::ChunkId;
 use crate::store::{MemoryStore, ObjectKey, ObjectKind, Store};
 use handle::GateStore;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -31,26 +33,6 @@ pub(super) enum Grain {
     Reads,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Status {
-    Running,
-    Waiting,
-    Done,
-    Crashed,
-}
-
-#[derive(Debug)]
-struct Actor {
-    name: String,
-    status: Status,
-    at: Option<Step>,
-    /// How much had changed in the store when the actor came to where it stands.
-    since: usize,
-    granted: Option<Variant>,
-    /// All that it was told so far, which decides what it will do.
-    history: Hash,
-}
-
 /// What a run came to.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
@@ -64,15 +46,24 @@ pub(super) struct Ending {
     pub is_whole: bool,
 }
 
+/// What all runs of a scenario add to.
+pub(super) struct Shared {
+    /// What is known of objects.
+    pub knowledge: Knowledge,
+    /// What actors were seen to do.
+    pub script: Script,
+    /// What was stored and promised where no promise was broken.
+    pub right: HashSet<Hash>,
+}
+
 struct State {
     store: MemoryStore,
-    keys: BTreeSet<ObjectKey>,
-    contents: Hash,
-    /// Keys that were put and deleted, in order.
-    changes: Vec<(ObjectKey, bool)>,
-    actors: Vec<Actor>,
-    faults: Faults,
-    oracle: Oracle,
+    world: World,
+    roles: Roles,
+    /// For each actor, how its turn comes out, once it has come.
+    granted: Vec<Option<Variant>>,
+    /// For each actor, what it has said since it was told something.
+    words: Vec<Vec<Word>>,
     chooser: Box<dyn Chooser>,
     ending: Ending,
     has_ended: bool,
@@ -82,6 +73,7 @@ struct State {
 /// Where all actors of a run wait.
 pub(super) struct Gate {
     state: Mutex<State>,
+    shared: Arc<Mutex<Shared>>,
     turns: Vec<Condvar>,
     end: Condvar,
     grain: Grain,
@@ -103,45 +95,38 @@ fn is_constant(kind: ObjectKind) -> bool {
 }
 
 impl Gate {
+    /// With `told`, the run has a history.
     pub(super) fn new(
-        store: MemoryStore,
-        actors: Vec<String>,
+        shared: Arc<Mutex<Shared>>,
+        world: World,
+        roles: Roles,
         grain: Grain,
-        faults: Faults,
-        oracle: Oracle,
         chooser: Box<dyn Chooser>,
         told: bool,
     ) -> Gate {
-        let keys: BTreeSet<ObjectKey> = store.raw_keys().into_iter().collect();
-        let contents = keys.iter().fold(0, |sum, key| sum ^ of_key(key));
-        let turns = actors.iter().map(|_| Condvar::new()).collect();
-        let actors = (0..).zip(actors);
-        let actors = actors.map(|(number, name): (Hash, String)| Actor {
-            name,
-            status: Status::Running,
-            at: None,
-            since: 0,
-            granted: None,
-            history: mix(number, 1),
-        });
+        let store = shared.lock().unwrap_or_else(PoisonError::into_inner).knowledge.store_of(&world.objects);
+        let count = roles.actors();
         let state = State {
             store,
-            keys,
-            contents,
-            changes: Vec::new(),
-            actors: actors.collect(),
-            faults,
-            oracle,
+            world,
+            roles,
+            granted: vec![None; count],
+            words: vec![Vec::new(); count],
             chooser,
             ending: Ending::default(),
             has_ended: false,
             told,
         };
-        Gate { state: Mutex::new(state), turns, end: Condvar::new(), grain }
+        let turns = (0..count).map(|_| Condvar::new()).collect();
+        Gate { state: Mutex::new(state), shared, turns, end: Condvar::new(), grain }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store as this actor sees it.
@@ -165,13 +150,19 @@ impl Gate {
         })
     }
 
-    /// What the oracle wants to know of an actor.
-    pub(super) fn tell(&self, actor: usize, tell: impl FnOnce(&mut Oracle) -> String) {
+    /// A tree that the actor is about to store: the chunks that it needs, and the files in it.
+    pub(super) fn learn_tree(&self, tree: ChunkId, needs: Vec<ChunkId>, files: Files) {
+        self.shared().knowledge.learn_tree(tree, needs, files);
+    }
+
+    /// The actor says something.
+    pub(super) fn say(&self, actor: usize, word: Word) {
         let mut state = self.lock();
         if !state.is_over(actor) {
-            let line = tell(&mut state.oracle);
-            state.note(actor, &line);
-            state.judge();
+            state.world.say(&word);
+            state.words[actor].push(word);
+            state.note(actor, word.describe());
+            self.judge(&mut state);
         }
     }
 
@@ -180,8 +171,8 @@ impl Gate {
         let mut state = self.lock();
         if !state.is_over(actor) {
             state.note(actor, outcome);
-            state.actors[actor].status = Status::Done;
-            state.actors[actor].history = mix(actor as Hash, 2);
+            self.take_down(&mut state, actor, Next::End);
+            state.world.finish(actor);
             self.advance(&mut state);
         }
     }
@@ -193,18 +184,13 @@ impl Gate {
         self.stop(&mut state);
     }
 
-    /// What has to be restorable now.
-    pub(super) fn promised(&self) -> Vec<(ObjectName, Files)> {
-        self.lock().oracle.promised()
-    }
-
-    /// Waits for the end of the run.
-    pub(super) fn ended(&self) -> Ending {
+    /// Waits for the end of the run. Returns what was left as well.
+    pub(super) fn ended(&self) -> (Ending, World) {
         let mut state = self.lock();
         while !state.has_ended {
             state = self.end.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        std::mem::take(&mut state.ending)
+        (std::mem::take(&mut state.ending), state.world.clone())
     }
 
     fn stop(&self, state: &mut State) {
@@ -213,18 +199,32 @@ impl Gate {
         self.end.notify_all();
     }
 
+    fn judge(&self, state: &mut State) {
+        if state.ending.violation.is_none() {
+            let Shared { knowledge, right, .. } = &mut *self.shared();
+            let breach = state.world.judge(knowledge, right);
+            state.ending.violation = breach.map(|breach| state.roles.describe(&breach));
+        }
+    }
+
+    /// What the actor does, having been told what it was.
+    fn take_down(&self, state: &mut State, actor: usize, next: Next) {
+        let words = std::mem::take(&mut state.words[actor]);
+        self.shared().script.note(actor, state.world.history(actor), words, next);
+    }
+
     /// Lets the next actor through, once all stand at the gate.
     fn advance(&self, state: &mut State) {
         loop {
-            if state.has_ended || state.actors.iter().any(|actor| actor.status == Status::Running) {
+            if state.has_ended || state.world.is_any(Status::Running) {
                 return;
             }
             if state.ending.violation.is_some() {
                 return self.stop(state);
             }
-            let options = state.options();
+            let options = state.world.options();
             if options.is_empty() {
-                state.ending.is_whole = state.actors.iter().all(|actor| actor.status != Status::Waiting);
+                state.ending.is_whole = !state.world.is_any(Status::Waiting);
                 return self.stop(state);
             }
             let Some(choice) = state.chooser.choose(&options) else {
@@ -233,15 +233,12 @@ impl Gate {
             state.ending.choices.push(choice);
             let actor = usize::from(choice.actor);
             if choice.variant == Variant::Crash {
-                state.faults.crashes -= 1;
                 state.note(actor, "crashes");
-                state.actors[actor].status = Status::Crashed;
-                state.actors[actor].history = mix(actor as Hash, 3);
+                state.world.apply(choice);
                 self.turns[actor].notify_all();
                 continue;
             }
-            state.actors[actor].status = Status::Running;
-            state.actors[actor].granted = Some(choice.variant);
+            state.granted[actor] = Some(choice.variant);
             self.turns[actor].notify_all();
             return;
         }
@@ -253,22 +250,30 @@ impl Gate {
         if state.is_over(actor) {
             return Err(stopped());
         }
-        assert!(state.actors[actor].at.is_none(), "an actor does one thing at a time: {step:?}");
-        state.actors[actor].status = Status::Waiting;
-        state.actors[actor].since = state.changes.len();
-        state.actors[actor].at = Some(step);
+        assert!(state.world.at(actor).is_none(), "an actor does one thing at a time: {step:?}");
+        let step = Arc::new(step);
+        self.take_down(&mut state, actor, Next::Step(step.clone()));
+        state.world.stand(actor, step);
         self.advance(&mut state);
         loop {
             if state.is_over(actor) {
                 return Err(stopped());
             }
-            if let Some(variant) = state.actors[actor].granted.take() {
-                let step = state.actors[actor].at.take().expect("it stands there");
-                state.apply(actor, &step, variant);
-                return work(&mut state, variant);
+            if let Some(variant) = state.granted[actor].take() {
+                state.note_step(actor, variant);
+                let done = work(&mut state, variant);
+                if state.world.apply(Choice { actor: actor as u8, variant }) {
+                    self.judge(&mut state);
+                }
+                return done;
             }
             state = self.turns[actor].wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// An object that is about to be put; a hash of what it says.
+    fn learn(&self, key: &ObjectKey, bytes: &[u8]) -> Hash {
+        self.shared().knowledge.learn(key, bytes)
     }
 
     /// Reads: a point of its own only where that is asked for, yet always part of what the actor was told.
@@ -276,95 +281,38 @@ impl Gate {
         if is_constant(key.kind) {
             return work(&self.lock().store);
         }
+        let key = Arc::new(key.clone());
         if self.grain == Grain::Reads {
-            return self.pass(actor, Step::Read(key.clone()), |state, _| work(&state.store));
+            return self.pass(actor, Step::Read(key), |state, _| work(&state.store));
         }
         let mut state = self.lock();
         if state.is_over(actor) {
             return Err(stopped());
         }
-        let step = Step::Read(key.clone());
-        state.actors[actor].history = state.told(actor, &step, Variant::Go);
+        self.take_down(&mut state, actor, Next::Read(key.clone()));
+        state.world.read(actor, &key);
         work(&state.store)
     }
 }
 
 impl State {
     fn is_over(&self, actor: usize) -> bool {
-        self.has_ended || matches!(self.actors[actor].status, Status::Crashed | Status::Done)
-    }
-
-    /// All that may come next, each with the state that it leads to.
-    fn options(&self) -> Vec<Option_> {
-        let mut options = Vec::new();
-        for (number, actor) in self.actors.iter().enumerate() {
-            let Some(step) = actor.at.as_ref().filter(|_| actor.status == Status::Waiting) else { continue };
-            let since = &self.changes[actor.since..];
-            for variant in step.variants(&self.keys, since, &self.faults) {
-                let choice = Choice { actor: number as u8, variant };
-                options.push(Option_ { choice, after: self.after(number, step, variant) });
-            }
-        }
-        options
-    }
-
-    /// The state after a step: what is stored, what each actor was told, which faults may still come, what was promised.
-    fn after(&self, actor: usize, step: &Step, variant: Variant) -> Hash {
-        let mut contents = self.contents;
-        if let Some((key, _)) = step.change(variant, &self.keys) {
-            contents ^= of_key(key);
-        }
-        let faults = self.faults.after(variant);
-        let mut hash = mix(mix(contents, faults.hash()), self.oracle.hash());
-        for (number, other) in self.actors.iter().enumerate() {
-            let history = match variant {
-                _ if number != actor => other.history,
-                Variant::Crash => mix(actor as Hash, 3),
-                _ => self.told(actor, step, variant),
-            };
-            hash = mix(hash, history);
-        }
-        hash
-    }
-
-    /// What the actor will have been told after the step.
-    fn told(&self, actor: usize, step: &Step, variant: Variant) -> Hash {
-        let since = &self.changes[self.actors[actor].since.min(self.changes.len())..];
-        mix(self.actors[actor].history, step.answer(variant, &self.keys, since))
-    }
-
-    /// Does the step.
-    fn apply(&mut self, actor: usize, step: &Step, variant: Variant) {
-        if self.told {
-            if let Step::Put(key) = step {
-                self.oracle.call_after(actor, key);
-            }
-            let since = &self.changes[self.actors[actor].since..];
-            let line = step.describe(variant, &self.keys, since, &mut |key| self.oracle.role(key));
-            self.note(actor, &line);
-        }
-        self.actors[actor].history = self.told(actor, step, variant);
-        self.faults = self.faults.after(variant);
-        if let Some((key, is_put)) = step.change(variant, &self.keys) {
-            self.contents ^= of_key(key);
-            self.changes.push((key.clone(), is_put));
-            if is_put {
-                self.keys.insert(key.clone());
-            } else {
-                self.keys.remove(key);
-            }
-        }
+        self.has_ended || matches!(self.world.status(actor), Status::Crashed | Status::Done)
     }
 
     fn note(&mut self, actor: usize, line: &str) {
         if self.told && !line.is_empty() {
-            self.ending.history.push(format!("{:<9} {line}", self.actors[actor].name));
+            self.ending.history.push(format!("{:<9} {line}", self.roles.actor(actor)));
         }
     }
 
-    fn judge(&mut self) {
-        if self.ending.violation.is_none() {
-            self.ending.violation = self.oracle.judge(&self.keys);
+    fn note_step(&mut self, actor: usize, variant: Variant) {
+        if self.told {
+            if let Some(Step::Put(key, _)) = self.world.at(actor).map(AsRef::as_ref) {
+                self.roles.call_after(actor, key);
+            }
+            let line = self.world.describe(actor, variant, &|key| self.roles.object(key));
+            self.note(actor, &line);
         }
     }
 }

@@ -2,10 +2,14 @@
 //! `search`).
 
 use super::actors::{Actor, LEVEL, Role, Stuff, all_at_once, length, noise, record, write_tree};
-use super::gate::{Chooser, Ending, Gate, Grain};
-use super::oracle::{Files, Knowledge, Oracle};
-use super::search::{Everything, Random, Replay, Shared, show};
-use super::step::Faults;
+use super::gate::{Chooser, Ending, Gate, Grain, Shared};
+use super::oracle::{Files, Knowledge, Promises, Roles, Word};
+use super::reach::Reach;
+use super::script::Script;
+use super::search::{Random, Replay, show};
+use super::states::Search;
+use super::step::{Choice, Faults, Hash};
+use super::world::{Status, World};
 use crate::check::{self, CheckOptions, Severity};
 use crate::chunk::password::Cost;
 use crate::error::{Error, Result};
@@ -22,7 +26,7 @@ use crate::view::path::find;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Who is at work, on what, and what may go wrong.
 #[derive(Clone, Debug)]
@@ -42,22 +46,29 @@ pub(super) struct Scenario {
 /// A scenario and what all of its runs share.
 pub(super) struct Lab {
     scenario: Scenario,
-    store: MemoryStore,
-    snapshot: ObjectName,
-    repository: Arc<Repository>,
-    knowledge: Arc<Mutex<Knowledge>>,
+    begin: World,
+    pub(super) shared: Arc<Mutex<Shared>>,
     folder: tempfile::TempDir,
-    quiet: HashSet<Vec<ObjectKey>>,
+    quiet: HashSet<Hash>,
 }
 
 /// What a search found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
-    pub schedules: u64,
+    /// How often all actors ran.
+    pub runs: u64,
+    /// Schedules that were run; or, of a search of all states, all that lead through them, which can be too many for a whole number.
+    pub schedules: f64,
     pub states: u64,
+    /// What actors do, for all that each was told.
+    pub lines: u64,
     /// All schedules were tried.
     pub is_complete: bool,
     pub violation: Option<String>,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn credentials() -> Credentials {
@@ -84,42 +95,57 @@ impl Lab {
         let store = MemoryStore::new();
         Repository::init(&store, &credentials(), Cost::DEFAULT, "").unwrap();
         let repository = open(Arc::new(store.clone()), Some(&folder.path().join("base"))).unwrap();
-        let knowledge = Arc::default();
-        let oracle = Oracle::new(repository.clone(), Arc::clone(&knowledge), Vec::new());
+        let mut knowledge = Knowledge::new(repository.clone());
+        let mut promises = Promises::default();
         let files: Files = vec![("a".into(), 1)];
         // All begin before any of them has stored something: so there are copies.
         let writers: Vec<Writer> =
             (0..scenario.copies).map(|_| Writer::begin(&repository, LEVEL, &Silent).unwrap()).collect();
-        let mut snapshot = None;
         for (number, writer) in writers.into_iter().enumerate() {
             let tree = write_tree(&writer, &files, scenario.stuff).unwrap();
-            oracle.learn_tree(tree.id, tree.needs, files.clone());
-            if number == 0 {
-                let session = writer.session();
-                let none = Default::default();
-                let build = |_| record(&repository, session, 0, tree.id, tree.totals, &none);
-                snapshot = Some(writer.commit(build).unwrap().0);
-            } else {
+            knowledge.learn_tree(tree.id, tree.needs, files.clone());
+            if number > 0 {
                 writer.abandon().unwrap();
+                continue;
+            }
+            let session = writer.session();
+            let build = |_| record(&repository, session, 0, tree.id, tree.totals, &Default::default());
+            let snapshot = writer.commit(build).unwrap().0;
+            if !scenario.is_forgotten {
+                promises.take(&Word::Promise(snapshot, tree.id));
+            } else {
+                repository.put_tomb(snapshot).unwrap();
             }
         }
-        let snapshot = snapshot.expect("there is a first writer");
-        if scenario.is_forgotten {
-            repository.put_tomb(snapshot).unwrap();
-        }
         seeded::set(None);
-        for key in store.raw_keys() {
-            oracle.learn(&key, &store);
-        }
-        Lab { scenario, store, snapshot, repository, knowledge, folder, quiet: HashSet::new() }
+        let learn = |key: ObjectKey| {
+            let hash = knowledge.learn(&key, &store.raw_get(&key).expect("it is listed"));
+            (Arc::new(key), hash)
+        };
+        let objects = store.raw_keys().into_iter().map(learn).collect();
+        let begin = World::new(objects, scenario.roles.len(), scenario.faults, promises);
+        let shared = Arc::new(Mutex::new(Shared { knowledge, script: Script::default(), right: HashSet::new() }));
+        Lab { scenario, begin, shared, folder, quiet: HashSet::new() }
     }
 
-    fn copy_of_store(&self) -> MemoryStore {
-        let copy = MemoryStore::new();
-        for key in self.store.raw_keys() {
-            copy.raw_set(&key, self.store.raw_get(&key).expect("it is listed"));
+    pub(super) fn actors(&self) -> usize {
+        self.scenario.roles.len()
+    }
+
+    /// What an actor can still do, if it has not come to its end.
+    pub(super) fn reach(&self, world: &World, actor: usize) -> Reach {
+        match world.status(actor) {
+            Status::Done | Status::Crashed => Reach::default(),
+            Status::Running | Status::Waiting => {
+                let has_content = self.scenario.stuff == Stuff::Content;
+                Reach::of(self.scenario.roles[actor], world.has_snapshot(actor), has_content)
+            }
         }
-        copy
+    }
+
+    /// The state before any actor has come to the gate.
+    pub(super) fn world(&self) -> World {
+        self.begin.clone()
     }
 
     fn names(&self) -> Vec<String> {
@@ -131,56 +157,54 @@ impl Lab {
         roles.iter().enumerate().map(name).collect()
     }
 
-    fn oracle(&self) -> Oracle {
-        let mut oracle = Oracle::new(self.repository.clone(), self.knowledge.clone(), self.names());
-        let tree = self.repository.snapshot(self.snapshot).unwrap().tree;
-        if !self.scenario.is_forgotten {
-            oracle.promise(self.snapshot, tree);
-        }
-        let mut counts = [0; 5];
-        for key in self.store.raw_keys() {
-            let (at, what) = match key.kind {
-                ObjectKind::Data => (0, "data pack"),
-                ObjectKind::Tree => (1, "tree pack"),
-                ObjectKind::Index => (2, "segment"),
-                ObjectKind::Snapshot => (3, "snapshot"),
-                ObjectKind::Tomb => (4, "tomb"),
-                _ => continue,
-            };
-            counts[at] += 1;
-            oracle.call(&key, format!("old {what} {}", counts[at]));
-        }
-        oracle
-    }
-
     fn cache_of(&self, actor: usize) -> PathBuf {
         self.folder.path().join(actor.to_string())
     }
 
-    /// One run. `told` makes a history of it.
-    pub(super) fn run(&mut self, chooser: Box<dyn Chooser>, told: bool) -> Ending {
-        let store = self.copy_of_store();
+    /// One run, and what is left then. `told` makes a history of it.
+    pub(super) fn really_run(&self, chooser: Box<dyn Chooser>, told: bool) -> (Ending, World) {
         let scenario = &self.scenario;
-        let oracle = self.oracle();
-        let gate = Gate::new(store.clone(), self.names(), scenario.grain, scenario.faults, oracle, chooser, told);
+        let roles = Roles::new(self.names(), &self.begin.objects);
+        let gate = Gate::new(self.shared.clone(), self.world(), roles, scenario.grain, chooser, told);
         let gate = Arc::new(gate);
-        let mut ending = std::thread::scope(|scope| {
-            for number in 0..scenario.roles.len() {
+        let ended = std::thread::scope(|scope| {
+            for number in 0..self.actors() {
                 let (gate, cache) = (gate.clone(), self.cache_of(number));
                 scope.spawn(move || act(scenario, &gate, number, &cache));
             }
             gate.ended()
         });
-        for number in 0..scenario.roles.len() {
+        for number in 0..self.actors() {
             drop(std::fs::remove_dir_all(self.cache_of(number)));
         }
-        // A mistake shows in the run itself.
-        let is_right = ending.violation.is_none() && self.scenario.mistake.is_none();
-        if ending.is_whole && is_right && self.quiet.insert(store.raw_keys()) {
-            let promised = gate.promised();
-            ending.violation = self.look_at(store, &promised).err().map(|error| error.chain());
+        ended
+    }
+
+    /// The same; and looks at what is left, if it went to its end.
+    pub(super) fn run(&mut self, chooser: Box<dyn Chooser>, told: bool) -> Ending {
+        let (mut ending, world) = self.really_run(chooser, told);
+        if ending.is_whole && ending.violation.is_none() {
+            ending.violation = self.look_at_end(&world).err();
         }
         ending
+    }
+
+    /// All that was left at the ends of runs; it will be looked at again if it is left again.
+    pub(super) fn take_ends(&mut self) -> HashSet<Hash> {
+        std::mem::take(&mut self.quiet)
+    }
+
+    /// What is wrong with what is left when all have come to their ends; each such thing is looked at once.
+    pub(super) fn look_at_end(&mut self, world: &World) -> Result<(), String> {
+        // A mistake shows in the run itself.
+        if self.scenario.mistake.is_some() || !self.quiet.insert(world.rest()) {
+            return Ok(());
+        }
+        let (store, promised) = {
+            let shared = lock(&self.shared);
+            (shared.knowledge.store_of(&world.objects), shared.knowledge.files(&world.promises))
+        };
+        self.look_at(store, &promised).map_err(|error| error.chain())
     }
 
     /// All that was promised is there bit for bit; and when nobody is at work any more, a prune runs through and nothing is
@@ -227,25 +251,9 @@ impl Lab {
         Ok(())
     }
 
-    /// All schedules, or as many as `limit` allows; with a bound, those with so many pauses at most.
+    /// All states that schedules lead to, or as many as `limit` allows; with a bound, schedules with so many pauses at most.
     pub(super) fn explore(&mut self, bound: Option<u32>, limit: u64) -> Found {
-        let everything = Arc::new(Mutex::new(Everything::new(bound)));
-        let lock = || everything.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let (has_next, schedules, states) = {
-                let mut everything = lock();
-                let has_next = everything.next();
-                (has_next, everything.schedules, everything.states())
-            };
-            if !has_next || schedules > limit {
-                return Found { schedules, states, is_complete: !has_next, violation: None };
-            }
-            let ending = self.run(Box::new(Shared(everything.clone())), false);
-            if let Some(violation) = ending.violation {
-                let violation = Some(self.tell(&ending.choices, &violation, "all"));
-                return Found { schedules, states, is_complete: false, violation };
-            }
-        }
+        Search::new(self, bound).run(limit)
     }
 
     /// Schedules that follow from these seeds.
@@ -260,23 +268,25 @@ impl Lab {
         seeds: std::ops::Range<u64>,
         chooser: impl Fn(u64) -> Box<dyn Chooser>,
     ) -> Found {
-        let mut schedules = 0;
-        let mut states = 0;
+        let mut found = Found::default();
         for seed in seeds {
-            schedules += 1;
+            found.runs += 1;
+            found.schedules += 1.0;
             let ending = self.run(chooser(seed), false);
-            states += ending.choices.len() as u64;
+            found.states += ending.choices.len() as u64;
             if let Some(violation) = ending.violation {
-                let violation = Some(self.tell(&ending.choices, &violation, &format!("seed {seed}")));
-                return Found { schedules, states, is_complete: false, violation };
+                found.violation = Some(self.tell(&ending.choices, &violation, &format!("seed {seed}")));
+                break;
             }
         }
-        Found { schedules, states, is_complete: false, violation: None }
+        found.lines = lock(&self.shared).script.len() as u64;
+        found
     }
 
     /// What happened, a line for each operation, and how to see it again.
-    fn tell(&mut self, choices: &[super::step::Choice], violation: &str, by: &str) -> String {
+    pub(super) fn tell(&mut self, choices: &[Choice], violation: &str, by: &str) -> String {
         self.quiet.clear();
+        self.take_ends();
         let again = self.run(Box::new(Replay(choices.iter().copied().collect())), true);
         let history = again.history.join("\n  ");
         let violation = again.violation.unwrap_or_else(|| format!("{violation} (not again when replayed)"));

@@ -1,7 +1,14 @@
 //! What an actor at the gate is about to do, how that may turn out, and what it is told. Not for: doing it (see `gate`).
 
 use crate::store::{ObjectKey, ObjectKind};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What is stored, each with a hash of its name and of what it says.
+pub(super) type Objects = BTreeMap<Arc<ObjectKey>, Hash>;
+
+/// An object that came (true) or went.
+pub(super) type Change = (Arc<ObjectKey>, bool);
 
 /// A hash of a state or a part of one; 128 bits, so that no two states are ever taken for one another.
 pub(super) type Hash = u128;
@@ -25,10 +32,11 @@ pub(super) fn of_key(key: &ObjectKey) -> Hash {
 /// An operation that waits for its turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    Put(ObjectKey),
-    Delete(ObjectKey),
+    /// An object, with the hash that `Objects` will have of it.
+    Put(Arc<ObjectKey>, Hash),
+    Delete(Arc<ObjectKey>),
     List(ObjectKind),
-    Read(ObjectKey),
+    Read(Arc<ObjectKey>),
     /// The schedule decides which of so many things to do.
     Pick(usize),
     /// Until one of these pins is gone; or the schedule says that one is revoked.
@@ -103,6 +111,11 @@ impl Faults {
         left
     }
 
+    /// Whether anything may go wrong but for pins being revoked.
+    pub(super) fn is_any(&self) -> bool {
+        *self != Faults { revokes: self.revokes, ..Faults::default() }
+    }
+
     pub(super) fn hash(&self) -> Hash {
         [self.crashes, self.failures, self.hidden, self.missing]
             .iter()
@@ -112,19 +125,14 @@ impl Faults {
 
 impl Step {
     /// The ways in which this may turn out now.
-    pub(super) fn variants(
-        &self,
-        keys: &BTreeSet<ObjectKey>,
-        since: &[(ObjectKey, bool)],
-        faults: &Faults,
-    ) -> Vec<Variant> {
+    pub(super) fn variants(&self, keys: &Objects, since: &[Change], faults: &Faults) -> Vec<Variant> {
         let mut variants = Vec::new();
         match self {
             Step::Pick(count) => variants.extend((0..*count).map(|n| Variant::Pick(n as u8))),
             Step::Wait(pins) => {
                 // Looking again brings nothing new before one of them is gone or revoked by somebody else.
                 let is_over = |pin: &ObjectKey| {
-                    !keys.contains(pin) || keys.contains(&ObjectKey::new(ObjectKind::Revoke, &pin.name))
+                    !keys.contains_key(pin) || keys.contains_key(&ObjectKey::new(ObjectKind::Revoke, &pin.name))
                 };
                 if pins.iter().any(is_over) {
                     variants.push(Variant::Go);
@@ -139,12 +147,13 @@ impl Step {
             variants.push(Variant::Crash);
         }
         match self {
-            Step::Put(_) | Step::Delete(_) if faults.failures > 0 => {
+            Step::Put(..) | Step::Delete(_) if faults.failures > 0 => {
                 variants.extend([Variant::Lost, Variant::Refused]);
             }
             Step::List(kind) => {
                 if faults.hidden > 0 {
-                    let new = since.iter().filter(|(key, is_put)| *is_put && key.kind == *kind && keys.contains(key));
+                    let new =
+                        since.iter().filter(|(key, is_put)| *is_put && key.kind == *kind && keys.contains_key(key));
                     variants.extend((0..new.count()).map(|n| Variant::Hidden(n as u8)));
                 }
                 if faults.missing > 0 && matches!(kind, ObjectKind::Data | ObjectKind::Tree | ObjectKind::Index) {
@@ -156,47 +165,42 @@ impl Step {
         variants
     }
 
-    /// What this does to the store: the key, and whether it is put.
-    pub(super) fn change(&self, variant: Variant, keys: &BTreeSet<ObjectKey>) -> Option<(&ObjectKey, bool)> {
+    /// What this does to the store: the key, its hash, and whether it is put.
+    pub(super) fn change(&self, variant: Variant, keys: &Objects) -> Option<(&Arc<ObjectKey>, Hash, bool)> {
         match (self, variant) {
             (_, Variant::Crash | Variant::Refused) => None,
-            (Step::Put(key), _) => (!keys.contains(key)).then_some((key, true)),
-            (Step::Delete(key), _) => keys.contains(key).then_some((key, false)),
+            (Step::Put(key, hash), _) => (!keys.contains_key(key)).then_some((key, *hash, true)),
+            (Step::Delete(key), _) => keys.get(key).map(|hash| (key, *hash, false)),
             _ => None,
         }
     }
 
     /// What a listing leaves out.
-    pub(super) fn hidden(
-        &self,
-        variant: Variant,
-        keys: &BTreeSet<ObjectKey>,
-        since: &[(ObjectKey, bool)],
-    ) -> Option<ObjectKey> {
+    pub(super) fn hidden(&self, variant: Variant, keys: &Objects, since: &[Change]) -> Option<Arc<ObjectKey>> {
         let Step::List(kind) = self else { return None };
         match variant {
             Variant::Hidden(n) => since
                 .iter()
-                .filter(|(key, is_put)| *is_put && key.kind == *kind && keys.contains(key))
+                .filter(|(key, is_put)| *is_put && key.kind == *kind && keys.contains_key(key))
                 .nth(n.into())
                 .map(|(key, _)| key.clone()),
-            Variant::Missing(n) => of_kind(keys, *kind).nth(n.into()).cloned(),
+            Variant::Missing(n) => of_kind(keys, *kind).nth(n.into()).map(|(key, _)| key.clone()),
             _ => None,
         }
     }
 
     /// A hash of all that the actor learns by this.
-    pub(super) fn answer(&self, variant: Variant, keys: &BTreeSet<ObjectKey>, since: &[(ObjectKey, bool)]) -> Hash {
+    pub(super) fn answer(&self, variant: Variant, keys: &Objects, since: &[Change]) -> Hash {
         let failed = Hash::from(matches!(variant, Variant::Lost | Variant::Refused));
         match self {
-            Step::Put(key) => mix(mix(11, of_key(key)), failed + 2 * Hash::from(keys.contains(key))),
-            Step::Delete(key) => mix(mix(12, of_key(key)), failed),
+            Step::Put(key, hash) => mix(mix(11, *hash), failed + 2 * Hash::from(keys.contains_key(key))),
+            Step::Delete(_) => mix(12, failed),
             Step::List(kind) => {
                 let hidden = self.hidden(variant, keys, since);
-                let listed = of_kind(keys, *kind).filter(|key| Some(*key) != hidden.as_ref());
-                mix(mix(13, *kind as Hash), listed.fold(0, |sum, key| sum ^ of_key(key)))
+                let listed = of_kind(keys, *kind).filter(|(key, _)| Some(*key) != hidden.as_ref());
+                mix(13, listed.fold(0, |sum, (_, hash)| sum ^ hash))
             }
-            Step::Read(key) => mix(mix(14, of_key(key)), Hash::from(keys.contains(key))),
+            Step::Read(key) => mix(14, keys.get(key).copied().unwrap_or_default()),
             Step::Pick(_) | Step::Wait(_) => match variant {
                 Variant::Pick(n) => mix(15, Hash::from(n) + 1),
                 _ => mix(15, 0),
@@ -208,18 +212,21 @@ impl Step {
     pub(super) fn describe(
         &self,
         variant: Variant,
-        keys: &BTreeSet<ObjectKey>,
-        since: &[(ObjectKey, bool)],
-        role: &mut dyn FnMut(&ObjectKey) -> String,
+        keys: &Objects,
+        since: &[Change],
+        role: &dyn Fn(&ObjectKey) -> String,
     ) -> String {
         let mut line = match self {
-            Step::Put(key) => format!("puts {}", role(key)),
+            Step::Put(key, _) => format!("puts {}", role(key)),
             Step::Delete(key) => format!("deletes {}", role(key)),
             Step::Read(key) => format!("reads {}", role(key)),
             Step::List(kind) => {
                 let hidden = self.hidden(variant, keys, since);
-                let names: Vec<String> =
-                    of_kind(keys, *kind).filter(|key| Some(*key) != hidden.as_ref()).map(&mut *role).collect();
+                let names: Vec<String> = of_kind(keys, *kind)
+                    .map(|(key, _)| key)
+                    .filter(|key| Some(*key) != hidden.as_ref())
+                    .map(|key| role(key))
+                    .collect();
                 let without = hidden.map(|key| format!(", not {}", role(&key))).unwrap_or_default();
                 format!("lists {}: {}{without}", kind.folder(), names.join(", "))
             }
@@ -238,6 +245,6 @@ impl Step {
     }
 }
 
-fn of_kind(keys: &BTreeSet<ObjectKey>, kind: ObjectKind) -> impl Iterator<Item = &ObjectKey> {
-    keys.range(ObjectKey::new(kind, "")..).take_while(move |key| key.kind == kind)
+fn of_kind(keys: &Objects, kind: ObjectKind) -> impl Iterator<Item = (&Arc<ObjectKey>, &Hash)> {
+    keys.range::<ObjectKey, _>(ObjectKey::new(kind, "")..).take_while(move |(key, _)| key.kind == kind)
 }

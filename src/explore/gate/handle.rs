@@ -18,20 +18,23 @@ fn lost(key: &ObjectKey) -> Error {
     Error::new(ErrorKind::Failed, format!("the connection broke while \"{key}\" was changed"))
 }
 
-impl Store for GateStore {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        self.gate.pass(self.actor, Step::Put(key.clone()), |state, variant| {
+impl GateStore {
+    /// Changes one object, as the schedule lets it come out.
+    fn change(&self, key: &ObjectKey, step: Step, work: impl FnOnce(&dyn Store) -> Result<()>) -> Result<()> {
+        self.gate.pass(self.actor, step, |state, variant| {
             if variant == Variant::Refused {
                 return Err(lost(key));
             }
-            let put = state.store.put(key, bytes);
-            if put.is_ok() {
-                let store = state.store.clone();
-                state.oracle.put(self.actor, key, &store);
-                state.judge();
-            }
-            if variant == Variant::Lost { Err(lost(key)) } else { put }
+            let changed = work(&state.store);
+            if variant == Variant::Lost { Err(lost(key)) } else { changed }
         })
+    }
+}
+
+impl Store for GateStore {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+        let step = Step::Put(Arc::new(key.clone()), self.gate.learn(key, bytes));
+        self.change(key, step, |store| store.put(key, bytes))
     }
 
     fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
@@ -53,8 +56,7 @@ impl Store for GateStore {
         }
         let listed = self.gate.pass(self.actor, Step::List(kind), |state, variant| {
             let mut listed = Vec::new();
-            let since = state.changes[state.actors[self.actor].since..].to_vec();
-            let hidden = Step::List(kind).hidden(variant, &state.keys, &since);
+            let hidden = state.world.hidden(self.actor, variant);
             state.store.list(kind, &mut |object| {
                 if hidden.as_ref().is_none_or(|key| key.name != object.name) {
                     listed.push(object);
@@ -67,14 +69,7 @@ impl Store for GateStore {
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.gate.pass(self.actor, Step::Delete(key.clone()), |state, variant| {
-            if variant == Variant::Refused {
-                return Err(lost(key));
-            }
-            let deleted = state.store.delete(key);
-            state.judge();
-            if variant == Variant::Lost { Err(lost(key)) } else { deleted }
-        })
+        self.change(key, Step::Delete(Arc::new(key.clone())), |store| store.delete(key))
     }
 
     fn properties(&self) -> Properties {
