@@ -553,10 +553,11 @@ impl<'a> Prune<'a> {
             return Ok(());
         }
         let stored = StoredPacks::list(self.repository.store())?;
-        let there: HashSet<ObjectName> = stored.iter().map(|(_, name, _)| name).collect();
         let old = OldSegments::read(self.repository, self.stop)?;
         for mark in marks {
-            let is_over = |name: &ObjectName| !there.contains(name) && !old.names(name);
+            let is_stored =
+                |name: &ObjectName| [false, true].iter().any(|is_tree| stored.size(*is_tree, name).is_some());
+            let is_over = |name: &ObjectName| !is_stored(name) && !old.names(name);
             let is_old = !mark.mark.packs.is_empty() || self.age(mark.stored) >= self.options.revoke_after;
             if is_old && mark.mark.packs.iter().all(is_over) {
                 self.repository.store().delete(&mark.key)?;

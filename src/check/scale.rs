@@ -127,13 +127,6 @@ fn make(folder: &Path, chunks: u64) {
     writer.commit(|_| fixture::snapshot(id, session, 1, None, tree, totals)).unwrap();
 }
 
-/// Most memory that this process ever had, in bytes.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-}
-
 #[test]
 #[ignore = "takes minutes; run by hand"]
 fn memory_does_not_grow_with_chunks() {
@@ -177,10 +170,11 @@ fn forget_peak() {
 
 fn tell(what: &str, chunks: u64, started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
+    let peak = crate::os::peak_rss().unwrap();
     println!(
         "{what}: {chunks} chunks: peak {} MiB, {seconds:.1} s, {:.2} s a million",
-        peak() >> 20,
+        peak >> 20,
         seconds * 1e6 / chunks as f64
     );
-    assert!(peak() < 300 << 20, "{} MiB", peak() >> 20);
+    assert!(peak < 300 << 20, "{} MiB", peak >> 20);
 }

@@ -56,7 +56,6 @@ impl Plan {
             }
         }
         plan.orphans = stored.iter().filter(|(_, name, _)| indexed.binary_search(&name).is_err()).collect();
-        plan.orphans.sort();
         if options.rewrite {
             plan.choose(live, candidates, used, options);
         }
