@@ -28,8 +28,11 @@ pub(super) enum Role {
     Writer,
     /// The same, and a file that nobody else has.
     WriterOfMore,
-    /// Takes the newest snapshot's tree over as it is, which the protocol allows. Without a snapshot, a writer as any other.
+    /// Takes the newest snapshot's tree over as it is. It does so even where packs are marked, which the protocol does not allow:
+    /// pruners are safe from that as long as nobody undeletes. Without a snapshot, a writer as any other.
     Heir,
+    /// The same, where no pack is marked.
+    CarefulHeir,
     /// Prunes.
     Pruner,
     /// Forgets one snapshot.
@@ -41,7 +44,7 @@ pub(super) enum Role {
 impl Role {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Role::Writer | Role::WriterOfMore | Role::Heir => "writer",
+            Role::Writer | Role::WriterOfMore | Role::Heir | Role::CarefulHeir => "writer",
             Role::Pruner => "pruner",
             Role::Forget => "forget",
             Role::Undelete => "undelete",
@@ -208,7 +211,7 @@ pub(super) struct Actor {
 impl Actor {
     pub(super) fn work(&self) -> Result<()> {
         match self.role {
-            Role::Writer | Role::WriterOfMore | Role::Heir => self.back_up(),
+            Role::Writer | Role::WriterOfMore | Role::Heir | Role::CarefulHeir => self.back_up(),
             Role::Pruner => self.prune(),
             Role::Forget => self.forget(),
             Role::Undelete => self.undelete(),
@@ -249,7 +252,10 @@ impl Actor {
             Some(newest) if !writer.is_revoked(newest.snapshot.session)? => Some(newest),
             _ => None,
         };
-        if let (Role::Heir, Some(parent)) = (self.role, parent) {
+        // What a prune has condemned may be about to go although its snapshot is live: an undelete that came too late takes the tomb
+        // away and puts it back.
+        let takes_over = self.role == Role::Heir || self.role == Role::CarefulHeir && !writer.is_beside_prune();
+        if let (true, Some(parent)) = (takes_over, parent) {
             return Ok((parent.snapshot.tree, parent.snapshot.totals, snapshots));
         }
         let mut files = vec![("a".to_owned(), 1)];

@@ -46,8 +46,10 @@ impl Reach {
     /// Of an actor that has not come to its end. One that backs up reaches less once its snapshot is stored.
     pub(super) fn of(role: Role, has_snapshot: bool, has_content: bool) -> Reach {
         let (changes, looks): (&[ObjectKind], &[ObjectKind]) = match role {
-            Role::Writer | Role::WriterOfMore | Role::Heir if has_snapshot => (&[Pin, Tomb], &[Revoke, Tomb]),
-            Role::Writer | Role::WriterOfMore | Role::Heir => {
+            Role::Writer | Role::WriterOfMore | Role::Heir | Role::CarefulHeir if has_snapshot => {
+                (&[Pin, Tomb], &[Revoke, Tomb])
+            }
+            Role::Writer | Role::WriterOfMore | Role::Heir | Role::CarefulHeir => {
                 (&[Pin, Tree, Index, Snapshot, Tomb], &[Mark, Index, Tree, Snapshot, Tomb, Revoke, Data])
             }
             Role::Pruner => (

@@ -205,6 +205,12 @@ fn make(
     if writer.is_revoked(snapshot.session)? {
         return Ok(Err("A prune has revoked the backup that wrote it"));
     }
+    // Folders in which nothing is lost are taken over whole.
+    if writer.is_beside_prune() {
+        return Ok(Err(
+            "A prune has condemned packs and may be about to delete them; let it end, or prune again if it was stopped",
+        ));
+    }
     let lost = Lost::look(repository)?;
     let mut rewriter = Rewriter::new(writer, lost, stop);
     let Some((tree, totals)) = rewriter.root(&snapshot)? else { return Ok(Err("Its root folder is lost")) };

@@ -6,7 +6,7 @@ use crate::check::fixture::{keys, open, open_with_cache, repository};
 use crate::check::{CheckOptions, CheckReport, Severity, run};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Body, Content, Extent};
-use crate::id::ObjectName;
+use crate::id::{ObjectName, SessionId};
 use crate::progress::{Silent, Stop};
 use crate::repository::Repository;
 use crate::repository::read::pack_key;
@@ -162,4 +162,21 @@ fn a_lost_root_is_hopeless_and_nothing_is_written() {
     let outcomes = repair(&open(Arc::new(store.clone())), FAST);
     assert!(outcomes.iter().all(|outcome| matches!(outcome.became, Became::Hopeless(_))), "{outcomes:?}");
     assert_eq!(store.raw_keys(), before);
+}
+
+#[test]
+fn nothing_is_taken_over_while_packs_are_condemned() {
+    let (store, _) = repository();
+    keys(&store, ObjectKind::Data).iter().for_each(|key| drop(store.raw_remove(key)));
+    let repository = open(Arc::new(store.clone()));
+    // Whatever it is, it is not looked at: what needs it may be live for a moment only.
+    let marks = repository.mark(SessionId([1; 16]), &[ObjectName([2; 32])]).unwrap();
+    let before = store.raw_keys();
+    for outcome in repair(&repository, FAST) {
+        let Became::Hopeless(why) = outcome.became else { panic!("{outcome:?}") };
+        assert!(why.contains("prune"), "{why}");
+    }
+    assert_eq!(store.raw_keys(), before);
+    drop(marks);
+    assert!(repair(&repository, FAST).iter().all(|outcome| matches!(outcome.became, Became::Rewritten(Some(_)))));
 }

@@ -80,6 +80,7 @@ struct Shared {
     options: WriterOptions,
     session: SessionId,
     life: Life,
+    is_beside_prune: bool,
     marked: HashSet<ObjectName>,
     known: RwLock<Known>,
     claims: Vec<Mutex<HashSet<ChunkId>>>,
@@ -157,6 +158,7 @@ impl Writer {
             settled_index(repository, &options, progress)?;
         }
         let mut marked = repository.marked_packs()?;
+        let is_beside_prune = !marked.is_empty();
         marked.extend(absent);
         marked.extend(repository.damaged_packs());
         let (index, stored) = if mistake::made(Mistake::IndexBeforeMarks) || mistake::made(Mistake::StaleIndex) {
@@ -175,6 +177,7 @@ impl Writer {
             repository: repository.clone(),
             session,
             life: Life::new(session),
+            is_beside_prune,
             marked,
             known: RwLock::new(Known { index, usable }),
             claims: (0..CLAIM_SHARDS).map(|_| Mutex::default()).collect(),
@@ -327,6 +330,11 @@ impl Writer {
     #[cfg(test)]
     pub(crate) fn hurry(&self) {
         self.shared.life.hurry();
+    }
+
+    /// Whether a prune had condemned packs when it began; then nothing may be taken over unchecked.
+    pub fn is_beside_prune(&self) -> bool {
+        self.shared.is_beside_prune
     }
 
     /// Whether a session may no longer commit.
