@@ -286,7 +286,6 @@ impl Lab {
     /// What happened, a line for each operation, and how to see it again.
     pub(super) fn tell(&mut self, choices: &[Choice], violation: &str, by: &str) -> String {
         self.quiet.clear();
-        self.take_ends();
         let again = self.run(Box::new(Replay(choices.iter().copied().collect())), true);
         let history = again.history.join("\n  ");
         let violation = again.violation.unwrap_or_else(|| format!("{violation} (not again when replayed)"));

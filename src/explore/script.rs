@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What an actor does once it was told so much.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// It comes to the gate with this.
     Step(Arc<Step>),
@@ -46,11 +46,10 @@ impl Script {
     /// Takes down what an actor does that was told `history`.
     pub(super) fn note(&mut self, actor: usize, history: Hash, words: Vec<Word>, next: Next) {
         let line = Line { words, next };
-        let known = self
-            .0
-            .entry((actor, history))
-            .or_insert_with(|| Line { words: line.words.clone(), next: line.next.clone() });
-        assert_eq!(*known, line, "actor {actor} was told the same and does something else");
+        match self.0.get(&(actor, history)) {
+            Some(known) => assert_eq!(*known, line, "actor {actor} was told the same and does something else"),
+            None => drop(self.0.insert((actor, history), line)),
+        }
     }
 
     /// Lets an actor go on to the gate or to its end; nothing if it is not known what it does, and then the world is not to be used.

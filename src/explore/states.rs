@@ -125,7 +125,7 @@ impl Search<'_> {
         if let Some(world) = at_the_gate(self.lab) {
             return Ok(world);
         }
-        self.really_run(&[])?;
+        self.really_run(VecDeque::new())?;
         Ok(at_the_gate(self.lab).expect("all of them were seen there"))
     }
 
@@ -134,7 +134,7 @@ impl Search<'_> {
         if let Some(world) = self.after(tried)? {
             return Ok(world);
         }
-        self.really_run(&self.steps(Some(tried)).collect::<Vec<_>>())?;
+        self.really_run(self.steps(Some(tried)))?;
         Ok(self.after(tried)?.expect("it was seen what the actor does"))
     }
 
@@ -201,7 +201,6 @@ impl Search<'_> {
 
     /// What an actor does on its way to the gate if it is let through here. A broken promise is left to the search.
     fn passed(&mut self, world: &World, came: Option<Tried>, option: &Option_) -> Result<Passed, String> {
-        let tried = Tried { choice: option.choice, after: option.after, state: option.after, pauses: 0 };
         let passed = |known: Result<Option<(World, Passed)>, Breach>| match known {
             Ok(known) => known.map(|(_, passed)| passed),
             Err(_) => Some(Passed { has_said: true, ..Passed::default() }),
@@ -209,8 +208,9 @@ impl Search<'_> {
         if let Some(passed) = passed(self.foretell(world, option.choice)) {
             return Ok(passed);
         }
-        let path: Vec<Tried> = self.steps(came).chain([tried]).collect();
-        self.really_run(&path)?;
+        let mut path = self.steps(came);
+        path.push_back((option.choice, option.after));
+        self.really_run(path)?;
         Ok(passed(self.foretell(world, option.choice)).expect("it was seen what the actor does"))
     }
 
@@ -224,7 +224,7 @@ impl Search<'_> {
                 wrong.map_err(|violation| self.lab.tell(&self.choices(came), &violation, "all"))?;
             }
             if self.ends.is_multiple_of(self.stride) {
-                self.really_run(&self.steps(came).collect::<Vec<_>>())?;
+                self.really_run(self.steps(came))?;
                 self.stride <<= u32::from(self.ends / self.stride >= SPOT_CHECKS);
             }
         }
@@ -266,16 +266,17 @@ impl Search<'_> {
 
     /// The choices up to where the search is, and this one.
     fn choices(&self, tried: Option<Tried>) -> Vec<Choice> {
-        self.steps(tried).map(|tried| tried.choice).collect()
+        self.steps(tried).into_iter().map(|(choice, _)| choice).collect()
     }
 
-    fn steps(&self, tried: Option<Tried>) -> impl Iterator<Item = Tried> {
-        self.path.iter().filter_map(|frame| frame.came).chain(tried)
+    /// The same, each with the state that it leads to.
+    fn steps(&self, tried: Option<Tried>) -> VecDeque<(Choice, Hash)> {
+        let tried = self.path.iter().filter_map(|frame| frame.came).chain(tried);
+        tried.map(|tried| (tried.choice, tried.after)).collect()
     }
 
     /// Brings all actors along a path, and lets them go on as the search will, so that what they do next is known as well.
-    fn really_run(&mut self, path: &[Tried]) -> Result<(), String> {
-        let path = path.iter().map(|tried| (tried.choice, tried.after)).collect();
+    fn really_run(&mut self, path: VecDeque<(Choice, Hash)>) -> Result<(), String> {
         self.found.runs += 1;
         let (ending, _) = self.lab.really_run(Box::new(Ahead(path)), false);
         match ending.violation {
