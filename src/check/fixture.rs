@@ -116,35 +116,11 @@ pub(crate) fn snapshot(
     tree: ChunkId,
     totals: Totals,
 ) -> Snapshot {
-    let now = jiff::Timestamp::now();
     Snapshot {
-        version: 1,
-        program: "test".into(),
-        writer,
-        session,
         sequence,
         previous,
         parent: previous,
-        heads: Default::default(),
-        time: now,
-        started: now,
-        finished: now,
-        host: "h".into(),
-        user: "u".into(),
-        uid: 1,
-        gid: 1,
-        paths: Vec::new(),
-        tags: Vec::new(),
-        label: None,
-        description: None,
-        tree,
-        totals,
-        excludes: Vec::new(),
-        summary: Default::default(),
-        issues: Vec::new(),
-        issues_total: 0,
-        chunker: 1,
-        signature: None,
+        ..Snapshot::of_tests((writer, session), jiff::Timestamp::now(), tree, totals)
     }
 }
 

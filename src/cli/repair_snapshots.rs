@@ -58,6 +58,9 @@ fn words(outcomes: &[SnapshotOutcome], options: &SnapshotsOptions) -> String {
             Became::Hopeless(why) => {
                 text.push_str(&format!("Nothing can be written for the snapshot \"{name}\": {}\n", text::line(why)));
             }
+            Became::NotNow(why) => {
+                text.push_str(&format!("Left the snapshot \"{name}\" for later: {}\n", text::line(why)));
+            }
         }
         for issue in outcome.issues.iter().take(SHOWN) {
             text.push_str(&format!("    {}: {}\n", text::escape(&issue.path.0), text::line(&issue.message)));
@@ -85,11 +88,12 @@ fn words(outcomes: &[SnapshotOutcome], options: &SnapshotsOptions) -> String {
 }
 
 fn json(outcome: &SnapshotOutcome, dry_run: bool) -> serde_json::Value {
-    let (became, new) = match &outcome.became {
-        Became::Whole => ("whole", None),
-        Became::Rewritten(new) => ("rewritten", *new),
-        Became::RewrittenBefore(new) => ("rewritten_before", Some(*new)),
-        Became::Hopeless(_) => ("hopeless", None),
+    let (became, new, why) = match &outcome.became {
+        Became::Whole => ("whole", None, None),
+        Became::Rewritten(new) => ("rewritten", *new, None),
+        Became::RewrittenBefore(new) => ("rewritten_before", Some(*new), None),
+        Became::Hopeless(why) => ("hopeless", None, Some(why)),
+        Became::NotNow(why) => ("not_now", None, Some(why)),
     };
     json!({
         "message_type": "snapshot",
@@ -97,6 +101,7 @@ fn json(outcome: &SnapshotOutcome, dry_run: bool) -> serde_json::Value {
         "snapshot_id": outcome.snapshot,
         "became": became,
         "new_snapshot_id": new,
+        "reason": why,
         "issues": outcome.issues,
         "issues_total": outcome.issues_total,
         "forgotten": outcome.forgotten,
@@ -127,5 +132,10 @@ mod tests {
         );
         assert!(!said.contains("Wrote") && !said.contains("--forget"), "{said}");
         assert_eq!(json(&outcome, true)["became"], "rewritten");
+        let waits =
+            SnapshotOutcome { became: Became::NotNow("a prune".into()), issues: vec![], issues_total: 0, ..outcome };
+        assert!(words(std::slice::from_ref(&waits), &options).contains("for later"));
+        let said = json(&waits, false);
+        assert_eq!((&said["became"], &said["reason"]), (&json!("not_now"), &json!("a prune")));
     }
 }

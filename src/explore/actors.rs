@@ -140,33 +140,10 @@ pub(super) fn record(
     let heads = heads.heads();
     let own = heads.get(&writer).copied();
     Snapshot {
-        version: 1,
-        program: "test".into(),
-        writer,
-        session,
         sequence: own.map_or(1, |head| head.sequence + 1),
         previous: own.map(|head| head.snapshot),
-        parent: None,
         heads,
-        time,
-        started: time,
-        finished: time,
-        host: "h".into(),
-        user: "u".into(),
-        uid: 0,
-        gid: 0,
-        paths: Vec::new(),
-        tags: Vec::new(),
-        label: None,
-        description: None,
-        tree,
-        totals,
-        excludes: Vec::new(),
-        summary: Default::default(),
-        issues: Vec::new(),
-        issues_total: 0,
-        chunker: 1,
-        signature: None,
+        ..Snapshot::of_tests((writer, session), time, tree, totals)
     }
 }
 

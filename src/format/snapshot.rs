@@ -154,6 +154,47 @@ impl Snapshot {
 }
 
 #[cfg(test)]
+impl Snapshot {
+    /// A writer's first snapshot as tests need it, with nothing in it that was not given.
+    pub(crate) fn of_tests(
+        (writer, session): (WriterId, SessionId),
+        time: Timestamp,
+        tree: ChunkId,
+        totals: Totals,
+    ) -> Snapshot {
+        Snapshot {
+            version: 1,
+            program: "test".into(),
+            writer,
+            session,
+            sequence: 1,
+            previous: None,
+            parent: None,
+            heads: BTreeMap::new(),
+            time,
+            started: time,
+            finished: time,
+            host: "h".into(),
+            user: "u".into(),
+            uid: 0,
+            gid: 0,
+            paths: Vec::new(),
+            tags: Vec::new(),
+            label: None,
+            description: None,
+            tree,
+            totals,
+            excludes: Vec::new(),
+            summary: BTreeMap::new(),
+            issues: Vec::new(),
+            issues_total: 0,
+            chunker: 1,
+            signature: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::ErrorKind;

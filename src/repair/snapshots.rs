@@ -55,6 +55,8 @@ pub enum Became {
     RewrittenBefore(ObjectName),
     /// Its root is lost, or its record; nothing can be written.
     Hopeless(String),
+    /// Nothing may be written just now, for this reason; the same repair can succeed later.
+    NotNow(String),
 }
 
 /// What a repair did (or would do) with one snapshot.
@@ -158,7 +160,7 @@ fn repair_one(
         Ok(Ok(made)) => made,
         Ok(Err(why)) => {
             drop(writer.abandon());
-            return Ok(outcome(name, Became::Hopeless(why.into())));
+            return Ok(outcome(name, why));
         }
         Err(error) => {
             drop(writer.abandon());
@@ -190,30 +192,31 @@ fn repair_one(
 
 type Made = (ChunkId, crate::format::tree::Totals, Issues);
 
-/// The tree of what is left, or why nothing can be made.
+/// The tree of what is left, or what becomes of the snapshot instead.
 fn make(
     repository: &Arc<Repository>,
     writer: &Writer,
     name: ObjectName,
     stop: &Stop,
-) -> Result<std::result::Result<(Snapshots, Snapshot, Made), &'static str>> {
+) -> Result<std::result::Result<(Snapshots, Snapshot, Made), Became>> {
+    let hopeless = |why: &str| Ok(Err(Became::Hopeless(why.to_owned())));
     let snapshots = repository.snapshots()?;
     let Some(Named { snapshot, .. }) = snapshots.live.iter().find(|named| named.name == name) else {
-        return Ok(Err("It was forgotten meanwhile"));
+        return hopeless("It was forgotten meanwhile");
     };
     let snapshot = snapshot.clone();
     if writer.is_revoked(snapshot.session)? {
-        return Ok(Err("A prune has revoked the backup that wrote it"));
+        return hopeless("A prune has revoked the backup that wrote it");
     }
     // Folders in which nothing is lost are taken over whole.
     if writer.is_beside_prune() {
-        return Ok(Err(
-            "A prune has condemned packs and may be about to delete them; let it end, or prune again if it was stopped",
-        ));
+        let why =
+            "A prune has condemned packs and may be about to delete them; let it end, or prune again if it was stopped";
+        return Ok(Err(Became::NotNow(why.to_owned())));
     }
     let lost = Lost::look(repository)?;
     let mut rewriter = Rewriter::new(writer, lost, stop);
-    let Some((tree, totals)) = rewriter.root(&snapshot)? else { return Ok(Err("Its root folder is lost")) };
+    let Some((tree, totals)) = rewriter.root(&snapshot)? else { return hopeless("Its root folder is lost") };
     let issues = rewriter.finish()?;
     Ok(Ok((snapshots, snapshot, (tree, totals, issues))))
 }

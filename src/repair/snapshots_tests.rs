@@ -173,7 +173,7 @@ fn nothing_is_taken_over_while_packs_are_condemned() {
     let marks = repository.mark(SessionId([1; 16]), &[ObjectName([2; 32])]).unwrap();
     let before = store.raw_keys();
     for outcome in repair(&repository, FAST) {
-        let Became::Hopeless(why) = outcome.became else { panic!("{outcome:?}") };
+        let Became::NotNow(why) = outcome.became else { panic!("{outcome:?}") };
         assert!(why.contains("prune"), "{why}");
     }
     assert_eq!(store.raw_keys(), before);

@@ -14,7 +14,6 @@ use crate::id::{ChunkId, SessionId};
 use crate::progress::Silent;
 use crate::store::{Faults, FaultyStore, MemoryStore, Operation, RecordingStore};
 use crate::view::path::{ROOT_NAME, find, lookup};
-use std::collections::BTreeMap;
 
 fn credentials(password: &str) -> Credentials {
     Credentials { password: Some(password.as_bytes().to_vec().into()), key_file: None }
@@ -67,36 +66,7 @@ fn metadata() -> Metadata {
 }
 
 fn snapshot(repository: &Repository, session: SessionId, tree: ChunkId, totals: Totals) -> Snapshot {
-    let now = jiff::Timestamp::now();
-    Snapshot {
-        version: 1,
-        program: "test".into(),
-        writer: repository.writer_id(),
-        session,
-        sequence: 1,
-        previous: None,
-        parent: None,
-        heads: BTreeMap::new(),
-        time: now,
-        started: now,
-        finished: now,
-        host: "h".into(),
-        user: "u".into(),
-        uid: 0,
-        gid: 0,
-        paths: Vec::new(),
-        tags: Vec::new(),
-        label: None,
-        description: None,
-        tree,
-        totals,
-        excludes: Vec::new(),
-        summary: BTreeMap::new(),
-        issues: Vec::new(),
-        issues_total: 0,
-        chunker: 1,
-        signature: None,
-    }
+    Snapshot::of_tests((repository.writer_id(), session), jiff::Timestamp::now(), tree, totals)
 }
 
 /// Files of many sizes, as a directory below the root.

@@ -133,36 +133,7 @@ fn record_all(things: &[Thing], cut: &PageCut, out: &mut Assembler<'_>) -> (Chun
 }
 
 fn snapshot_of(tree: ChunkId, totals: Totals) -> Snapshot {
-    let now = jiff::Timestamp::now();
-    Snapshot {
-        version: 1,
-        program: String::new(),
-        writer: WriterId([1; 16]),
-        session: SessionId([1; 16]),
-        sequence: 1,
-        previous: None,
-        parent: None,
-        heads: Default::default(),
-        time: now,
-        started: now,
-        finished: now,
-        host: String::new(),
-        user: String::new(),
-        uid: 0,
-        gid: 0,
-        paths: vec![],
-        tags: vec![],
-        label: None,
-        description: None,
-        tree,
-        totals,
-        excludes: vec![],
-        summary: Default::default(),
-        issues: vec![],
-        issues_total: 0,
-        chunker: 1,
-        signature: None,
-    }
+    Snapshot::of_tests((WriterId([1; 16]), SessionId([1; 16])), jiff::Timestamp::now(), tree, totals)
 }
 
 impl Fixture {

@@ -136,33 +136,10 @@ pub(crate) fn record(
     totals: Totals,
 ) -> Snapshot {
     Snapshot {
-        version: 1,
-        program: "test".into(),
-        writer,
-        session,
-        sequence: 1,
-        previous: None,
-        parent: None,
-        heads: BTreeMap::new(),
-        time,
-        started: time,
-        finished: time,
         host: host.into(),
-        user: "u".into(),
-        uid: 1000,
-        gid: 1000,
         paths: vec![PathText(b"/".to_vec())],
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
-        label: None,
-        description: None,
-        tree,
-        totals,
-        excludes: Vec::new(),
-        summary: BTreeMap::new(),
-        issues: Vec::new(),
-        issues_total: 0,
-        chunker: 1,
-        signature: None,
+        ..Snapshot::of_tests((writer, session), time, tree, totals)
     }
 }
 

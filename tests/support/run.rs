@@ -17,6 +17,9 @@ pub(crate) const PASSWORD: &str = "correct horse";
 /// The program.
 pub(crate) const FIRN: &str = env!("CARGO_BIN_EXE_firn");
 
+/// Tells `env` to start the program so that it hears signals, also where the tests run under `nohup` or in a script's background.
+const HEARS: &str = "--default-signal=INT,HUP";
+
 /// A temporary folder with a home, a cache and a place for a repository.
 pub(crate) struct World {
     folder: tempfile::TempDir,
@@ -146,15 +149,15 @@ impl World {
         variables: &[(&str, Option<&str>)],
     ) -> Command {
         let mut command = Command::new("setsid");
-        command.arg("--wait").arg(FIRN).args(arguments);
+        command.args(["--wait", "env", HEARS]).arg(FIRN).args(arguments);
         self.surround(&mut command, variables);
         command
     }
 
     /// The program itself, ready to be started; signals reach it. Only where a key file opens the repository.
     pub(crate) fn direct<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(FIRN);
-        command.args(arguments);
+        let mut command = Command::new("env");
+        command.arg(HEARS).arg(FIRN).args(arguments);
         self.surround(&mut command, &[]);
         command
     }
