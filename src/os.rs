@@ -30,8 +30,17 @@ pub fn share_heaps() {
     }
 }
 
+/// Set where thousands of small stages follow each other in one process: the allocator looks through all that was ever freed, which
+/// takes longer than they do.
+#[cfg(test)]
+pub(crate) static KEEP_MEMORY: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 /// Gives back to the system what was freed, which GNU's allocator otherwise keeps: for the end of a stage that needed much.
 pub fn return_memory() {
+    #[cfg(test)]
+    if KEEP_MEMORY.load(std::sync::atomic::Ordering::Relaxed) {
+        return;
+    }
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim may be called at any time, from any thread.
     unsafe {

@@ -90,6 +90,7 @@ fn folder() -> tempfile::TempDir {
 
 impl Lab {
     pub(super) fn new(scenario: Scenario) -> Lab {
+        crate::os::KEEP_MEMORY.store(true, std::sync::atomic::Ordering::Relaxed);
         seeded::set(Some(Source::new(b"base")));
         let folder = folder();
         let store = MemoryStore::new();
