@@ -48,6 +48,7 @@ impl Args {
         let path = context.global.repository()?;
         // Before a password is asked for.
         check_vacant(&path)?;
+        super::password_file::offer(&context.global)?;
         let credentials = password::first(&context.global)?;
         let store = LocalStore::create(&path)?;
         let id = Repository::init(&store, &credentials, self.kdf.cost(), &self.label)?;

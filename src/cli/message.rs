@@ -24,7 +24,12 @@ pub(crate) fn is_broken_pipe(error: &Error) -> bool {
 
 /// Tells about the error that ended the run.
 pub(crate) fn fatal(error: &Error, code: u8, as_json: bool) {
-    drop(std::io::stderr().lock().write_all(fatal_text(error, code, as_json).as_bytes()));
+    aside(&fatal_text(error, code, as_json));
+}
+
+/// Writes to standard error.
+pub(crate) fn aside(text: &str) {
+    drop(std::io::stderr().lock().write_all(text.as_bytes()));
 }
 
 /// What is to be said about the error that ended the run.
@@ -46,7 +51,7 @@ pub(crate) fn warning(error: &Error, during: &str, as_json: bool) {
         true => issue_json(error, during, ""),
         false => describe("Warning", error),
     };
-    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+    aside(&text);
 }
 
 /// A line for programs about one thing that went wrong.

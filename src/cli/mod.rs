@@ -23,7 +23,9 @@ mod mount_helper;
 mod mount_layout;
 mod mount_page;
 mod password;
+mod password_file;
 mod past;
+mod pointers;
 mod progress;
 mod prune;
 mod repair;
@@ -51,7 +53,7 @@ use std::process::ExitCode;
 /// Keeps encrypted, deduplicated snapshots of files and shows them as folders
 #[derive(Debug, Parser)]
 #[command(name = "firn", version, propagate_version = false, arg_required_else_help = true)]
-#[command(subcommand_required = true, disable_help_subcommand = true, max_term_width = 100)]
+#[command(subcommand_required = true, max_term_width = 100)]
 #[command(long_about = "Keeps encrypted, deduplicated snapshots of files and shows them as folders.\n\n\
     A repository holds snapshots. Each is a complete picture of the folders that were backed up, but only what is new takes \
     space. Everything is encrypted before it leaves this machine; without the password or key file nobody can read it.")]
@@ -130,9 +132,9 @@ fn run_line(line: &[std::ffi::OsString]) -> u8 {
     let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody is left to tell if this cannot be printed.
-            drop(error.print());
-            return error.exit_code() as u8;
+            let code = error.exit_code() as u8;
+            pointers::refuse(error, line);
+            return code;
         }
     };
     let context = Context { global: cli.global, ..Context::default() };

@@ -44,11 +44,11 @@ pub(crate) struct LayoutArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Choice {
-    /// "latest", "snapshots", "hosts", "tags", "ids", "versions" and "deleted"
+    /// The folders latest, snapshots, hosts, tags, ids, versions and deleted
     Default,
-    /// The times at the root, and "latest"
+    /// The times at the root, and latest
     Flat,
-    /// As Samba wants it for "Previous Versions" in Windows: @GMT-YYYY.MM.DD-hh.mm.ss at the root
+    /// As Samba wants it for Previous Versions in Windows: @GMT-YYYY.MM.DD-hh.mm.ss at the root
     PreviousVersions,
 }
 

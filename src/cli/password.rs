@@ -139,7 +139,7 @@ fn new_credentials(source: Option<Source>, key_file: Option<Bytes>) -> Result<Cr
     Ok(Credentials { password, key_file })
 }
 
-fn has_terminal() -> bool {
+pub(crate) fn has_terminal() -> bool {
     std::fs::File::options().read(true).write(true).open("/dev/tty").is_ok()
 }
 

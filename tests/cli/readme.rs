@@ -19,19 +19,12 @@ fn every_command_of_the_readme() {
     let blocks = blocks(readme);
     assert!(!blocks.is_empty() && readme.matches("```sh").count() == blocks.len());
     let world = World::new();
-    world.write("home/work/notes.txt", "an old line\n");
-    world.write("home/photos/one.jpg", [0xff, 0xd8, 0xff]);
-    world.write("home/.firn-password", "correct horse\n");
-    world.write("home/.second-password", "battery staple\n");
-    for folder in ["tmp", "home/past"] {
-        std::fs::create_dir(world.path(folder)).unwrap();
-    }
-    let home = world.path("home");
+    let home = world.path("empty-home");
+    std::fs::create_dir(&home).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_firn")).parent().unwrap();
     for block in &blocks {
-        let script = block.replace("/tmp/", &format!("{}/", world.text("tmp")));
         // A tour that breaks off must not leave its mount behind.
-        let script = format!("trap 'fusermount3 -qu ~/past 2>/dev/null || true' EXIT\n{script}");
+        let script = format!("trap 'fusermount3 -qu ~/firn-tour/past 2>/dev/null || true' EXIT\n{block}");
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c", &script]).env_clear().current_dir(&home).env("HOME", &home);
         command.env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", program.display())).env("TZ", "UTC");
@@ -40,9 +33,9 @@ fn every_command_of_the_readme() {
         assert!(output.status.success(), "{block}\n{said}\n{wrong}");
         assert_eq!(wrong, "", "a tour without a warning");
     }
-    let text = |name: &str| std::fs::read_to_string(world.path(name)).unwrap();
-    assert_eq!(text("tmp/rescued.txt"), "an old line\na new line\n");
-    assert_eq!(text("tmp/restored/notes.txt"), text("home/work/notes.txt"));
+    let text = |name: &str| std::fs::read_to_string(home.join("firn-tour").join(name)).unwrap();
+    assert_eq!(text("rescued.txt"), "an old line\na new line\n");
+    assert_eq!(text("restored/notes.txt"), text("work/notes.txt"));
 }
 
 /// The program's commands, as the README may name them outside of blocks.
@@ -51,8 +44,8 @@ fn commands_that_are_named_exist() {
     let world = World::new();
     let text = include_str!("../../README.md");
     for word in text.split("`firn ").skip(1).map(|rest| rest.split(['`', ' ']).next().unwrap()) {
-        if word != "help" && word.chars().all(|letter| letter.is_ascii_lowercase()) {
-            world.run([word, "--help"]).succeeds();
+        if word.chars().all(|letter| letter.is_ascii_lowercase()) {
+            world.run(["help", if word == "help" { "backup" } else { word }]).succeeds();
         }
     }
     for named in text.split('`').skip(1).step_by(2).filter(|named| named.contains('/') && !named.contains([' ', ':'])) {

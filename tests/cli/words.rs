@@ -124,7 +124,27 @@ fn nobody_reads_the_output() {
 #[test]
 fn completions_for_each_shell() {
     let world = World::new();
-    for shell in ["bash", "zsh", "fish", "elvish"] {
-        assert!(world.run(["completions", shell]).succeeds().stdout.contains("snapshots"), "{shell}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = world.run(["completions", shell]).succeeds().stdout;
+        assert!(script.contains("snapshots"), "{shell}");
+        world.write(shell, script);
     }
+    // What each shell itself says of its script, and what it then offers.
+    let asked = |shell: &str, line: &str| {
+        let output =
+            std::process::Command::new(shell).args(["-c", line]).current_dir(world.path(".")).output().unwrap();
+        let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && wrong.is_empty(), "{shell}: {wrong}");
+        said.into_owned()
+    };
+    let offered = asked(
+        "fish",
+        "source fish; complete -C 'firn s'; complete -C 'firn mount --layout '; complete -C 'firn key r'",
+    );
+    for word in ["snapshots", "scrub", "stats", "previous-versions", "rotate"] {
+        assert!(offered.lines().any(|line| line.split('\t').next() == Some(word)), "{word}: {offered}");
+    }
+    asked("zsh", "zsh -n zsh");
+    let line = "source ./bash; COMP_WORDS=(firn sn); COMP_CWORD=1; _firn firn sn firn; echo ${COMPREPLY[*]}";
+    assert_eq!(asked("bash", line).trim(), "snapshots");
 }
