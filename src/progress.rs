@@ -55,9 +55,17 @@ impl Stop {
     pub fn check(&self) -> crate::error::Result<()> {
         match self.signal() {
             None => Ok(()),
-            Some(signal) => {
-                Err(Error::new(crate::error::ErrorKind::Interrupted, format!("Stopped by signal {signal}")))
-            }
+            Some(signal) => Err(Error::new(crate::error::ErrorKind::Interrupted, stopped_by(signal))),
         }
+    }
+}
+
+/// What a signal means to a person.
+fn stopped_by(signal: u8) -> String {
+    match signal {
+        1 => "Stopped because the terminal was closed (SIGHUP)".to_owned(),
+        2 => "Stopped by Ctrl-C (SIGINT)".to_owned(),
+        15 => "Stopped by a request to end (SIGTERM)".to_owned(),
+        signal => format!("Stopped by signal number {signal}"),
     }
 }

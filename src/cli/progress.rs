@@ -7,11 +7,12 @@ use crate::error::Error;
 use crate::progress::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
+use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 enum Voice {
@@ -38,17 +39,41 @@ pub(crate) struct Reporter {
     total_files: AtomicU64,
     total_bytes: AtomicU64,
     issues: AtomicU64,
-    has_total: AtomicBool,
     now: Mutex<Now>,
-    /// What was said already; hints are few, fixed sentences.
+    /// Hints that were printed already; they are few, fixed sentences.
     hints: Mutex<std::collections::BTreeSet<String>>,
 }
 
-#[derive(Default)]
+/// The stage that is under way. Counts begin anew with each stage, so that a later one does not seem to undo an earlier one.
 struct Now {
     stage: String,
     file: Vec<u8>,
+    began: Instant,
+    /// The largest share that was shown: totals grow while folders are still being read.
+    share: f64,
 }
+
+/// What is shown of a stage.
+struct Figures {
+    files: u64,
+    total_files: u64,
+    bytes: u64,
+    total_bytes: u64,
+    /// The share that is done, from 0 to 1; `None` while no total is known.
+    share: Option<f64>,
+    /// Time since the stage began.
+    elapsed: Duration,
+    /// Seconds until it ends, at least one; `None` if there is nothing to calculate it from.
+    remaining: Option<u64>,
+}
+
+thread_local! {
+    /// The file that this thread works on. A large one is shown for as long as its bytes come, whatever other threads begin.
+    static FILE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A forecast needs this much of a stage: before, its speed says nothing.
+const FORECAST_AFTER: Duration = Duration::from_secs(2);
 
 impl Reporter {
     /// A reporter for the operation `during` that speaks as the options say.
@@ -81,8 +106,7 @@ impl Reporter {
             total_files: AtomicU64::new(0),
             total_bytes: AtomicU64::new(0),
             issues: AtomicU64::new(0),
-            has_total: AtomicBool::new(false),
-            now: Mutex::new(Now { stage: during.to_owned(), file: Vec::new() }),
+            now: Mutex::new(Now { stage: during.to_owned(), file: Vec::new(), began: Instant::now(), share: 0.0 }),
             hints: Mutex::default(),
         }
     }
@@ -108,6 +132,10 @@ impl Reporter {
         elapsed >= next && self.next.compare_exchange(next, after, Relaxed, Relaxed).is_ok()
     }
 
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn speak_if_due(&self) {
         if self.is_due() {
             self.speak();
@@ -115,24 +143,27 @@ impl Reporter {
     }
 
     fn speak(&self) {
-        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.now();
+        FILE.with_borrow(|file| {
+            if !file.is_empty() {
+                now.file.clone_from(file);
+            }
+        });
+        let figures = self.figures(&mut now);
         match &self.voice {
             Voice::Silent => {}
             Voice::Bar(bar) => {
-                bar.set_prefix(format!("{}: {}", now.stage, self.file_count()));
+                bar.set_style(if figures.share.is_some() { with_total() } else { without_total() });
+                bar.set_position((figures.share.unwrap_or(0.0) * BAR as f64) as u64);
+                bar.set_prefix(format!("{}: {}", now.stage, figures.words()));
                 bar.set_message(text::escape(&now.file));
             }
             Voice::Lines => {
-                let bytes = match self.total_bytes.load(Relaxed) {
-                    0 => text::size(self.bytes.load(Relaxed)),
-                    total => format!("{} of {}", text::size(self.bytes.load(Relaxed)), text::size(total)),
-                };
-                let elapsed = text::duration(self.started.elapsed());
-                let line = format!("{}: {}, {bytes}, {elapsed}\n", now.stage, self.file_count());
+                let line = format!("{}: {}\n", now.stage, figures.words());
                 drop(std::io::stderr().lock().write_all(line.as_bytes()));
             }
             Voice::Json => {
-                let line = format!("{}\n", self.status(&now));
+                let line = format!("{}\n", self.status(&now, &figures));
                 // Not worth ending a backup for: the results tell whether anybody listens.
                 let mut out = std::io::stdout().lock();
                 drop(out.write_all(line.as_bytes()).and_then(|()| out.flush()));
@@ -140,35 +171,33 @@ impl Reporter {
         }
     }
 
-    fn file_count(&self) -> String {
-        let files = self.files.load(Relaxed);
-        match self.total_files.load(Relaxed) {
-            0 => text::count(files, "file", "files"),
-            total => format!("{files} of {}", text::count(total, "file", "files")),
-        }
-    }
-
-    fn status(&self, now: &Now) -> serde_json::Value {
+    /// The figures of the stage; the share never falls while it lasts.
+    fn figures(&self, now: &mut Now) -> Figures {
         let (bytes, total_bytes) = (self.bytes.load(Relaxed), self.total_bytes.load(Relaxed));
         let (files, total_files) = (self.files.load(Relaxed), self.total_files.load(Relaxed));
-        let percent_done = match (total_bytes, total_files) {
-            (0, 0) => 0.0,
-            (0, total) => files as f64 / total as f64,
-            (total, _) => bytes as f64 / total as f64,
+        let share = match (total_bytes, total_files) {
+            (0, 0) => None,
+            (0, total) => Some(files as f64 / total as f64),
+            (total, _) => Some(bytes as f64 / total as f64),
         };
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let remaining = (percent_done > 0.0).then(|| (elapsed / percent_done - elapsed).max(0.0) as u64);
+        now.share = share.unwrap_or(0.0).min(1.0).max(now.share);
+        let elapsed = now.began.elapsed();
+        let remaining = forecast(now.share, elapsed);
+        Figures { files, total_files, bytes, total_bytes, share: share.map(|_| now.share), elapsed, remaining }
+    }
+
+    fn status(&self, now: &Now, figures: &Figures) -> serde_json::Value {
         json!({
             "message_type": "status",
             "action": now.stage,
-            "percent_done": percent_done.min(1.0),
-            "total_files": total_files,
-            "files_done": files,
-            "total_bytes": total_bytes,
-            "bytes_done": bytes,
+            "percent_done": figures.share.unwrap_or(0.0),
+            "total_files": figures.total_files,
+            "files_done": figures.files,
+            "total_bytes": figures.total_bytes,
+            "bytes_done": figures.bytes,
             "error_count": self.issues.load(Relaxed),
-            "seconds_elapsed": elapsed as u64,
-            "seconds_remaining": remaining,
+            "seconds_elapsed": self.started.elapsed().as_secs(),
+            "seconds_remaining": figures.remaining,
             "current_files": match now.file.is_empty() {
                 true => Vec::new(),
                 false => vec![String::from_utf8_lossy(&now.file)],
@@ -191,9 +220,47 @@ impl Drop for Reporter {
     }
 }
 
+/// Seconds until a stage ends that has done `share` in `elapsed`.
+fn forecast(share: f64, elapsed: Duration) -> Option<u64> {
+    let seconds = elapsed.as_secs_f64() * (1.0 - share) / share;
+    (elapsed >= FORECAST_AFTER && share >= 0.001 && seconds >= 1.0).then_some(seconds as u64)
+}
+
+impl Figures {
+    /// For people: "12 of 30 files, 1.20 MiB of 3.00 MiB, 400 KiB/s, 0:05 min left".
+    fn words(&self) -> String {
+        let count = |done: u64, total: u64| match total {
+            0 => text::count(done, "file", "files"),
+            total => format!("{done} of {}", text::count(total.max(done), "file", "files")),
+        };
+        let mut parts = vec![count(self.files, self.total_files)];
+        match (self.bytes, self.total_bytes) {
+            (0, 0) => {}
+            (bytes, 0) => parts.push(text::size(bytes)),
+            // A file can grow while it is read.
+            (bytes, total) => parts.push(format!("{} of {}", text::size(bytes), text::size(total.max(bytes)))),
+        }
+        if self.bytes > 0 && self.elapsed >= FORECAST_AFTER {
+            parts.push(format!("{}/s", text::size((self.bytes as f64 / self.elapsed.as_secs_f64()) as u64)));
+        }
+        parts.push(match self.remaining {
+            Some(seconds) => format!("{} left", text::duration(Duration::from_secs(seconds)).replace(".0 s", " s")),
+            None => text::duration(self.elapsed),
+        });
+        parts.join(", ")
+    }
+}
+
 impl Progress for Reporter {
     fn stage(&self, name: &str) {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).stage = name.to_owned();
+        {
+            let mut now = self.now();
+            *now = Now { stage: name.to_owned(), file: Vec::new(), began: Instant::now(), share: 0.0 };
+            FILE.with_borrow_mut(Vec::clear);
+            for counter in [&self.files, &self.bytes, &self.total_files, &self.total_bytes] {
+                counter.store(0, Relaxed);
+            }
+        }
         // A stage that is over in no time needs no line in a log.
         match self.voice {
             Voice::Bar(_) => self.speak(),
@@ -204,29 +271,21 @@ impl Progress for Reporter {
     fn expect(&self, files: u64, bytes: u64) {
         self.total_files.fetch_add(files, Relaxed);
         self.total_bytes.fetch_add(bytes, Relaxed);
-        if let Voice::Bar(bar) = &self.voice
-            && bytes > 0
-        {
-            if !self.has_total.swap(true, Relaxed) {
-                bar.set_style(with_total());
-            }
-            bar.set_length(self.total_bytes.load(Relaxed));
-        }
         self.speak_if_due();
     }
 
     fn bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
-        if let Voice::Bar(bar) = &self.voice {
-            bar.inc(bytes);
-        }
         self.speak_if_due();
     }
 
     fn file(&self, path: &Path) {
-        if self.is_due() {
-            self.now.lock().unwrap_or_else(PoisonError::into_inner).file = path.as_os_str().as_bytes().to_vec();
-            self.speak();
+        if !matches!(self.voice, Voice::Silent) {
+            FILE.with_borrow_mut(|file| {
+                file.clear();
+                file.extend_from_slice(path.as_os_str().as_bytes());
+            });
+            self.speak_if_due();
         }
     }
 
@@ -264,18 +323,22 @@ impl Progress for Reporter {
     }
 }
 
+/// Steps of the bar.
+const BAR: u64 = 1000;
+
 fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-    bar.set_style(style("{spinner} {prefix}, {binary_bytes}, {binary_bytes_per_sec}, {elapsed}\n  {wide_msg}"));
+    let bar = ProgressBar::with_draw_target(Some(BAR), ProgressDrawTarget::stderr_with_hz(10));
+    bar.set_style(without_total());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 
+fn without_total() -> ProgressStyle {
+    style("{spinner} {prefix}\n  {wide_msg}")
+}
+
 fn with_total() -> ProgressStyle {
-    style(
-        "{spinner} {prefix}, {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left\n\
-         {bar:24} {percent}%  {wide_msg}",
-    )
+    style("{spinner} {prefix}\n{bar:24} {percent}%  {wide_msg}")
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -286,19 +349,63 @@ fn style(template: &str) -> ProgressStyle {
 mod tests {
     use super::*;
 
+    fn programs() -> Reporter {
+        let reporter = Reporter::new("test", &Global { json: true, ..Global::default() });
+        reporter.next.store(u64::MAX, Relaxed);
+        reporter
+    }
+
     #[test]
     fn templates_are_valid_and_a_status_adds_up() {
         drop((bar(), with_total()));
-        let reporter = Reporter::new("test", &Global { json: true, ..Global::default() });
-        reporter.next.store(u64::MAX, Relaxed);
+        let reporter = programs();
+        reporter.stage("working");
         reporter.expect(4, 100);
         reporter.bytes(50);
         reporter.files(1);
-        let now = Now { stage: "working".into(), file: b"/a\xff".to_vec() };
-        let status = reporter.status(&now);
-        assert_eq!(status["percent_done"], 0.5);
+        let mut now = reporter.now();
+        now.file = b"/a\xff".to_vec();
+        let figures = reporter.figures(&mut now);
+        let status = reporter.status(&now, &figures);
+        assert_eq!((&status["percent_done"], &status["action"]), (&json!(0.5), &json!("working")));
         assert_eq!((&status["files_done"], &status["total_files"]), (&json!(1), &json!(4)));
         assert_eq!(status["current_files"][0], "/a\u{fffd}");
+        assert!(figures.words().starts_with("1 of 4 files, 50 B of 100 B, "), "{}", figures.words());
+    }
+
+    #[test]
+    fn a_share_never_falls_and_a_stage_begins_anew() {
+        let reporter = programs();
+        let share = || reporter.figures(&mut reporter.now()).share;
+        assert_eq!(share(), None);
+        reporter.expect(1, 100);
+        reporter.bytes(80);
+        assert_eq!(share(), Some(0.8));
+        reporter.expect(1, 900);
+        assert_eq!(share(), Some(0.8), "more was found");
+        reporter.bytes(920 + 5000);
+        assert_eq!(share(), Some(1.0), "a file grew");
+        reporter.stage("next");
+        assert_eq!(share(), None);
+    }
+
+    #[test]
+    fn a_forecast_is_never_of_nothing() {
+        assert_eq!(forecast(0.5, Duration::from_secs(10)), Some(10));
+        for (share, seconds) in [(0.0, 10), (0.99, 10), (1.0, 10), (0.5, 1)] {
+            assert_eq!(forecast(share, Duration::from_secs(seconds)), None, "{share}");
+        }
+    }
+
+    /// A file whose bytes still come is shown, though other threads have begun later ones.
+    #[test]
+    fn the_large_file_is_shown() {
+        let reporter = programs();
+        reporter.file(Path::new("/large"));
+        std::thread::scope(|scope| drop(scope.spawn(|| reporter.file(Path::new("/small")))));
+        reporter.next.store(0, Relaxed);
+        reporter.bytes(1);
+        assert_eq!(reporter.now().file, b"/large");
     }
 
     #[test]
