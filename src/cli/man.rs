@@ -35,7 +35,7 @@ Damage was found that can be repaired.
 Damage was found, and data is lost or differs.
 .TP
 6
-A safety brake stopped the command.
+A safety check stopped the command; nothing was deleted.
 .TP
 10
 There is no repository at that place.
@@ -72,9 +72,41 @@ A file whose bytes are a key, as \fB\-\-key\-file\fR.
 .TP
 FIRN_CACHE_DIR
 The folder for local state, as \fB\-\-cache\-dir\fR. It can be deleted at any time, which costs time and nothing else.
-.SH SNAPSHOTS
-A snapshot is named \fBlatest\fR, \fBlatest~1\fR (the one before the latest, and so on) or by the first digits of its id.
-Behind a colon may follow an absolute path in it: \fBlatest:/home/me/work\fR.
+.SH "NAMING SNAPSHOTS"
+.TP
+\fBlatest\fR
+The newest snapshot.
+.TP
+\fBlatest~\fIN\fR
+The \fIN\fRth one before it: \fBlatest~1\fR is the second newest.
+.TP
+\fIID\fR
+The first digits of its id, as \fBfirn snapshots\fR prints it; as many as make it unambiguous.
+.PP
+Behind a colon may follow an absolute path in it: \fBlatest:/home/me/work\fR names a folder or file in the newest snapshot. Commands
+that print such names (\fBfirn history\fR, \fBfirn find\fR, \fBfirn deleted\fR) print them so that other commands take them as they
+stand.
+.SH PATTERNS
+Options like \fB\-\-exclude\fR and \fB\-\-include\fR take patterns of paths. The rules are those of restic, with one exception.
+.IP \(bu 2
+A pattern is divided at each "/". In each part, \fB*\fR stands for any characters, \fB?\fR for one, \fB[a\-z]\fR for one of these,
+\fB[^a\-z]\fR or \fB[!a\-z]\fR for one that is none of these, and \fB\e\fR takes the meaning from the next character. Nothing of
+this stands for a "/".
+.IP \(bu 2
+The part \fB**\fR stands for any number of folders.
+.IP \(bu 2
+A pattern with a "/" in front begins at the root of the file system; any other matches at every depth: \fBcache\fR matches
+/home/me/cache and /cache, \fBme/cache\fR only the first.
+.IP \(bu 2
+What matches a folder matches everything in it, at any depth.
+.IP \(bu 2
+A pattern that ends with "/" matches folders only. This is the exception: restic ignores that "/".
+.IP \(bu 2
+A pattern with \fB!\fR in front takes back what earlier ones matched; the last one that matches decides.
+.IP \(bu 2
+\fB$VAR\fR and \fB~\fR have no meaning in a pattern. In a shell, quote patterns, so that it does not replace them itself.
+.PP
+In a file of patterns each line is one; empty lines and those that begin with \fB#\fR do not count.
 .SH "OUTPUT FOR PROGRAMS"
 With \fB\-\-json\fR every line is one object. Its field \fBmessage_type\fR says what it is: \fBstatus\fR, \fBsummary\fR,
 \fBnode\fR and so on; errors are on standard error, \fBerror\fR for what was left out and \fBexit_error\fR (with \fBcode\fR,
@@ -106,24 +138,25 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>> {
     let mut pages = Vec::new();
     let names: Vec<String> = root
         .get_subcommands()
-        .filter(|command| !command.is_hide_set())
+        .filter(|command| !command.is_hide_set() && command.get_name() != "help")
         .map(|command| command.get_name().into())
         .collect();
     let rendered = |command: &clap::Command, name: &str, is_root: bool| -> std::io::Result<Vec<u8>> {
         let command = command.clone().display_name(name.to_owned());
-        let man = clap_mangen::Man::new(command)
+        let man = clap_mangen::Man::new(command.clone())
             .title(name.to_uppercase())
             .source(concat!("firn ", env!("CARGO_PKG_VERSION")))
             .manual("firn manual");
         let mut page = Vec::new();
         man.render_title(&mut page)?;
         man.render_name_section(&mut page)?;
-        man.render_synopsis_section(&mut page)?;
+        clap_mangen::Man::new(own(&command)).render_synopsis_section(&mut page)?;
         man.render_description_section(&mut page)?;
         man.render_options_section(&mut page)?;
         Ok(match is_root {
             true => {
                 man.render_subcommands_section(&mut page)?;
+                page.extend_from_slice(super::examples::section("firn").as_bytes());
                 page.extend_from_slice(SECTIONS.as_bytes());
                 page
             }
@@ -135,32 +168,42 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>> {
     let list: Vec<String> = names.iter().map(|name| format!("\\fBfirn\\-{name}\\fR(1)")).collect();
     page.extend_from_slice(format!(".SH \"SEE ALSO\"\n{}, \\fBfirn\\-repository\\fR(7)\n", list.join(", ")).as_bytes());
     pages.push(("firn.1".to_owned(), page));
-    for command in root.get_subcommands().filter(|command| !command.is_hide_set()) {
+    for command in root.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
         let name = format!("firn-{}", command.get_name());
         let mut page = rendered(command, &name, false).map_err(failed)?;
         for below in command.get_subcommands() {
             page.extend_from_slice(&part(command, below).map_err(failed)?);
         }
+        page.extend_from_slice(super::examples::section(command.get_name()).as_bytes());
         if command.get_name() == "mount" {
             page.extend_from_slice(super::mount_page::SECTIONS.as_bytes());
         }
-        page.extend_from_slice(b".SH \"SEE ALSO\"\n\\fBfirn\\fR(1), for exit status and environment\n");
+        page.extend_from_slice(
+            b".SH \"SEE ALSO\"\n\\fBfirn\\fR(1), for naming snapshots, patterns, exit status and environment\n",
+        );
         pages.push((format!("{name}.1"), page));
     }
     Ok(pages)
 }
 
+/// The command without the options that every command takes.
+fn own(command: &clap::Command) -> clap::Command {
+    command.clone().mut_args(|arg| match arg.is_global_set() || arg.get_id() == "help" {
+        true => arg.hide(true),
+        false => arg,
+    })
+}
+
 /// The section about a command of a command, as `firn key add`.
 fn part(above: &clap::Command, command: &clap::Command) -> std::io::Result<Vec<u8>> {
     let name = format!("firn {} {}", above.get_name(), command.get_name());
-    // Options that every command takes are on the page already.
-    let mine = command.clone().display_name(&name).bin_name(&name).mut_args(|arg| match arg.is_global_set() {
-        true => arg.hide(true),
-        false => arg,
-    });
-    let man = clap_mangen::Man::new(mine);
+    let man = clap_mangen::Man::new(own(&command.clone().display_name(&name).bin_name(&name)));
     let mut page = format!(".SH \"{}\"\n", name.to_uppercase()).into_bytes();
-    for render in [clap_mangen::Man::render_description_section, clap_mangen::Man::render_options_section] {
+    for render in [
+        clap_mangen::Man::render_synopsis_section,
+        clap_mangen::Man::render_description_section,
+        clap_mangen::Man::render_options_section,
+    ] {
         let mut text = Vec::new();
         render(&man, &mut text)?;
         // What is a section in a page of its own is a part of a section here.
@@ -180,7 +223,11 @@ mod tests {
         assert!(names.contains(&"firn.1") && names.contains(&"firn-ls.1") && !names.contains(&"firn-man.1"));
         for (name, page) in &pages {
             let text = String::from_utf8(page.clone()).unwrap();
-            assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{name}");
+            for section in [".SH NAME", ".SH SYNOPSIS", ".SH EXAMPLES"] {
+                assert!(text.contains(section), "{name}: {section}");
+            }
+            let synopsis = text.split(".SH SYNOPSIS").nth(1).unwrap().split(".SH").next().unwrap();
+            assert!(!synopsis.contains("cache\\-dir"), "global options are not part of the synopsis: {synopsis}");
         }
     }
 }

@@ -10,6 +10,7 @@ mod deleted;
 mod diff;
 mod diff_words;
 mod du;
+mod examples;
 mod find;
 mod forget;
 mod global;
