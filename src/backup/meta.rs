@@ -93,8 +93,9 @@ impl Reader {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).entry((uid, gid)).or_insert(owner).clone()
     }
 
-    /// The group of hard links, if the file has several names: a keyed hash of device and inode number, so that it tells
-    /// nothing about them and is the same in each backup with the same key.
+    /// The group of hard links, if the file has several names: a keyed hash of device, inode number and time of birth, so that
+    /// it tells nothing about them and is the same in each backup with the same key. An inode number alone is used again as soon
+    /// as its file is gone, also during a backup.
     pub fn hard_link(&self, stat: &Stat) -> Option<HardLink> {
         if stat.nlink <= 1 || stat.kind == FileType::Directory {
             return None;
@@ -102,6 +103,10 @@ impl Reader {
         let mut hasher = blake3::Hasher::new_keyed(self.key.bytes());
         hasher.update(&stat.dev.to_le_bytes());
         hasher.update(&stat.ino.to_le_bytes());
+        if let Some(birth) = stat.btime {
+            hasher.update(&birth.seconds.to_le_bytes());
+            hasher.update(&birth.nanos.to_le_bytes());
+        }
         let mut bytes = [0; 8];
         hasher.finalize_xof().fill(&mut bytes);
         Some(HardLink { group: u64::from_le_bytes(bytes).max(1), links: stat.nlink })
@@ -323,6 +328,10 @@ mod tests {
         assert_eq!(group(&reader, "b"), Some(a));
         assert_eq!(group(&reader, "d"), Some(c));
         assert!(a.group != c.group && a.group != 0 && a.links == 2);
+        let stat = item(dir.path(), "a").stat;
+        let born_later = Stat { btime: Some(FileTime { seconds: 1 << 40, nanos: 0 }), ..stat };
+        assert_ne!(reader.hard_link(&born_later), Some(a), "another file with the same inode number");
+        assert_eq!(reader.hard_link(&Stat { ctime: born_later.ctime, nlink: 2, ..stat }), Some(a));
         assert_eq!(group(&reader, "e"), None, "directories have several links, but one name");
         assert_ne!(group(&keyed(2), "a").unwrap().group, a.group, "the key matters");
         assert_eq!(group(&keyed(1), "a"), Some(a), "nothing else does");

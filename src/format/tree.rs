@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::id::ChunkId;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// A file, directory or other thing in a directory, as recorded.
@@ -53,11 +54,18 @@ pub enum Attributes {
 /// Membership of a group of hard links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HardLink {
-    /// Entries of one snapshot with the same group are the same file; never 0.
+    /// Entries of one snapshot with the same group are the same file if they agree (see `LinkKey`); never 0.
     pub group: u64,
     /// How many links the source had, at least 1.
     pub links: u32,
 }
+
+/// What names of one file have in common: a hash of the group and of all that the entry says of the file.
+///
+/// A group alone does not make one file of two names: its number stands for an inode, which is used again once its file is gone,
+/// and whose file may be changed after one of its names was read. Names that disagree are files of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkKey(pub [u8; 16]);
 
 /// Everything about an entry but its name and content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +93,7 @@ pub struct Metadata {
 }
 
 /// What an entry is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     /// A regular file.
     File {
@@ -126,7 +134,7 @@ pub enum Body {
 }
 
 /// Where a regular file's bytes are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Content {
     /// Here: 1 to 128 bytes.
     Inline(Vec<u8>),
@@ -137,7 +145,7 @@ pub enum Content {
 }
 
 /// A run of a file's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
     /// This many zero bytes that need no storage.
     Hole(u64),
@@ -166,7 +174,7 @@ impl Extent {
 }
 
 /// Sums over the entries of a subtree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Totals {
     /// All entries.
     pub entries: u64,
@@ -223,9 +231,34 @@ impl Entry {
         Ok(totals)
     }
 
+    /// What this entry has in common with the other names of its file; `None` if it is in no group, or a directory.
+    ///
+    /// Left out is what may differ between two looks at one unchanged file: the number of its names, its allocated blocks, and
+    /// whether it kept still while it was read.
+    pub fn link_key(&self) -> Option<LinkKey> {
+        let link = self.meta.link.filter(|_| !matches!(self.body, Body::Directory { .. }))?;
+        let Metadata { mode, owner, mtime, btime, attributes, flags, .. } = &self.meta;
+        let mut digest = Digest(blake3::Hasher::new());
+        (link.group, mode, owner, mtime, btime, attributes, flags, &self.body).hash(&mut digest);
+        Some(LinkKey(*digest.0.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes")))
+    }
+
     /// `st_blocks` of this entry: as recorded, else by the rule (`default_blocks`).
     pub fn blocks(&self, extents: Option<&[Extent]>) -> Option<u64> {
         self.meta.blocks.or_else(|| default_blocks(&self.body, extents))
+    }
+}
+
+/// Takes in values as they are hashed by the standard library, which puts lengths before what has any length.
+struct Digest(blake3::Hasher);
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        u64::from_le_bytes(*self.0.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
     }
 }
 
@@ -305,6 +338,62 @@ mod tests {
         let directory = Body::Directory { size: 513, page: ChunkId([0; 32]), totals: Totals::default() };
         assert_eq!(default_blocks(&directory, None), Some(2));
         assert_eq!(default_blocks(&Body::Symlink(b"x".to_vec()), None), Some(0));
+    }
+
+    #[test]
+    fn names_of_one_file_have_one_key() {
+        let owner = |uid| Arc::new(Owner { uid, gid: 2, user: b"me".to_vec(), group: b"us".to_vec() });
+        let inline = |text: &str| Body::File { size: text.len() as u64, content: Content::Inline(text.into()) };
+        let entry = |change: &dyn Fn(&mut Entry)| {
+            let meta = Metadata {
+                mode: 0o644,
+                owner: owner(1),
+                mtime: Timestamp { seconds: 5, nanos: 6 },
+                btime: Some(Timestamp { seconds: 3, nanos: 4 }),
+                attributes: None,
+                link: Some(HardLink { group: 7, links: 2 }),
+                blocks: None,
+                flags: 0,
+                waypoint: false,
+                unreliable: false,
+            };
+            let mut entry = Entry { name: b"a".to_vec(), meta, body: inline("text") };
+            change(&mut entry);
+            entry
+        };
+        let key = entry(&|_| {}).link_key();
+        let agrees: [&dyn Fn(&mut Entry); 4] = [
+            &|entry| entry.name = b"b".to_vec(),
+            &|entry| entry.meta.link = Some(HardLink { group: 7, links: 3 }),
+            &|entry| entry.meta.blocks = Some(16),
+            &|entry| entry.meta.unreliable = true,
+        ];
+        for change in agrees {
+            assert_eq!(entry(change).link_key(), key, "{:?}", entry(change));
+        }
+        let set = AttributeSet(vec![(b"user.x".to_vec(), b"y".to_vec())]);
+        let differs: [&dyn Fn(&mut Entry); 11] = [
+            &|entry| entry.meta.link = Some(HardLink { group: 8, links: 2 }),
+            &|entry| entry.meta.mode = 0o600,
+            &|entry| entry.meta.owner = owner(9),
+            &|entry| entry.meta.mtime.nanos = 7,
+            &|entry| entry.meta.btime = None,
+            &|entry| entry.meta.btime = Some(Timestamp { seconds: 3, nanos: 5 }),
+            &|entry| entry.meta.attributes = Some(Arc::new(Attributes::Inline(set.clone()))),
+            &|entry| entry.meta.flags = 0x10,
+            &|entry| entry.body = inline("Text"),
+            &|entry| entry.body = Body::File { size: 4, content: Content::Extents(vec![chunk(4)]) },
+            &|entry| entry.body = Body::Symlink(b"text".to_vec()),
+        ];
+        let mut keys = vec![key];
+        for change in differs {
+            let key = entry(change).link_key();
+            assert!(key.is_some() && !keys.contains(&key), "{:?}", entry(change));
+            keys.push(key);
+        }
+        assert_eq!(entry(&|entry| entry.meta.link = None).link_key(), None);
+        let folder = Body::Directory { size: 0, page: ChunkId([0; 32]), totals: Totals::default() };
+        assert_eq!(entry(&|entry| entry.body = folder.clone()).link_key(), None);
     }
 
     #[test]

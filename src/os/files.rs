@@ -71,9 +71,11 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Whether both are the same file (not: the same content).
+    /// Whether both are the same file (not: the same content). An inode number that was used again is told by the time of birth,
+    /// where the file system records it.
     pub fn same_file(&self, other: &Stat) -> bool {
-        (self.dev, self.ino, self.kind) == (other.dev, other.ino, other.kind)
+        let births = self.btime.zip(other.btime);
+        (self.dev, self.ino, self.kind) == (other.dev, other.ino, other.kind) && births.is_none_or(|(a, b)| a == b)
     }
 }
 

@@ -4,22 +4,22 @@
 //! Memory: 64 bytes a chunk and what the files, links and directories of the batch weigh: see `Limits`.
 //! While it is carried out, 40 bytes a block more, the records of its packs, and for each thread one read and one block.
 
+use super::Context;
 use super::job::{FileJob, OpenFiles};
-use super::target::{Relative, Target};
-use super::{Context, count, join, show};
+use super::link::{Link, make_link};
+use super::target::Relative;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::message::ChunkKind;
-use crate::format::tree::{Content, Metadata};
+use crate::format::tree::{Body, Content, Metadata};
 use crate::id::{ChunkId, ObjectName};
-use crate::os;
 use crate::repository::index::{Index, Place};
 use crate::repository::read::{ReadBlock, pack_key};
 use crate::repository::table::PackInfo;
 use crate::view::content::check_length;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// When a batch is full, and how many files it keeps open.
 #[derive(Clone, Copy)]
@@ -58,26 +58,6 @@ struct Ref {
 
 /// The table number of chunks that the index does not know.
 const NOWHERE: u32 = u32::MAX;
-
-/// A further name of a file.
-pub(super) struct Link {
-    /// The path in the snapshot.
-    pub(super) path: Vec<u8>,
-    pub(super) dir: Relative,
-    pub(super) name: Vec<u8>,
-    /// The name that it has already.
-    pub(super) first: Arc<First>,
-    /// The size of the file, for the progress.
-    pub(super) size: u64,
-}
-
-/// The first name of a file with several.
-pub(super) struct First {
-    pub(super) dir: Relative,
-    pub(super) name: Vec<u8>,
-    /// The file could not be restored.
-    pub(super) failed: Arc<AtomicBool>,
-}
 
 /// A directory that has all its content once the batch is done.
 struct Done {
@@ -141,12 +121,7 @@ impl Batch {
 
     /// Adds a file; its chunks follow.
     pub(super) fn add_file(&mut self, job: Arc<FileJob>, content: &Content) {
-        let extents = match content {
-            Content::Inline(bytes) => bytes.len(),
-            Content::Extents(extents) => 48 * extents.len(),
-            Content::List(_) => 0,
-        };
-        self.weight += 512 + job.path.len() + job.dir.len() + job.name.len() + extents;
+        self.weight += 512 + job.path.len() + job.dir.len() + job.name.len() + weight(content);
         self.jobs.push(job);
     }
 
@@ -164,7 +139,8 @@ impl Batch {
     }
 
     pub(super) fn add_link(&mut self, link: Link) {
-        self.weight += 256 + link.path.len() + link.dir.len() + link.name.len();
+        let content = if let Body::File { content, .. } = &link.entry.body { weight(content) } else { 0 };
+        self.weight += 512 + link.path.len() + link.dir.len() + link.entry.name.len() + content;
         self.links.push(link);
     }
 
@@ -186,8 +162,14 @@ impl Batch {
     fn try_execute(&mut self, context: &Context<'_>, unfinished: Option<&Arc<FileJob>>) -> Result<()> {
         self.write_files(context)?;
         let links = std::mem::take(&mut self.links);
-        context.parallel(links.len(), &|at| make_link(context, &links[at]));
+        let again = Mutex::new(Vec::new());
+        context.parallel(links.len(), &|at| {
+            if let Some(job) = make_link(context, &self.open, &links[at]) {
+                again.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+            }
+        });
         context.check()?;
+        self.jobs.append(&mut again.into_inner().unwrap_or_else(PoisonError::into_inner));
         if context.options.verify && !self.jobs.is_empty() {
             if let Some(Err(error)) = context.target.as_ref().map(|target| target.sync()) {
                 context.issue(b"/", Error::io("What was restored could not be written to the disk", error));
@@ -238,6 +220,15 @@ impl Batch {
         });
         context.parallel(plan.lost.len(), &|at| work.write_alone(&refs[plan.lost.start + at]));
         context.check()
+    }
+}
+
+/// Bytes that a content takes in memory.
+fn weight(content: &Content) -> usize {
+    match content {
+        Content::Inline(bytes) => bytes.len(),
+        Content::Extents(extents) => 48 * extents.len(),
+        Content::List(_) => 0,
     }
 }
 
@@ -413,43 +404,4 @@ impl Work<'_> {
             job.complete(self.context, self.open);
         }
     }
-}
-
-fn make_link(context: &Context<'_>, link: &Link) {
-    match try_link(context, link) {
-        Ok(made) => {
-            count(if made { &context.counts.hard_links } else { &context.counts.skipped }, 1);
-            context.progress.bytes(link.size);
-            context.progress.files(1);
-        }
-        Err(error) => {
-            context.issue(&link.path, error.context(format!("\"{}\" could not be restored", show(&link.path))))
-        }
-    }
-}
-
-/// False if it is there already.
-fn try_link(context: &Context<'_>, link: &Link) -> Result<bool> {
-    let first = show(&join(&link.first.dir, &link.first.name)).into_owned();
-    if link.first.failed.load(Ordering::Acquire) {
-        let message = format!("It is another name of \"{first}\", which could not be restored");
-        return Err(Error::new(ErrorKind::Failed, message));
-    }
-    let Some(target) = &context.target else { return Ok(true) };
-    let failed = |error| Error::io(format!("It could not be linked to \"{first}\""), error);
-    let from = target.directory(&link.first.dir).map_err(failed)?;
-    let to = target.directory(&link.dir).map_err(failed)?;
-    let source = os::stat_at(&from, &link.first.name).map_err(failed)?;
-    // A rename between two names of one file does nothing, and would leave the temporary one.
-    if os::stat_at(&to, &link.name).is_ok_and(|found| found.same_file(&source)) {
-        return Ok(false);
-    }
-    let temporary = target.temporary();
-    os::link_at(&from, &link.first.name, &to, &temporary).map_err(failed)?;
-    let placed = Target::place(&to, &temporary, &link.name, context.options.overwrite);
-    if placed.is_err() {
-        drop(os::unlink_at(&to, &temporary, false));
-    }
-    placed.map_err(failed)?;
-    Ok(true)
 }

@@ -1,19 +1,19 @@
 //! One file on its way: made under a temporary name, filled from several threads, completed and put in its place by
 //! whichever thread writes its last byte. Not for: choosing what is written when (see `batch`).
 
+use super::compare::compare_content;
+use super::link::First;
 use super::meta::{Subject, freezes};
 use super::target::{Relative, Target};
 use super::{Context, as_path, count, show};
 use crate::error::{Error, Result};
-use crate::format::message::ChunkKind;
-use crate::format::tree::{Content, Extent, Metadata};
+use crate::format::tree::{Content, Metadata};
 use crate::os;
 use rustix::fs::OFlags;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -35,7 +35,9 @@ pub(super) struct FileJob {
     /// Chunks still to be written, and one for as long as its list of chunks is being read.
     pending: AtomicU64,
     /// It will not come into being.
-    pub(super) failed: Arc<AtomicBool>,
+    failed: AtomicBool,
+    /// Hears of the name that it gets, if the file has several.
+    first: Option<Arc<First>>,
     state: Mutex<State>,
 }
 
@@ -61,6 +63,7 @@ pub(super) struct NewFile {
     pub(super) size: u64,
     pub(super) content: Content,
     pub(super) inherits: bool,
+    pub(super) first: Option<Arc<First>>,
 }
 
 /// Files that are open, the one opened first at the front. Bounds the handles in use.
@@ -101,7 +104,8 @@ impl FileJob {
             content: file.content,
             inherits: file.inherits,
             pending: AtomicU64::new(1),
-            failed: Arc::default(),
+            failed: AtomicBool::new(false),
+            first: file.first,
             state: Mutex::new(State::New),
         }
     }
@@ -248,6 +252,9 @@ impl FileJob {
             .map_err(failed_to("put in its place"))?;
         *state = State::Done;
         drop(state);
+        if let (Some(first), Ok(stat)) = (&self.first, os::stat_fd(&file)) {
+            first.made(&self.dir, &self.name, &stat);
+        }
         if self.late_flags() == 0 {
             context.apply_flags(&self.path, &file, self.meta.flags);
         }
@@ -277,33 +284,7 @@ impl FileJob {
         let file = File::from(self.open_to_read()?);
         // Read from the disk what the disk has, as far as the kernel lets go of its copy.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-        let length = file.metadata().map_err(failed_to("read back"))?.len();
-        if length != self.size {
-            return Err(differs(&format!("it has {length} bytes instead of {}", self.size)));
-        }
-        if let Content::Inline(bytes) = &self.content {
-            let mut found = vec![0; bytes.len()];
-            file.read_exact_at(&mut found, 0).map_err(failed_to("read back"))?;
-            return if found == *bytes { Ok(()) } else { Err(differs("its content differs")) };
-        }
-        let mut offset = 0u64;
-        let mut buffer = Vec::new();
-        for extent in context.repository.extents(&self.content) {
-            context.stop.check()?;
-            let extent = extent?;
-            match extent {
-                Extent::Hole(len) => compare_hole(context, &file, offset, offset.saturating_add(len))?,
-                Extent::Chunk { id, len } => {
-                    buffer.resize(len as usize, 0);
-                    file.read_exact_at(&mut buffer, offset).map_err(failed_to("read back"))?;
-                    if context.repository.keyring().chunk_id(ChunkKind::Content, &buffer) != id {
-                        return Err(differs(&format!("its content differs after byte {offset}")));
-                    }
-                }
-            }
-            offset = offset.saturating_add(extent.len());
-        }
-        Ok(())
+        compare_content(context, &file, self.size, &self.content)
     }
 
     // Its owner may have no right to read it.
@@ -332,31 +313,7 @@ impl Drop for FileJob {
     }
 }
 
-fn compare_hole(context: &Context<'_>, file: &File, from: u64, to: u64) -> Result<()> {
-    let mut offset = from;
-    let mut buffer = vec![0; 1 << 16];
-    while offset < to {
-        context.stop.check()?;
-        match os::seek_data(file, offset).map_err(failed_to("read back"))? {
-            Some(data) if data < to => offset = data.max(offset),
-            _ => return Ok(()),
-        }
-        let step = (to - offset).min(buffer.len() as u64) as usize;
-        file.read_exact_at(&mut buffer[..step], offset).map_err(failed_to("read back"))?;
-        if buffer[..step].iter().any(|byte| *byte != 0) {
-            return Err(differs(&format!("there is something after byte {offset}, where a hole should be")));
-        }
-        offset += step as u64;
-    }
-    Ok(())
-}
-
-fn differs(how: &str) -> Error {
-    Error::new(crate::error::ErrorKind::Failed, format!("What was read back is not what was written: {how}"))
-        .with_hint("The disk, its cable or the memory may be failing.")
-}
-
 /// An error of the system about the file at hand; whoever knows its name adds it.
-fn failed_to(what: &'static str) -> impl Fn(io::Error) -> Error {
+pub(super) fn failed_to(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |error| Error::io(format!("The file could not be {what}"), error)
 }

@@ -7,14 +7,17 @@
 //! bears a real name. Directories get their metadata after everything in them.
 //!
 //! Memory: one batch (about 64 MiB at most, see `batch`), for each thread 4 MiB of a pack and one block (a frame has at
-//! most 16 MiB), one path of tree pages, the names of open hard-link groups (`walk::MAX_GROUP_BYTES`).
+//! most 16 MiB), one path of tree pages, the names of open hard-link groups (`link::MAX_GROUP_BYTES`).
 //!
 //! Safety: every name is used relative to a handle of the directory it is in, which was opened below the target without
 //! following any symbolic link; so nothing outside the target is touched, whatever the repository or the target holds.
 
 mod batch;
+mod compare;
 mod job;
+mod link;
 mod meta;
+mod special;
 mod target;
 mod walk;
 
@@ -22,9 +25,12 @@ mod walk;
 mod tests;
 #[cfg(test)]
 mod tests_hostile;
+#[cfg(test)]
+mod tests_links;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::snapshot::Snapshot;
+use crate::format::tree::Entry;
 use crate::pattern::Patterns;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
@@ -141,7 +147,9 @@ fn run_within(
         fatal: Mutex::default(),
         halted: AtomicBool::new(false),
     };
+    let closed = context.close_target(&entry)?;
     walk::Walk::new(&context, entry, path, include, exclude)?.run()?;
+    drop(closed);
     context.check()?;
     Ok(context.counts.report(began.elapsed()))
 }
@@ -199,6 +207,23 @@ impl Counts {
 }
 
 impl Context<'_> {
+    /// As root, keeps the owner of a target that was there before out of it; see `Target::close_to_others`.
+    fn close_target(&self, entry: &Entry) -> Result<Option<target::Closed>> {
+        let Some(target) = self.target.as_ref().filter(|_| self.root && !self.options.dry_run) else { return Ok(None) };
+        let shown = self.options.target.display();
+        let closed = target.close_to_others(entry.meta.owner.uid);
+        let closed = closed.map_err(|error| {
+            let message = format!("The target \"{shown}\" belongs to another user and cannot be closed to that user");
+            Error::io(message, error).with_hint("Restore into a folder that belongs to root.")
+        })?;
+        if closed.is_some() {
+            self.note_once("closed", || {
+                format!("The target \"{shown}\" belongs to another user; until the restore ends, only root can use it")
+            });
+        }
+        Ok(closed)
+    }
+
     /// An error once the work must end: something fatal, or somebody asked to stop.
     fn check(&self) -> Result<()> {
         match self.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {

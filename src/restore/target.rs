@@ -164,6 +164,41 @@ impl Target {
     }
 }
 
+/// A folder that belongs to somebody who is not to meddle with what is restored into it: until this is dropped, it is root's.
+pub(super) struct Closed {
+    folder: Arc<OwnedFd>,
+    before: Stat,
+}
+
+impl Target {
+    /// Closes a target that was there before to an owner to whom it did not belong when it was backed up. Somebody who owns a
+    /// folder can replace what is in it at any moment, also a new folder that only root may enter.
+    pub(super) fn close_to_others(&self, recorded: u32) -> io::Result<Option<Closed>> {
+        let before = os::stat_fd(&self.root)?;
+        if self.created || [recorded, os::user_id()].contains(&before.uid) {
+            return Ok(None);
+        }
+        close(&self.root)?;
+        Ok(Some(Closed { folder: self.root.clone(), before }))
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let Stat { uid, gid, mode, .. } = self.before;
+        // If it cannot be given back, it stays closed.
+        if os::chown_at(&self.folder, b"", uid, gid).is_ok() {
+            drop(os::chmod_at(&self.folder, b".", mode));
+        }
+    }
+}
+
+/// Makes a folder root's own, and lets nobody else in: the owner first, who could undo all else.
+pub(super) fn close(folder: &OwnedFd) -> io::Result<()> {
+    os::chown_at(folder, b"", os::user_id(), os::group_id())?;
+    os::chmod_at(folder, b".", 0o700)
+}
+
 /// A path of at least two names, cut before the last.
 fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = path.iter().rposition(|byte| *byte == b'/')?;

@@ -1,27 +1,23 @@
 //! Walks the recorded tree, decides what is restored, makes directories and the things without content, and collects
 //! files into batches. Not for: content (see `batch`, `job`).
 
-use super::batch::{Batch, First, Link};
+use super::batch::Batch;
+use super::compare::looks_unchanged;
 use super::job::{FileJob, NewFile};
-use super::meta::{self, Subject, file_time};
-use super::target::{Relative, Target, existing};
-use super::{Context, Overwrite, as_path, count, join, show};
+use super::link::{First, Groups, Link};
+use super::meta;
+use super::target::{Relative, close, existing};
+use super::{Context, Overwrite, as_path, count, join, show, special};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
-use crate::format::tree::{Body, Content, Entry, Extent, HardLink, Metadata, Totals};
+use crate::format::tree::{Body, Content, Entry, Extent, Metadata, Totals};
 use crate::os::{self, FileType, Stat};
 use crate::pattern::{Judgement, Patterns, Verdict};
 use crate::repository::tree::Entries;
 use rustix::fs::OFlags;
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-/// Bytes that the first names of hard-link groups may take until all their names were met. Names of groups beyond become
-/// files of their own, which is told. A group takes 128 bytes and its path, so this is about a million of them.
-const MAX_GROUP_BYTES: usize = 256 << 20;
 
 /// A directory that the walk is in.
 struct Frame<'a> {
@@ -54,11 +50,6 @@ enum Made {
     There { fresh: bool, inherits: bool },
 }
 
-struct Group {
-    first: Arc<First>,
-    left: u32,
-}
-
 /// Flags that forbid further names, to be set at the very end.
 struct LateFlags {
     path: Vec<u8>,
@@ -89,8 +80,7 @@ pub(super) struct Walk<'a> {
     /// The same to be shared, once something in that directory needs it.
     here: Option<Relative>,
     batch: Batch,
-    groups: HashMap<u64, Group>,
-    group_bytes: usize,
+    groups: Groups,
     late: Vec<LateFlags>,
     /// What the tree says it holds; more would be a page that is used again and again to fill the disk.
     allowed: Totals,
@@ -146,8 +136,7 @@ impl<'a> Walk<'a> {
             relative: Vec::new(),
             here: None,
             batch: Batch::new(context.open_files),
-            groups: HashMap::new(),
-            group_bytes: 0,
+            groups: Groups::default(),
             late: Vec::new(),
             allowed,
             seen: Totals::default(),
@@ -334,7 +323,21 @@ impl<'a> Walk<'a> {
         }
         let handle = os::open_at(parent, &frame.name, OFlags::PATH | OFlags::DIRECTORY, 0);
         let handle = handle.map_err(|error| Error::io("It could not be opened", error))?;
+        if gets_meta && self.context.root {
+            self.tighten(&handle, frame, stat)?;
+        }
         Ok(Made::There { fresh: false, inherits: meta::passes_acl_on(&handle) })
+    }
+
+    /// Keeps those out of a folder who will not be let in by what is recorded of it; that comes back at the end, with its owner.
+    fn tighten(&self, handle: &OwnedFd, frame: &Frame<'_>, stat: &Stat) -> Result<()> {
+        let Some(meta) = &frame.meta else { return Ok(()) };
+        let failed = |error| Error::io("It belongs to another user and could not be closed to that user", error);
+        if ![meta.owner.uid, os::user_id()].contains(&stat.uid) {
+            return close(handle).map_err(failed);
+        }
+        let kept = stat.mode & !(0o022 & !meta.mode);
+        if kept == stat.mode { Ok(()) } else { os::chmod_at(handle, b".", kept).map_err(failed) }
     }
 
     /// Restores something that is not a directory.
@@ -347,7 +350,7 @@ impl<'a> Walk<'a> {
         {
             self.context.progress.expect(1, *size);
         }
-        let link = entry.meta.link;
+        let (group, key) = (entry.meta.link.map(|link| link.group), entry.link_key());
         match self.place(entry, path.clone()) {
             Err(error) if error.kind() == ErrorKind::Interrupted || !self.context.goes_on() => return Err(error),
             Err(error) => {
@@ -356,7 +359,7 @@ impl<'a> Walk<'a> {
             }
             Ok(()) => {}
         }
-        self.met(link);
+        self.groups.met(group, key);
         Ok(())
     }
 
@@ -374,18 +377,18 @@ impl<'a> Walk<'a> {
                 return Err(Error::new(ErrorKind::Exists, "A directory in the target has its name")
                     .with_hint("Move it away or restore into another folder."));
             }
-            Some(stat) => overwrite == Overwrite::IfChanged && self.is_unchanged(&spot, stat, &entry),
+            Some(stat) => overwrite == Overwrite::IfChanged && looks_unchanged(spot.handle.as_deref(), stat, &entry),
         };
         let size = if let Body::File { size, .. } = &entry.body { *size } else { 0 };
-        let group = entry.meta.link.and_then(|link| self.groups.get(&link.group));
-        if let Some(first) = group.map(|group| group.first.clone())
+        if let Some(first) = self.groups.first(&entry)
             && !(kept && overwrite == Overwrite::Never)
         {
             if self.context.options.dry_run {
                 count(&self.context.counts.hard_links, 1);
                 self.pass(size);
             } else {
-                self.batch.add_link(Link { path: spot.path, dir: spot.dir, name: entry.name, first, size });
+                let Spot { path, dir, inherits, .. } = spot;
+                self.batch.add_link(Link { path, dir, entry, inherits, first });
             }
             return Ok(());
         }
@@ -396,12 +399,13 @@ impl<'a> Walk<'a> {
             }
             // What is kept whatever it holds is not what the other names stand for.
             if overwrite != Overwrite::Never {
-                self.remember(entry.meta.link, &spot.dir, &entry.name, Arc::default());
+                let first = Arc::new(First::kept(spot.dir.clone(), entry.name.clone()));
+                self.groups.remember(self.context, &entry, &spot.path, &first);
             }
             return Ok(());
         }
         match entry.body {
-            Body::File { size, content } => self.add_file(spot, entry.name, entry.meta, size, content),
+            Body::File { .. } => self.add_file(spot, entry),
             _ => self.make_other(&spot, &entry),
         }
     }
@@ -425,38 +429,23 @@ impl<'a> Walk<'a> {
         Ok(Spot { path, dir, handle: Some(handle), fresh, inherits })
     }
 
-    fn is_unchanged(&self, spot: &Spot, stat: &Stat, entry: &Entry) -> bool {
-        let same = match &entry.body {
-            Body::File { size, .. } => stat.kind == FileType::File && stat.size == *size,
-            Body::Symlink(to) => {
-                let found = spot.handle.as_ref().map(|dir| os::read_link_at(dir, &entry.name));
-                stat.kind == FileType::Symlink && matches!(found, Some(Ok(found)) if found == *to)
-            }
-            Body::Fifo => stat.kind == FileType::Fifo,
-            Body::Socket => stat.kind == FileType::Socket,
-            Body::CharDevice { major, minor } => stat.kind == FileType::CharDevice && stat.rdev == (*major, *minor),
-            Body::BlockDevice { major, minor } => stat.kind == FileType::BlockDevice && stat.rdev == (*major, *minor),
-            Body::Directory { .. } => false,
-        };
-        same && stat.mtime == file_time(entry.meta.mtime)
-    }
-
-    fn add_file(&mut self, spot: Spot, name: Vec<u8>, meta: Metadata, size: u64, content: Content) -> Result<()> {
+    fn add_file(&mut self, spot: Spot, entry: Entry) -> Result<()> {
+        let first = Arc::new(First::default());
+        self.groups.remember(self.context, &entry, &spot.path, &first);
+        let Entry { name, meta, body: Body::File { size, content } } = entry else { return Ok(()) };
         let Some(target) = self.context.target.as_ref().filter(|_| !self.context.options.dry_run) else {
             self.context.progress.file(as_path(&spot.path));
             count(&self.context.counts.files, 1);
             count(&self.context.counts.bytes, size);
             self.pass(size);
-            self.remember(meta.link, &spot.dir, &name, Arc::default());
             return Ok(());
         };
-        let link = meta.link;
         let keeps_content = self.context.options.verify || matches!(content, Content::Inline(_));
         let kept = if keeps_content { content.clone() } else { Content::Extents(Vec::new()) };
         let Spot { path, dir, inherits, .. } = spot;
-        let file = NewFile { path, dir: dir.clone(), name, meta, size, content: kept, inherits };
+        let first = meta.link.map(|_| first);
+        let file = NewFile { path, dir: dir.clone(), name, meta, size, content: kept, inherits, first };
         let job = Arc::new(FileJob::new(target.clone(), file));
-        self.remember(link, &dir, &job.name, job.failed.clone());
         if job.late_flags() != 0 {
             let (path, name, flags) = (job.path.clone(), job.name.clone(), job.late_flags());
             self.late.push(LateFlags { path, dir, name, flags });
@@ -505,63 +494,16 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Makes a symbolic link, pipe, socket or device.
     fn make_other(&mut self, spot: &Spot, entry: &Entry) -> Result<()> {
-        let context = self.context;
-        let is_device = matches!(entry.body, Body::CharDevice { .. } | Body::BlockDevice { .. });
-        if is_device && !context.root {
-            count(&context.counts.skipped, 1);
-            context.note_once("device", || {
-                format!("Only root can restore devices; \"{}\" and others are left out", show(&spot.path))
-            });
-            return Ok(());
+        let made = special::make(self.context, &spot.path, spot.handle.as_deref(), entry, spot.inherits)?;
+        if self.context.options.dry_run || made.is_some() {
+            let first = Arc::new(First::default());
+            if let Some(stat) = made {
+                first.made(&spot.dir, &entry.name, &stat);
+            }
+            self.groups.remember(self.context, entry, &spot.path, &first);
         }
-        context.progress.file(as_path(&spot.path));
-        if let (Some(target), Some(dir), false) = (&context.target, &spot.handle, context.options.dry_run) {
-            let temporary = target.temporary();
-            make_node(dir, &temporary, &entry.body).map_err(|error| Error::io("It could not be made", error))?;
-            let placed = os::open_path(dir, &temporary).and_then(|handle| {
-                let symlink = matches!(entry.body, Body::Symlink(_));
-                let unopened = Some((&**dir, &temporary[..]));
-                let (path, inherits) = (&spot.path[..], spot.inherits);
-                context.apply(&Subject { path, handle: &handle, unopened, symlink, inherits }, &entry.meta);
-                Target::place(dir, &temporary, &entry.name, context.options.overwrite)
-            });
-            placed.map_err(|error| {
-                drop(os::unlink_at(dir, &temporary, false));
-                Error::io("It could not be put in its place", error)
-            })?;
-        }
-        count(&context.counts.others, 1);
-        self.remember(entry.meta.link, &spot.dir, &entry.name, Arc::default());
         Ok(())
-    }
-
-    /// Keeps the first name of a file that has several.
-    fn remember(&mut self, link: Option<HardLink>, dir: &Relative, name: &[u8], failed: Arc<AtomicBool>) {
-        let Some(link) = link.filter(|link| link.links > 1) else { return };
-        let weight = weight(dir, name);
-        if self.group_bytes + weight > MAX_GROUP_BYTES {
-            self.context.note_once("groups", || {
-                "There are too many hard links to keep in mind; some names become files of their own".to_owned()
-            });
-            return;
-        }
-        self.group_bytes += weight;
-        let first = Arc::new(First { dir: dir.clone(), name: name.to_vec(), failed });
-        self.groups.insert(link.group, Group { first, left: link.links });
-    }
-
-    /// One name less to come of this group; a group all of whose names were met is forgotten.
-    fn met(&mut self, link: Option<HardLink>) {
-        let Some(number) = link.map(|link| link.group) else { return };
-        let Some(group) = self.groups.get_mut(&number) else { return };
-        group.left = group.left.saturating_sub(1);
-        if group.left == 0
-            && let Some(gone) = self.groups.remove(&number)
-        {
-            self.group_bytes -= weight(&gone.first.dir, &gone.first.name);
-        }
     }
 
     fn set_late_flags(&self) {
@@ -578,22 +520,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn weight(dir: &Relative, name: &[u8]) -> usize {
-    128 + dir.len() + name.len()
-}
-
 fn in_the_way() -> Error {
     Error::new(ErrorKind::Exists, "Something in the target that is not a directory has its name")
         .with_hint("Move it away, or let the restore replace it with \"--overwrite always\".")
-}
-
-fn make_node(dir: &OwnedFd, name: &[u8], body: &Body) -> io::Result<()> {
-    match body {
-        Body::Symlink(to) => os::symlink_at(to, dir, name),
-        Body::Fifo => os::mkfifo_at(dir, name, 0o600),
-        Body::Socket => os::mknod_at(dir, name, FileType::Socket, 0o600, (0, 0)),
-        Body::CharDevice { major, minor } => os::mknod_at(dir, name, FileType::CharDevice, 0o600, (*major, *minor)),
-        Body::BlockDevice { major, minor } => os::mknod_at(dir, name, FileType::BlockDevice, 0o600, (*major, *minor)),
-        Body::File { .. } | Body::Directory { .. } => Err(io::ErrorKind::InvalidInput.into()),
-    }
 }

@@ -188,6 +188,29 @@ fn hard_links_share_the_number_of_the_first() {
 }
 
 #[test]
+fn names_that_disagree_have_numbers_of_their_own() {
+    let linked = |text: &str| Thing::Linked(7, 2, text.as_bytes().to_vec());
+    let root = dir([
+        ("a", linked("the old file")),
+        ("b", linked("the new one with its number")),
+        ("c", linked("the old file")),
+        ("d", linked("the new one with its number")),
+    ]);
+    let sample = Sample::new();
+    sample.snapshot("2026-01-01T00:00:00Z", "h", &[], &root);
+    let view = open_all(&sample);
+    let node = |path: &str| at(&view, &format!("snapshots/2026-01-01_00-00-00/{path}")).unwrap();
+    let ino = |path: &str| view.ino(&node(path)).unwrap();
+    assert!(ino("a") != ino("b"));
+    assert_eq!((ino("a"), ino("b")), (ino("c"), ino("d")));
+    for path in ["a", "b", "c", "d"] {
+        let again = view.node(ino(path)).unwrap().unwrap();
+        let body = |node: &Node| node.entry().unwrap().unwrap().body.clone();
+        assert_eq!(body(&again), body(&node(path)), "{path}: what the number leads to is what the name leads to");
+    }
+}
+
+#[test]
 fn one_directory_can_be_the_root() {
     let root = large();
     let sample = Sample::new();

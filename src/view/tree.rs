@@ -3,13 +3,13 @@
 //! A number is a rank: the position in a walk that names each directory before what is in it, the snapshot's root being 1.
 //! What is in a directory of rank `r` begins at `r + 1`; an entry that follows one of rank `r` with `n` entries below it has
 //! `r + 1 + n`. So every number is computed from the sums in the pages, both ways, and there is no table of inodes.
-//! All entries of a group of hard links have the number of the first of them.
+//! All names of one file have the number of the first of them: those of a group of hard links that agree in what they say of it.
 //!
-//! Memory: 24 bytes a group of hard links, of those snapshots in which somebody looked at one.
+//! Memory: 32 bytes a group of hard links, of those snapshots in which somebody looked at one.
 
 use super::pages::{Directory, EntryRef, Found, Pages, entry_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::tree::Entry;
+use crate::format::tree::{Entry, LinkKey};
 use crate::id::{ChunkId, ObjectName};
 use crate::repository::snapshots::Named;
 use quick_cache::sync::Cache;
@@ -47,7 +47,7 @@ pub struct SnapshotTree {
     /// The directory shown is the mount's root.
     mounted: bool,
     top: OnceLock<Top>,
-    links: OnceLock<HashMap<u64, u64>>,
+    links: OnceLock<HashMap<LinkKey, u64>>,
     linking: Mutex<()>,
 }
 
@@ -219,9 +219,9 @@ impl SnapshotTree {
 
     /// The inode number of an entry.
     pub fn ino(&self, rank: u64, entry: &Entry) -> Result<u64> {
-        let rank = match &entry.meta.link {
-            Some(link) if Directory::of(entry).is_none() => self.links()?.get(&link.group).copied().unwrap_or(rank),
-            _ => rank,
+        let rank = match entry.link_key() {
+            Some(key) => self.links()?.get(&key).copied().unwrap_or(rank),
+            None => rank,
         };
         self.number(rank)
     }
@@ -234,9 +234,9 @@ impl SnapshotTree {
         Ok(self.base | rank)
     }
 
-    /// First rank of each group of hard links. The walk leaves out subtrees without links. A damaged page is passed over (what
+    /// First rank of each file with several names. The walk leaves out subtrees without links. A damaged page is passed over (what
     /// it holds keeps its own numbers, for the life of this mount); any other failure is an error, and the walk is made again.
-    fn links(&self) -> Result<&HashMap<u64, u64>> {
+    fn links(&self) -> Result<&HashMap<LinkKey, u64>> {
         if let Some(links) = self.links.get() {
             return Ok(links);
         }
@@ -251,8 +251,8 @@ impl SnapshotTree {
             top.rank + 1,
             &|totals| totals.linked > 0,
             &mut |rank, entry| {
-                if let (Some(link), None) = (&entry.meta.link, Directory::of(entry)) {
-                    let first = links.entry(link.group).or_insert(rank);
+                if let Some(key) = entry.link_key() {
+                    let first = links.entry(key).or_insert(rank);
                     *first = rank.min(*first);
                 }
             },

@@ -1,0 +1,58 @@
+//! Symbolic links, pipes, sockets and devices. Not for: files and directories.
+
+use super::meta::Subject;
+use super::target::Target;
+use super::{Context, as_path, count, show};
+use crate::error::{Error, Result};
+use crate::format::tree::{Body, Entry};
+use crate::os::{self, FileType, Stat};
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// Makes one in this directory (none in a dry run) and says what it is there; `None` where nothing was made.
+pub(super) fn make(
+    context: &Context<'_>,
+    path: &[u8],
+    dir: Option<&OwnedFd>,
+    entry: &Entry,
+    inherits: bool,
+) -> Result<Option<Stat>> {
+    let is_device = matches!(entry.body, Body::CharDevice { .. } | Body::BlockDevice { .. });
+    if is_device && !context.root {
+        count(&context.counts.skipped, 1);
+        context.note_once("device", || {
+            format!("Only root can restore devices; \"{}\" and others are left out", show(path))
+        });
+        return Ok(None);
+    }
+    context.progress.file(as_path(path));
+    let mut made = None;
+    if let (Some(target), Some(dir), false) = (&context.target, dir, context.options.dry_run) {
+        let temporary = target.temporary();
+        make_node(dir, &temporary, &entry.body).map_err(|error| Error::io("It could not be made", error))?;
+        let placed = os::open_path(dir, &temporary).and_then(|handle| {
+            let symlink = matches!(entry.body, Body::Symlink(_));
+            let unopened = Some((dir, &temporary[..]));
+            context.apply(&Subject { path, handle: &handle, unopened, symlink, inherits }, &entry.meta);
+            let stat = os::stat_fd(&handle)?;
+            Target::place(dir, &temporary, &entry.name, context.options.overwrite).map(|()| stat)
+        });
+        made = Some(placed.map_err(|error| {
+            drop(os::unlink_at(dir, &temporary, false));
+            Error::io("It could not be put in its place", error)
+        })?);
+    }
+    count(&context.counts.others, 1);
+    Ok(made)
+}
+
+fn make_node(dir: &OwnedFd, name: &[u8], body: &Body) -> io::Result<()> {
+    match body {
+        Body::Symlink(to) => os::symlink_at(to, dir, name),
+        Body::Fifo => os::mkfifo_at(dir, name, 0o600),
+        Body::Socket => os::mknod_at(dir, name, FileType::Socket, 0o600, (0, 0)),
+        Body::CharDevice { major, minor } => os::mknod_at(dir, name, FileType::CharDevice, 0o600, (*major, *minor)),
+        Body::BlockDevice { major, minor } => os::mknod_at(dir, name, FileType::BlockDevice, 0o600, (*major, *minor)),
+        Body::File { .. } | Body::Directory { .. } => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}

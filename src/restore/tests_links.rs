@@ -1,0 +1,208 @@
+//! Names of one file, in targets and from snapshots where they are not one file any more. Not for: honest cases (see `tests`).
+
+use super::tests::*;
+use super::*;
+use crate::format::tree::{Body, HardLink, Metadata, Timestamp};
+use crate::os::{self, FileTime};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::sync::atomic::AtomicBool;
+
+fn read(fixture: &Fixture, name: &str) -> Vec<u8> {
+    fs::read(fixture.at("target").join(name)).unwrap()
+}
+
+fn inode(fixture: &Fixture, name: &str) -> u64 {
+    fs::symlink_metadata(fixture.at("target").join(name)).unwrap().ino()
+}
+
+/// A file in the target that looks like one that was recorded by `file` with content of this length.
+fn plant(fixture: &Fixture, name: &str, bytes: &[u8]) {
+    fs::create_dir_all(fixture.at("target").join(name).parent().unwrap()).unwrap();
+    fs::write(fixture.at("target").join(name), bytes).unwrap();
+    let file = fs::File::open(fixture.at("target").join(name)).unwrap();
+    os::set_times_fd(&file, FileTime { seconds: 1_000_000, nanos: 123_456_789 }).unwrap();
+}
+
+/// Hears of everything, and does something each time that a file is done.
+struct Meddler<F: Fn() + Send + Sync>(F, Mutex<Vec<String>>);
+
+impl<F: Fn() + Send + Sync> Progress for Meddler<F> {
+    fn files(&self, _: u64) {
+        (self.0)();
+    }
+
+    fn note(&self, message: &str) {
+        self.1.lock().unwrap().push(message.to_owned());
+    }
+}
+
+fn restore_beside(fixture: &Fixture, meddle: impl Fn() + Send + Sync) -> (RestoreReport, Vec<String>) {
+    let meddler = Meddler(meddle, Mutex::default());
+    let options = RestoreOptions { verify: false, threads: 1, ..fixture.options() };
+    let report = run(&fixture.repository, &fixture.snapshot, b"", &options, &meddler, &Stop::new()).unwrap();
+    fixture.assert_clean();
+    (report, meddler.1.into_inner().unwrap())
+}
+
+#[test]
+fn names_that_disagree_are_files_of_their_own() {
+    let data = |seed| vec![Piece::Data(noise(seed, 3000))];
+    let fixture = Fixture::new(vec![
+        file("a", data(1)).with(linked(1)),
+        file("b", data(2)).with(linked(1)),
+        file("c", data(1)).with(linked(1)),
+        file("d", data(2)).with(linked(1)),
+        file("mode", data(1)).with(linked(1)).with(|meta| meta.mode = 0o600),
+        file("time", data(1)).with(linked(1)).with(|meta| meta.mtime.seconds = 7),
+        file("birth", data(1)).with(linked(1)).with(|meta| meta.btime = Some(Timestamp { seconds: 1, nanos: 2 })),
+        other("pipe", Body::Fifo).with(linked(1)),
+        text("small", "x").with(linked(1)),
+    ]);
+    let (report, notes) = restore_beside(&fixture, || {});
+    assert_eq!((report.files, report.hard_links, report.others), (6, 2, 1));
+    assert!(notes.len() == 1 && notes[0].contains("as a file of its own"), "{notes:?}");
+    for (name, seed) in [("a", 1), ("b", 2), ("c", 1), ("d", 2), ("mode", 1), ("time", 1), ("birth", 1)] {
+        assert!(read(&fixture, name) == noise(seed, 3000), "{name}");
+    }
+    assert_eq!((read(&fixture, "small"), inode(&fixture, "a")), (b"x".to_vec(), inode(&fixture, "c")));
+    assert_eq!(inode(&fixture, "b"), inode(&fixture, "d"));
+    let mode = |name: &str| fs::metadata(fixture.at("target").join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("a"), mode("mode")), (0o640, 0o600));
+    assert_eq!(fixture.restore_all(&fixture.options()).files, 0, "all is there");
+}
+
+#[test]
+fn what_only_looks_unchanged_is_not_linked_to() {
+    let data = || vec![Piece::Data(noise(3, 200_000))];
+    let three = |meta: &mut Metadata| meta.link = Some(HardLink { group: 1, links: 3 });
+    let things = || {
+        vec![
+            file("a", data()).with(three),
+            dir("d", vec![file("b", data()).with(three), file("c", data()).with(three)]),
+        ]
+    };
+    let fixture = Fixture::new(things());
+    plant(&fixture, "a", &noise(4, 200_000));
+    let (report, issues) = fixture.restore("", &fixture.options());
+    assert_eq!((report.files, report.hard_links, report.skipped, report.verified), (1, 1, 1, 1));
+    assert!(issues.len() == 1 && issues[0].contains("is not as recorded; it was left"), "{issues:?}");
+    assert!(read(&fixture, "d/b") == noise(3, 200_000) && read(&fixture, "d/c") == noise(3, 200_000));
+    assert_eq!(inode(&fixture, "d/b"), inode(&fixture, "d/c"));
+    assert!(read(&fixture, "a") == noise(4, 200_000));
+    // What is as recorded is linked to.
+    let fixture = Fixture::new(things());
+    plant(&fixture, "a", &noise(3, 200_000));
+    let report = fixture.restore_all(&fixture.options());
+    assert_eq!((report.files, report.hard_links, report.skipped), (0, 2, 1));
+    assert_eq!(inode(&fixture, "a"), inode(&fixture, "d/c"));
+    assert_eq!(fixture.restore_all(&fixture.options()).skipped, 3);
+}
+
+#[test]
+fn what_took_the_place_of_a_first_name_is_not_linked_to() {
+    let data = || vec![Piece::Data(noise(3, 5000))];
+    // Replaced by another file; removed, so that the next file may get its inode number; and replaced by a symbolic link.
+    let swaps: [&(dyn Fn(&Path) + Send + Sync); 3] = [
+        &|first| {
+            fs::write(first.with_file_name("other"), noise(9, 5000)).unwrap();
+            fs::rename(first.with_file_name("other"), first).unwrap();
+        },
+        &|first| {
+            fs::remove_file(first).unwrap();
+            // Beyond a tick of the clock that times of birth are taken from.
+            std::thread::sleep(Duration::from_millis(30));
+            fs::write(first, noise(9, 5000)).unwrap();
+        },
+        &|first| {
+            fs::write(first.with_file_name("other"), noise(9, 5000)).unwrap();
+            fs::remove_file(first).unwrap();
+            std::os::unix::fs::symlink("other", first).unwrap();
+        },
+    ];
+    for (number, swap) in swaps.iter().enumerate() {
+        let fixture = Fixture::new(vec![
+            file("a", data()).with(linked(1)),
+            dir("closed", vec![file("b", data()).with(linked(1))]).with(|meta| meta.mode = 0o700),
+        ]);
+        let first = fixture.at("target/a");
+        let swapped = AtomicBool::new(false);
+        let (report, notes) = restore_beside(&fixture, || {
+            if !swapped.swap(true, Ordering::Relaxed) {
+                swap(&first);
+            }
+        });
+        assert_eq!((report.files, report.hard_links, report.issues), (2, 0, 0), "{number}");
+        assert!(read(&fixture, "closed/b") == noise(3, 5000), "{number}");
+        assert!(notes.iter().any(|note| note.contains("something else has taken its place")), "{notes:?}");
+        assert!(inode(&fixture, "closed/b") != inode(&fixture, "a"));
+    }
+}
+
+#[test]
+fn a_first_name_that_is_gone_costs_nothing() {
+    let fixture = Fixture::new(vec![
+        file("a", vec![Piece::Data(noise(3, 5000)), Piece::Hole(70_000)]).with(linked(1)),
+        text("b", "in the entry").with(linked(2)),
+        file("c", vec![Piece::Data(noise(3, 5000)), Piece::Hole(70_000)]).with(linked(1)),
+        text("d", "in the entry").with(linked(2)),
+        other("e", Body::Symlink(b"to".to_vec())).with(linked(3)),
+        other("f", Body::Symlink(b"to".to_vec())).with(linked(3)),
+    ]);
+    let (a, b, e) = (fixture.at("target/a"), fixture.at("target/b"), fixture.at("target/e"));
+    let (report, _) = restore_beside(&fixture, || {
+        [&a, &b, &e].into_iter().for_each(|path| drop(fs::remove_file(path)));
+    });
+    assert_eq!((report.files, report.others, report.hard_links, report.issues), (4, 2, 0, 0));
+    assert!(read(&fixture, "c") == [noise(3, 5000), vec![0; 70_000]].concat());
+    assert_eq!(read(&fixture, "d"), b"in the entry");
+    assert_eq!(fs::read_link(fixture.at("target/f")).unwrap(), Path::new("to"));
+}
+
+#[test]
+fn a_file_that_must_not_be_linked_is_written_again() {
+    if !os::is_root() {
+        return;
+    }
+    let data = || vec![Piece::Data(noise(3, 5000))];
+    let fixture = Fixture::new(vec![file("a", data()).with(linked(1)), file("b", data()).with(linked(1))]);
+    plant(&fixture, "a", &noise(3, 5000));
+    let file = fs::File::open(fixture.at("target/a")).unwrap();
+    // A file system without this flag would do what the test above sees to.
+    let frozen = os::set_file_flags(&file, rustix::fs::IFlags::IMMUTABLE.bits()).is_ok();
+    let (report, notes) = restore_beside(&fixture, || {});
+    drop(os::set_file_flags(&file, 0));
+    assert_eq!((report.files, report.hard_links), if frozen { (1, 0) } else { (0, 1) });
+    assert_eq!(notes.len(), usize::from(frozen), "{notes:?}");
+    assert!(read(&fixture, "b") == noise(3, 5000));
+}
+
+#[test]
+fn folders_of_others_are_closed_before_anything_is_in_them() {
+    if !os::is_root() {
+        return;
+    }
+    let fixture = Fixture::new(vec![
+        dir("mine", vec![text("f", "1")]).with(|meta| meta.mode = 0o700),
+        dir("open", vec![text("g", "2")]).with(|meta| meta.mode = 0o755),
+    ]);
+    for name in ["target", "target/mine", "target/open"] {
+        fs::create_dir(fixture.at(name)).unwrap();
+        fs::set_permissions(fixture.at(name), fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    for name in ["target", "target/mine"] {
+        chown(fixture.at(name), Some(4242), Some(4242)).unwrap();
+    }
+    let state = |name: &str| {
+        let found = fs::metadata(fixture.at(name)).unwrap();
+        (found.uid(), found.mode() & 0o7777)
+    };
+    let seen = Mutex::new(Vec::new());
+    let (_, notes) = restore_beside(&fixture, || {
+        seen.lock().unwrap().push([state("target"), state("target/mine"), state("target/open")]);
+    });
+    assert_eq!(*seen.lock().unwrap(), [[(0, 0o700), (0, 0o700), (0, 0o755)]; 2]);
+    assert_eq!(state("target"), (4242, 0o777), "it is given back");
+    assert_eq!((state("target/mine"), state("target/open")), ((0, 0o700), (0, 0o755)));
+    assert!(notes.len() == 1 && notes[0].contains("only root can use it"), "{notes:?}");
+}
