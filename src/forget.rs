@@ -1,8 +1,8 @@
 //! Chooses snapshots to be forgotten and says so in the repository. Not for: freeing space (see `prune`); until then everything can
 //! be undeleted.
 //!
-//! Clocks are not trusted: a snapshot that is dated later than it was stored, or that its writer made before one of an earlier date,
-//! is kept and takes no other one's place.
+//! Clocks are not trusted: snapshots are judged in the order in which they were made (`repository::dates`), and one whose date cannot
+//! be right, or is later than that of storing it, is kept and takes no other one's place.
 
 #[cfg(test)]
 mod beside_tests;
@@ -16,20 +16,18 @@ mod tests;
 pub mod undelete;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{ObjectName, WriterId};
+use crate::format::snapshot::Snapshot;
+use crate::id::ObjectName;
 use crate::progress::Stop;
 use crate::repository::Repository;
+use crate::repository::dates::{Dates, TOLERANCE};
 use crate::repository::filter::Filter;
 use crate::repository::snapshots::{Named, Snapshots};
-use crate::store::ObjectKind;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use policy::{Candidate, Policy, Reason};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-
-/// A snapshot may be dated this much later than the store's clock said when it was stored.
-const TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
 
 /// What snapshots of one group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +43,47 @@ pub struct Grouping {
 impl Default for Grouping {
     fn default() -> Self {
         Grouping { host: true, paths: true, tags: false }
+    }
+}
+
+/// What the snapshots of a group have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Their host, if they are grouped by that.
+    pub host: Option<String>,
+    /// Their paths, in order.
+    pub paths: Option<Vec<Vec<u8>>>,
+    /// Their tags, in order.
+    pub tags: Option<Vec<String>>,
+}
+
+impl Grouping {
+    /// The group that a snapshot belongs to.
+    fn key(self, snapshot: &Snapshot) -> Key {
+        let paths = || {
+            let mut paths: Vec<Vec<u8>> = snapshot.paths.iter().map(|path| path.0.clone()).collect();
+            paths.sort();
+            paths
+        };
+        let tags = || {
+            let mut tags: Vec<String> = snapshot.tags.iter().map(|tag| tag.trim().to_owned()).collect();
+            tags.sort();
+            tags
+        };
+        Key {
+            host: self.host.then(|| snapshot.host.clone()),
+            paths: self.paths.then(paths),
+            tags: self.tags.then(tags),
+        }
+    }
+
+    /// Snapshots by the groups that they belong to, in the order in which they come. By nothing, all are one group.
+    pub fn split<N: AsRef<Named>>(self, snapshots: impl Iterator<Item = N>) -> BTreeMap<Key, Vec<N>> {
+        let mut groups: BTreeMap<Key, Vec<N>> = BTreeMap::new();
+        for named in snapshots {
+            groups.entry(self.key(&named.as_ref().snapshot)).or_default().push(named);
+        }
+        groups
     }
 }
 
@@ -105,33 +144,18 @@ pub struct Plan {
 /// Applies a policy to all snapshots that the filter wants. Nothing is changed.
 pub fn plan(repository: &Arc<Repository>, options: &ForgetOptions, stop: &Stop) -> Result<Plan> {
     let snapshots = repository.snapshots()?;
-    let stored = stored_times(repository)?;
-    let suspect = suspects(&snapshots, &stored);
+    let suspect = suspects(&snapshots, &stored_times(repository)?);
+    let dates = snapshots.dates;
     let held = repository.holds()?;
     let zone = TimeZone::system();
-    let mut groups: BTreeMap<_, Vec<Named>> = BTreeMap::new();
-    for named in snapshots.live.into_iter().filter(|named| options.filter.wants(&named.snapshot)) {
-        let Grouping { host, paths, tags } = options.grouping;
-        let snapshot = &named.snapshot;
-        let sorted = |mut list: Vec<Vec<u8>>| {
-            list.sort();
-            list
-        };
-        let mut words = snapshot.tags.clone();
-        words.sort();
-        let key = (
-            host.then(|| snapshot.host.clone()),
-            paths.then(|| sorted(snapshot.paths.iter().map(|path| path.0.clone()).collect())),
-            tags.then_some(words),
-        );
-        groups.entry(key).or_default().push(named);
-    }
+    let wanted = snapshots.live.into_iter().filter(|named| options.filter.wants(&named.snapshot));
+    let groups = options.grouping.split(wanted);
     let mut plan = Plan { groups: Vec::new(), brake: None };
-    for ((host, paths, tags), mut members) in groups {
-        members.sort_by_key(|named| std::cmp::Reverse((named.snapshot.time, named.snapshot.finished, named.name)));
+    for (Key { host, paths, tags }, mut members) in groups {
+        members.sort_by_cached_key(|named| std::cmp::Reverse(dates.key(named)));
         let mut group = Group { host, paths, tags, verdicts: Vec::new() };
-        judge(repository, options, &members, &suspect, &held, &zone, stop, &mut group)?;
-        plan.brake = plan.brake.or_else(|| brake(&group, &suspect));
+        judge(repository, options, &members, (&dates, &suspect), &held, &zone, stop, &mut group)?;
+        plan.brake = plan.brake.or_else(|| brake(&group, &dates, &suspect));
         plan.groups.push(group);
     }
     Ok(plan)
@@ -142,21 +166,23 @@ fn judge(
     repository: &Arc<Repository>,
     options: &ForgetOptions,
     members: &[Named],
-    suspect: &HashMap<ObjectName, &'static str>,
+    (dates, suspect): (&Dates, &HashMap<ObjectName, &'static str>),
     held: &HashSet<ObjectName>,
     zone: &TimeZone,
     stop: &Stop,
     group: &mut Group,
 ) -> Result<()> {
     let trusted: Vec<&Named> = members.iter().filter(|named| !suspect.contains_key(&named.name)).collect();
+    let moment = |named: &Named| dates.of(&named.name, &named.snapshot).moment;
     let candidates: Vec<_> =
-        trusted.iter().map(|named| Candidate { time: named.snapshot.time, tags: &named.snapshot.tags }).collect();
+        trusted.iter().map(|named| Candidate { time: moment(named), tags: &named.snapshot.tags }).collect();
     let mut reasons: HashMap<ObjectName, Vec<Reason>> = HashMap::new();
     for (named, why) in trusted.iter().zip(options.policy.apply(&candidates, zone)) {
         reasons.insert(named.name, why);
     }
     if options.keep_path_yearly {
-        for (named, is_last) in trusted.iter().zip(paths::last_of_year(repository, &trusted, zone, stop)?) {
+        let years: Vec<i16> = candidates.iter().map(|candidate| candidate.time.to_zoned(zone.clone()).year()).collect();
+        for (named, is_last) in trusted.iter().zip(paths::last_of_year(repository, &trusted, &years, stop)?) {
             if is_last {
                 reasons.entry(named.name).or_default().push(Reason::plain("last version of a path in its year"));
             }
@@ -179,7 +205,7 @@ fn pinned(repository: &Repository, name: ObjectName) -> String {
 }
 
 /// A policy that leaves nothing of a group, or that measures time from a date that may be wrong, needs consent.
-fn brake(group: &Group, suspect: &HashMap<ObjectName, &'static str>) -> Option<Error> {
+fn brake(group: &Group, dates: &Dates, suspect: &HashMap<ObjectName, &'static str>) -> Option<Error> {
     group.removed().next()?;
     let name = match (&group.host, &group.paths) {
         (Some(host), Some(paths)) => {
@@ -197,7 +223,8 @@ fn brake(group: &Group, suspect: &HashMap<ObjectName, &'static str>) -> Option<E
         return Some(error.with_hint("Choose rules that keep some, or say --yes-really."));
     }
     let [newest, before, ..] = trusted[..] else { return None };
-    let gap = newest.named.snapshot.time.duration_since(before.named.snapshot.time);
+    let moment = |verdict: &Verdict| dates.of(&verdict.named.name, &verdict.named.snapshot).moment;
+    let gap = moment(newest).duration_since(moment(before));
     if gap > SignedDuration::from_hours(24 * 400) {
         let error = Error::new(
             ErrorKind::Brake,
@@ -249,40 +276,23 @@ pub fn forget(
 
 /// When the store says that each snapshot was stored.
 fn stored_times(repository: &Repository) -> Result<HashMap<ObjectName, Timestamp>> {
-    let mut times = HashMap::new();
-    repository.store().list(ObjectKind::Snapshot, &mut |object| {
-        if let Ok(time) = Timestamp::try_from(object.stored) {
-            times.insert(ObjectName::parse(&object.name)?, time);
-        }
-        Ok(())
-    })?;
-    Ok(times)
+    let times = repository.snapshot_names()?.into_iter();
+    Ok(times.filter_map(|(name, time)| Some((name, Timestamp::try_from(time).ok()?))).collect())
 }
 
 /// Snapshots whose dates cannot be right, and why.
 fn suspects(snapshots: &Snapshots, stored: &HashMap<ObjectName, Timestamp>) -> HashMap<ObjectName, &'static str> {
     let now = Timestamp::now();
     let mut suspect = HashMap::new();
-    let mut writers: BTreeMap<WriterId, Vec<&Named>> = BTreeMap::new();
     for named in &snapshots.live {
+        let date = snapshots.dates.of(&named.name, &named.snapshot);
         let limit = stored.get(&named.name).copied().unwrap_or(now).min(now);
-        if named.snapshot.time.duration_since(limit) > TOLERANCE {
-            suspect.insert(named.name, "dated in the future");
-        }
-        writers.entry(named.snapshot.writer).or_default().push(named);
-    }
-    for mut own in writers.into_values() {
-        own.sort_by_key(|named| std::cmp::Reverse(named.snapshot.sequence));
-        // When the clock of those that came later stood at its earliest.
-        let mut earliest: Option<Timestamp> = None;
-        for named in own {
-            let started = named.snapshot.started;
-            let is_of_its_time = named.snapshot.time.duration_since(started) > -TOLERANCE;
-            if is_of_its_time && earliest.is_some_and(|later| started.duration_since(later) > TOLERANCE) {
-                suspect.entry(named.name).or_insert("dated after snapshots that were made later");
-            }
-            earliest = Some(earliest.map_or(started, |later| later.min(started)));
-        }
+        let why = match date.doubt {
+            Some(doubt) => Some(doubt.words()),
+            None if date.moment.duration_since(limit) > TOLERANCE => Some("dated in the future"),
+            None => None,
+        };
+        suspect.extend(why.map(|why| (named.name, why)));
     }
     suspect
 }

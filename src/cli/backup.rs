@@ -5,6 +5,7 @@ use super::message;
 use super::text;
 use crate::backup::{BackupOptions, BackupReport};
 use crate::error::{Error, ErrorKind, Result};
+use crate::repository::filter::tag_list;
 use jiff::Timestamp;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ pub(crate) struct Args {
     choice: Choice,
 
     /// A word to find the snapshot by; several with commas or by repeating the option
-    #[arg(long, value_name = "TAG", value_delimiter = ',')]
+    #[arg(long, value_name = "TAGS")]
     tag: Vec<String>,
 
     /// The name of the machine in the snapshot [default: this machine's]
@@ -87,6 +88,17 @@ impl Choice {
     }
 }
 
+/// The tags of lists with commas, without blanks around them, each once. Nothing between two commas is no tag.
+fn tags(lists: &[String]) -> Vec<String> {
+    let mut tags: Vec<String> = Vec::new();
+    for tag in lists.iter().flat_map(|list| tag_list(list)) {
+        if !tag.is_empty() && !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    tags
+}
+
 /// A time as people write it: RFC 3339, or a date with or without a time in this machine's zone.
 pub(super) fn parse_time(text: &str) -> std::result::Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
@@ -122,7 +134,7 @@ impl Args {
             excludes,
             exclude_caches: self.choice.exclude_caches,
             one_file_system: self.choice.one_file_system,
-            tags: self.tag,
+            tags: tags(&self.tag),
             host: self.host,
             time: self.time,
             label: self.label,
@@ -220,6 +232,11 @@ mod tests {
         assert!(parse_time("2026-01-02 03:04:05").is_ok());
         assert!(parse_time("2026-01-02").is_ok());
         assert!(parse_time("yesterday").is_err());
+    }
+
+    #[test]
+    fn tags_have_no_blanks_around_them() {
+        assert_eq!(tags(&["a, b".into(), " a ,,c d".into(), "".into()]), ["a", "b", "c d"]);
     }
 
     #[test]

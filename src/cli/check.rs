@@ -7,6 +7,7 @@ use crate::check::{Affected, CheckOptions, CheckReport, Finding, Severity, Subse
 use crate::error::Result;
 use crate::id::ObjectName;
 use crate::repository::Repository;
+use crate::repository::filter::Filter;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,11 @@ impl Args {
             return Ok(None);
         }
         let snapshots = context.snapshots(repository)?;
-        let names: Result<Vec<_>> = self.snapshots.iter().map(|text| Ok(snapshots.resolve(text)?.name)).collect();
+        let names: Result<Vec<_>> = self
+            .snapshots
+            .iter()
+            .map(|text| Ok(context.choose(&snapshots, text, b"", &Filter::default())?.name))
+            .collect();
         names.map(Some)
     }
 

@@ -7,7 +7,7 @@ use super::progress::Reporter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Stop;
 use crate::repository::keys::Credentials;
-use crate::repository::snapshots::{Address, Named, Snapshots};
+use crate::repository::snapshots::{Address, Snapshots};
 use crate::repository::{DEFAULT_BLOCK_CACHE, OpenOptions, Repository};
 use crate::store::Store;
 use crate::store::local::LocalStore;
@@ -113,13 +113,6 @@ impl Context {
         }
         Ok(())
     }
-
-    /// The snapshot and the path in it that a person wrote as `SNAPSHOT[:/PATH]`.
-    pub(crate) fn resolve(&self, repository: &Repository, text: &OsStr) -> Result<(Named, Vec<u8>)> {
-        let address = parse_address(text)?;
-        let snapshots = self.snapshots(repository)?;
-        Ok((snapshots.resolve(&address.snapshot)?.clone(), address.path))
-    }
 }
 
 /// The absolute path that a person means, with "." and ".." resolved and without a slash at the end; empty for "/".
@@ -142,7 +135,7 @@ pub(crate) fn absolute(path: &OsStr) -> Result<Vec<u8>> {
 }
 
 /// `Address::parse`, with a better answer for a path alone.
-fn parse_address(text: &OsStr) -> Result<Address> {
+pub(crate) fn parse_address(text: &OsStr) -> Result<Address> {
     if text.as_bytes().first() == Some(&b'/') {
         let shown = text.to_string_lossy();
         return Err(Error::new(ErrorKind::Input, format!("\"{shown}\" is a path, but a snapshot is needed before it"))

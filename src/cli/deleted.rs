@@ -1,7 +1,8 @@
 //! `firn deleted`: what is gone from the newest snapshots. Not for: getting it back (see `restore`).
 
 use super::context::{Context, absolute};
-use super::past::{Choice, Lines, Past, Told, letter};
+use super::past::{Lines, Past, Told, letter};
+use super::select::Selection;
 use super::text;
 use crate::error::Result;
 use crate::history::record::Kind;
@@ -23,14 +24,14 @@ pub(crate) struct Args {
     recursive: bool,
 
     #[command(flatten)]
-    choice: Choice,
+    selection: Selection,
 }
 
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let path = absolute(&self.path)?;
+        let filter = self.selection.filter()?;
         let mut past = Past::open(context, "deleted")?;
-        let filter = self.choice.filter();
         let mut out = Lines::new();
         let mut number = 0;
         past.catalog.ask_each(

@@ -3,6 +3,7 @@
 
 use super::context::{Context, absolute};
 use super::diff_words::Words;
+use super::select::Selection;
 use super::{backup, text};
 use crate::backup::walk;
 use crate::diff::{self, Live, Options};
@@ -11,6 +12,7 @@ use crate::format::tree::Entry;
 use crate::pattern::Patterns;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::filter::Filter;
 use crate::repository::snapshots::{Address, Named, Snapshots};
 use crate::view::path::find;
 use std::ffi::{OsStr, OsString};
@@ -50,6 +52,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     choice: backup::Choice,
+
+    #[command(flatten)]
+    selection: Selection,
 }
 
 /// What the second argument is.
@@ -81,10 +86,11 @@ impl Args {
             return Err(Error::new(ErrorKind::Input, "What two snapshots hold is compared without exclude rules"));
         }
         let excludes = self.choice.excludes()?;
+        let filter = self.selection.filter()?;
         let repository = context.open()?;
         let snapshots = context.snapshots(&repository)?;
         context.watch_signals()?;
-        let named = snapshots.resolve(&old.snapshot)?;
+        let named = context.choose(&snapshots, &old.snapshot, &old.path, &filter)?;
         let progress = super::progress::Reporter::without_bar("diff", &context.global);
         let host = &named.snapshot.host;
         if !matches!(second, Second::Snapshot(_)) && *host != crate::os::hostname() {
@@ -97,7 +103,7 @@ impl Args {
         let (statistics, target) = match second {
             Second::Snapshot(new) => {
                 let (before, after) = self.paths(&old, &new);
-                let target = resolve_second(&snapshots, &new.snapshot)?;
+                let target = resolve_second(context, &snapshots, &new, &filter)?;
                 let one = entry(&repository, named, before)?;
                 let other = entry(&repository, target, after)?;
                 (diff::between(&work, &one, &other, after, &mut tell)?, Some(target.name))
@@ -158,8 +164,14 @@ impl Args {
     }
 }
 
-fn resolve_second<'s>(snapshots: &'s Snapshots, text: &str) -> Result<&'s Named> {
-    snapshots.resolve(text).map_err(|error| match std::path::Path::new(text).exists() {
+fn resolve_second<'s>(
+    context: &Context,
+    snapshots: &'s Snapshots,
+    address: &Address,
+    filter: &Filter,
+) -> Result<&'s Named> {
+    let text = address.snapshot.as_str();
+    context.choose(snapshots, text, &address.path, filter).map_err(|error| match std::path::Path::new(text).exists() {
         true => error.with_hint(format!("For the file or folder here write \"./{text}\".")),
         false => error,
     })

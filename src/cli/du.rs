@@ -1,7 +1,8 @@
 //! `firn du`: what snapshots, and paths in them, take. Not for: finding it out (see `crate::du`).
 
 use super::context::Context;
-use super::past::{Choice, Lines};
+use super::past::Lines;
+use super::select::Selection;
 use super::text;
 use crate::du::{Sizes, Usage};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,7 +38,7 @@ pub(crate) struct Args {
     depth: usize,
 
     #[command(flatten)]
-    choice: Choice,
+    selection: Selection,
 }
 
 impl Args {
@@ -45,7 +46,7 @@ impl Args {
         let repository = context.open()?;
         let snapshots = context.snapshots(&repository)?;
         context.watch_signals()?;
-        let wanted = self.wanted(&repository, &snapshots)?;
+        let wanted = self.wanted(context, &repository, &snapshots)?;
         let progress = match context.global.json {
             true => super::progress::Reporter::without_bar("du", &context.global),
             false => context.progress("du"),
@@ -83,8 +84,13 @@ impl Args {
     }
 
     /// What is to be shown.
-    fn wanted<'s>(&self, repository: &Repository, snapshots: &'s Snapshots) -> Result<Vec<Wanted<'s>>> {
-        let filter = self.choice.filter();
+    fn wanted<'s>(
+        &self,
+        context: &Context,
+        repository: &Repository,
+        snapshots: &'s Snapshots,
+    ) -> Result<Vec<Wanted<'s>>> {
+        let filter = self.selection.filter()?;
         let all = |path: &[u8]| -> Vec<Wanted<'s>> {
             let chosen = snapshots.live.iter().filter(|named| filter.wants(&named.snapshot));
             chosen.map(|named| Wanted { named, path: path.to_vec(), is_sure: false }).collect()
@@ -99,7 +105,7 @@ impl Args {
                 continue;
             }
             let address = Address::parse(text.as_bytes())?;
-            let named = snapshots.resolve(&address.snapshot)?;
+            let named = context.choose(snapshots, &address.snapshot, &address.path, &filter)?;
             // A mistake is told before all snapshots are walked.
             if !address.path.is_empty() {
                 find(repository, &named.snapshot, &address.path)?;

@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::message::output_failed;
+use super::select::Selection;
 use super::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Content};
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// Write to FILE, which appears only when it is complete
     #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     output: Option<PathBuf>,
+
+    #[command(flatten)]
+    selection: Selection,
 }
 
 /// Ends the copy when somebody asks for it.
@@ -69,7 +73,7 @@ impl Sink for Sparse<'_> {
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let repository = context.open()?;
-        let (named, path) = context.resolve(&repository, &self.address)?;
+        let (named, path) = context.resolve(&repository, &self.address, &self.selection)?;
         context.watch_signals()?;
         let entry = find(&repository, &named.snapshot, &path)?;
         let shown = text::escape(&path);

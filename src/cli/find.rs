@@ -1,7 +1,8 @@
 //! `firn find`: looks for paths in all snapshots at once. Not for: the versions of one path (see `history`).
 
 use super::context::Context;
-use super::past::{Choice, Lines, Past, Told, letter};
+use super::past::{Lines, Past, Told, letter};
+use super::select::Selection;
 use super::{amount, backup, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::Timestamp;
@@ -9,6 +10,7 @@ use crate::history::query::{Found, Scope, Seen};
 use crate::history::record::{Kind, State};
 use crate::id::ObjectName;
 use crate::pattern::{Judgement, Patterns, Verdict};
+use crate::repository::filter::Filter;
 use crate::repository::snapshots::{Named, Snapshots};
 use regex::bytes::{RegexSet, RegexSetBuilder};
 use serde_json::json;
@@ -59,7 +61,7 @@ pub(crate) struct Args {
     snapshot: Option<String>,
 
     #[command(flatten)]
-    choice: Choice,
+    selection: Selection,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,9 +153,9 @@ impl Wanted {
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let wanted = self.wanted()?;
+        let filter = self.selection.filter()?;
         let mut past = Past::open(context, "find")?;
-        let only = self.only(&past.snapshots)?;
-        let filter = self.choice.filter();
+        let only = self.only(context, &past.snapshots, &filter)?;
         let counts = |named: &Named| only.is_none_or(|name| name == named.name) && filter.wants(&named.snapshot);
         let mut out = Lines::new();
         past.catalog.ask_each(
@@ -192,8 +194,9 @@ impl Args {
         })
     }
 
-    fn only(&self, snapshots: &Snapshots) -> Result<Option<ObjectName>> {
-        self.snapshot.as_ref().map(|text| snapshots.resolve(text).map(|named| named.name)).transpose()
+    fn only(&self, context: &Context, snapshots: &Snapshots, filter: &Filter) -> Result<Option<ObjectName>> {
+        let choose = |text: &String| context.choose(snapshots, text, b"", filter).map(|named| named.name);
+        self.snapshot.as_ref().map(choose).transpose()
     }
 
     /// The versions of a path that match.

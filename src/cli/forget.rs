@@ -1,17 +1,16 @@
 //! `firn forget`: its arguments, and what is kept and dropped in words. Not for: freeing space (see `prune`).
 
 use super::context::Context;
+use super::select::Selection;
 use super::{message, prune, snapshots, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forget::policy::{Count, Period, Policy, Reason, Stretch};
 use crate::forget::{ForgetOptions, Group, Grouping, Plan, Verdict};
 use crate::id::ObjectName;
 use crate::repository::Repository;
-use crate::repository::filter::Filter;
+use crate::repository::filter::{Filter, tag_list};
 use crate::repository::snapshots::{Named, Snapshots, describe};
 use serde_json::{Map, Value, json};
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 /// Forget snapshots, by name or by a policy
@@ -29,19 +28,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     rules: Rules,
 
-    /// Look only at snapshots of this host
-    #[arg(short = 'H', long, value_name = "HOST", help_heading = "Which snapshots a policy looks at")]
-    host: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
 
-    /// Look only at snapshots with this tag; with "a,b" those that have both; several times: any of them
-    #[arg(long, value_name = "TAGS", help_heading = "Which snapshots a policy looks at")]
-    tag: Vec<String>,
-
-    /// Look only at snapshots of this path
-    #[arg(long, value_name = "PATH", help_heading = "Which snapshots a policy looks at")]
-    path: Vec<OsString>,
-
-    /// What the snapshots of a group have in common: any of host, paths, tags, or nothing
+    /// What the snapshots of a group have in common: any of host, paths, tags; "none": all are one group
     #[arg(short = 'g', long, value_name = "WHAT", default_value = "host,paths", value_parser = grouping)]
     group_by: Grouping,
 
@@ -160,7 +150,7 @@ impl Rules {
             counts: counts.into_iter().filter_map(|(period, count)| Some((period, count?))).collect(),
             within: self.keep_within,
             within_periods: within.into_iter().filter_map(|(period, stretch)| Some((period, stretch?))).collect(),
-            tags: tag_lists(&self.keep_tag),
+            tags: self.keep_tag.iter().map(|text| tag_list(text)).collect(),
         }
     }
 }
@@ -189,7 +179,7 @@ impl Args {
     /// What to forget is said in exactly one way.
     fn contradiction(&self) -> Option<Error> {
         let has_rules = self.rules != Rules::default();
-        let has_filters = !self.host.is_empty() || !self.tag.is_empty() || !self.path.is_empty();
+        let has_filters = !self.selection.is_empty();
         let (message, hint) = match (self.snapshots.is_empty(), has_rules) {
             (true, true) => return None,
             (true, false) => (
@@ -212,7 +202,9 @@ impl Args {
         for text in &self.snapshots {
             let found = match given_up(repository, snapshots, text)? {
                 Some(name) => (name, None),
-                None => snapshots.resolve(text).map(|named| (named.name, Some(named)))?,
+                None => {
+                    context.choose(snapshots, text, b"", &Filter::default()).map(|named| (named.name, Some(named)))?
+                }
             };
             if chosen.iter().all(|other| other.0 != found.0) {
                 chosen.push(found);
@@ -243,13 +235,13 @@ impl Args {
     }
 
     fn by_policy(&self, context: &Context, repository: &Arc<Repository>, snapshots: &Snapshots) -> Result<bool> {
-        let resolve = |text: &String| snapshots.resolve(text).map(|named| named.name);
+        let resolve = |text: &String| context.choose(snapshots, text, b"", &Filter::default()).map(|named| named.name);
         let options = ForgetOptions {
             policy: self.rules.policy(),
             keep: self.rules.keep_id.iter().map(resolve).collect::<Result<_>>()?,
             keep_path_yearly: self.rules.keep_path_yearly,
             grouping: self.group_by,
-            filter: filter(&self.host, &self.tag, &self.path),
+            filter: self.selection.filter()?,
         };
         let Plan { groups, brake } = crate::forget::plan(repository, &options, &context.stop)?;
         let removed: Vec<ObjectName> = groups.iter().flat_map(Group::removed).map(|named| named.name).collect();
@@ -282,17 +274,11 @@ impl Args {
     }
 
     fn words(&self, group: &Group, tense: Tense) -> String {
-        let mut about = Vec::new();
-        about.extend(group.host.as_ref().map(|host| format!("host {}", text::line(host))));
-        about.extend(group.paths.iter().flatten().map(|path| text::escape(path)));
-        about.extend(group.tags.as_ref().map(|tags| format!("tags [{}]", text::line(&tags.join(", ")))));
+        let about = common(group.host.as_deref(), group.paths.as_deref(), group.tags.as_deref());
         let removed = group.removed().count();
         let kept = group.verdicts.len() - removed;
         let verb = if tense == Tense::Would { "would forget" } else { "forgot" };
-        let mut words = match about.is_empty() {
-            true => String::new(),
-            false => format!("{}: ", about.join(" ")),
-        };
+        let mut words = if about.is_empty() { String::new() } else { format!("{about}: ") };
         words.push_str(&format!("kept {}, {verb} {removed}\n", text::count(kept as u64, "snapshot", "snapshots")));
         if self.explain || self.dry_run {
             let titles = ["", "ID", "Time", "Tags", "Why"];
@@ -302,6 +288,15 @@ impl Args {
         }
         words
     }
+}
+
+/// What the snapshots of a group have in common, in words; nothing if they are grouped by nothing.
+pub(super) fn common(host: Option<&str>, paths: Option<&[Vec<u8>]>, tags: Option<&[String]>) -> String {
+    let mut about = Vec::new();
+    about.extend(host.map(|host| format!("host {}", text::line(host))));
+    about.extend(paths.into_iter().flatten().map(|path| text::escape(path)));
+    about.extend(tags.map(|tags| format!("tags [{}]", text::line(&tags.join(", ")))));
+    about.join(" ")
 }
 
 fn row(verdict: &Verdict) -> Vec<String> {
@@ -382,17 +377,6 @@ fn group_json(group: &Group, policy: &Policy, tense: Tense) -> Value {
     })
 }
 
-/// The filter that arguments of this and other commands mean.
-pub(super) fn filter(hosts: &[String], tags: &[String], paths: &[OsString]) -> Filter {
-    let paths = paths.iter().map(|path| path.clone().into_vec()).collect();
-    Filter { hosts: hosts.to_vec(), tags: tag_lists(tags), paths }
-}
-
-/// Lists of tags, each written with commas.
-fn tag_lists(texts: &[String]) -> Vec<Vec<String>> {
-    texts.iter().map(|text| text.split(',').map(str::to_owned).collect()).collect()
-}
-
 fn count(text: &str) -> std::result::Result<Count, String> {
     match text.parse() {
         _ if text == "all" => Ok(Count::All),
@@ -407,16 +391,17 @@ fn stretch(text: &str) -> std::result::Result<Stretch, String> {
     Stretch::parse(text).ok_or_else(wrong)
 }
 
-fn grouping(text: &str) -> std::result::Result<Grouping, String> {
+pub(super) fn grouping(text: &str) -> std::result::Result<Grouping, String> {
     let mut grouping = Grouping { host: false, paths: false, tags: false };
-    for word in text.split(',').filter(|word| !word.is_empty()) {
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
         match word {
             "host" => grouping.host = true,
             "paths" | "path" => grouping.paths = true,
             "tags" | "tag" => grouping.tags = true,
+            "none" => {}
             _ => {
                 return Err(format!(
-                    "\"{word}\" is nothing to group by; write host, paths, tags or several with commas"
+                    "\"{word}\" is nothing to group by; write host, paths, tags, several with commas, or none"
                 ));
             }
         }
@@ -435,6 +420,5 @@ mod tests {
         assert_eq!(grouping(""), Ok(Grouping { host: false, paths: false, tags: false }));
         assert_eq!(grouping("tags,host"), Ok(Grouping { host: true, paths: false, tags: true }));
         assert!(grouping("size").is_err() && stretch("5m3x").is_err());
-        assert_eq!(tag_lists(&["a,b".into(), "c".into()]), [vec!["a", "b"], vec!["c"]]);
     }
 }

@@ -1,7 +1,8 @@
 //! `firn history`: the versions of one path. Not for: looking for paths (see `find`, `deleted`).
 
 use super::context::{Context, absolute};
-use super::past::{Choice, Lines, Past, Told, letter};
+use super::past::{Lines, Past, Told, letter};
+use super::select::Selection;
 use super::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::query::{Scope, Seen};
@@ -23,7 +24,7 @@ pub(crate) struct Args {
     path: OsString,
 
     #[command(flatten)]
-    choice: Choice,
+    selection: Selection,
 }
 
 /// Something that happened to a path.
@@ -37,8 +38,8 @@ enum Event {
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let path = absolute(&self.path)?;
+        let filter = self.selection.filter()?;
         let mut past = Past::open(context, "history")?;
-        let filter = self.choice.filter();
         let lines = past.catalog.ask(&past.reporter, &context.stop, &mut |catalog| {
             let mut lines = Vec::new();
             for scope in catalog.scopes(&|named| filter.wants(&named.snapshot)) {

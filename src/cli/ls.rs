@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::message::output_failed;
+use super::select::Selection;
 use super::{snapshots, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Also everything in the folders below
     #[arg(short = 'R', long)]
     recursive: bool,
+
+    #[command(flatten)]
+    selection: Selection,
 }
 
 struct Listing<'a, W: Write> {
@@ -42,7 +46,7 @@ struct Listing<'a, W: Write> {
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let repository = context.open()?;
-        let (named, path) = context.resolve(&repository, &self.address)?;
+        let (named, path) = context.resolve(&repository, &self.address, &self.selection)?;
         context.watch_signals()?;
         let entry = find(&repository, &named.snapshot, &path)?;
         let stdout = std::io::stdout();
@@ -284,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_terminal_is_not_driven() {
-        let args = Args { address: "latest".into(), long: false, recursive: false };
+        let args = Args { address: "latest".into(), long: false, recursive: false, selection: Selection::default() };
         let link = entry(b"\x1b[2J", 0o777, Body::Symlink(b"x".to_vec()));
         for (terminal, text) in [(true, &b"\\x1b[2J\n"[..]), (false, b"\x1b[2J\n")] {
             let mut listing = Listing { args: &args, as_json: false, terminal, out: Vec::new() };

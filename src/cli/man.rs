@@ -75,7 +75,8 @@ The folder for local state, as \fB\-\-cache\-dir\fR. It can be deleted at any ti
 .SH "NAMING SNAPSHOTS"
 .TP
 \fBlatest\fR
-The newest snapshot.
+The newest snapshot, of all or of those that \fB\-\-host\fR, \fB\-\-path\fR and \fB\-\-tag\fR choose; which one that is, is printed.
+The newest is the one that was made last, as far as clocks can be believed: one whose date lies in the future is not.
 .TP
 \fBlatest~\fIN\fR
 The \fIN\fRth one before it: \fBlatest~1\fR is the second newest.

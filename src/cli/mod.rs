@@ -34,6 +34,7 @@ mod repair_packs;
 mod repair_snapshots;
 mod restore;
 mod scrub;
+mod select;
 mod signals;
 mod snapshots;
 mod stats;

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     mountpoint: Option<PathBuf>,
 
     /// Show only this snapshot, or a folder in it
-    #[arg(value_name = "SNAPSHOT[:/PATH]", conflicts_with_all = ["root", "layout", "path_template", "time_template", "host", "tag", "path"])]
+    #[arg(value_name = "SNAPSHOT[:/PATH]", conflicts_with_all = ["root", "layout", "path_template", "time_template"])]
     address: Option<OsString>,
 
     #[command(flatten)]
@@ -135,7 +135,7 @@ impl Args {
         let what = match &self.address {
             None => What::All(Box::new(self.layout.layout()?)),
             Some(address) => {
-                let (snapshot, path) = context.resolve(repository, address)?;
+                let (snapshot, path) = context.resolve(repository, address, &self.layout.selection)?;
                 What::One { snapshot: Box::new(snapshot), path }
             }
         };

@@ -1,11 +1,10 @@
 //! Arguments of `firn mount` that say which snapshots stand where. Not for: what comes of them (see `crate::view::layout`).
 
 use super::context::absolute;
-use super::forget::filter;
+use super::select::Selection;
 use crate::error::{Error, Result};
 use crate::view::layout::{GMT_TIME, Layout, Style, Template};
 use jiff::tz::TimeZone;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
@@ -29,17 +28,8 @@ pub(crate) struct LayoutArgs {
     #[arg(long, value_name = "TEMPLATE")]
     time_template: Option<String>,
 
-    /// Only snapshots of this host; several times: any of them
-    #[arg(short = 'H', long, value_name = "HOST")]
-    host: Vec<String>,
-
-    /// Only snapshots with this tag; with "a,b" those that have both; several times: any of them
-    #[arg(long, value_name = "TAG")]
-    tag: Vec<String>,
-
-    /// Only snapshots of this path
-    #[arg(long, value_name = "PATH")]
-    path: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -78,7 +68,7 @@ impl LayoutArgs {
         if let Some(root) = &self.root {
             layout = layout.with_root(absolute(root.as_os_str())?);
         }
-        Ok(layout.with_filter(filter(&self.host, &self.tag, &self.path)))
+        Ok(layout.with_filter(self.selection.filter()?))
     }
 
     /// What smb.conf needs, for this mountpoint and root if they are given.

@@ -9,34 +9,10 @@ use crate::error::{ErrorKind, Result};
 use crate::history::Catalog;
 use crate::history::query::{Scope, Seen};
 use crate::history::record::Kind;
-use crate::repository::filter::Filter;
 use crate::repository::snapshots::{Named, Snapshots};
 use serde_json::{Value, json};
-use std::ffi::OsString;
 use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
 use std::sync::Arc;
-
-/// Which snapshots count.
-#[derive(Debug, Default, clap::Args)]
-pub(crate) struct Choice {
-    /// Look only at snapshots of this host
-    #[arg(short = 'H', long, value_name = "HOST", help_heading = "Which snapshots count")]
-    host: Vec<String>,
-
-    /// Look only at snapshots with this tag; with "a,b" those that have both; several times: any of them
-    #[arg(long, value_name = "TAGS", help_heading = "Which snapshots count")]
-    tag: Vec<String>,
-
-    /// Look only at snapshots of this path
-    #[arg(id = "backed_up", long = "path", value_name = "PATH", help_heading = "Which snapshots count")]
-    path: Vec<OsString>,
-}
-
-impl Choice {
-    pub(crate) fn filter(&self) -> Filter {
-        super::forget::filter(&self.host, &self.tag, &self.path)
-    }
-}
 
 /// The past, ready to be asked.
 pub(crate) struct Past {

@@ -6,6 +6,7 @@ use super::text;
 use crate::error::{ErrorKind, Result};
 use crate::id::ObjectName;
 use crate::repair::snapshots::{Became, SnapshotOutcome, SnapshotsOptions, repair_snapshots};
+use crate::repository::filter::Filter;
 use serde_json::json;
 
 /// Lost things that are shown of one snapshot.
@@ -18,8 +19,11 @@ pub(super) fn run(args: &Snapshots, context: &Context) -> Result<u8> {
         true => None,
         false => {
             let snapshots = context.snapshots(&repository)?;
-            let names: Result<Vec<ObjectName>> =
-                args.snapshots.iter().map(|text| Ok(snapshots.resolve(text)?.name)).collect();
+            let names: Result<Vec<ObjectName>> = args
+                .snapshots
+                .iter()
+                .map(|text| Ok(context.choose(&snapshots, text, b"", &Filter::default())?.name))
+                .collect();
             Some(names?)
         }
     };

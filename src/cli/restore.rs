@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::message;
+use super::select::Selection;
 use super::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::restore::{Overwrite, RestoreOptions, RestoreReport};
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// Read everything again afterwards and compare it with the snapshot
     #[arg(long)]
     verify: bool,
+
+    #[command(flatten)]
+    selection: Selection,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -70,7 +74,7 @@ impl Args {
             threads: context.global.threads(),
         };
         let repository = context.open()?;
-        let (named, path) = context.resolve(&repository, &self.address)?;
+        let (named, path) = context.resolve(&repository, &self.address, &self.selection)?;
         context.watch_signals()?;
         let progress = context.progress("restore");
         let report = crate::restore::run(&repository, &named.snapshot, &path, &options, &progress, &context.stop);

@@ -1,68 +1,78 @@
 //! `firn snapshots`: which there are. Not for: what is in them (see `ls`).
 
 use super::context::Context;
+use super::forget::{common, grouping};
+use super::select::Selection;
 use super::text;
 use crate::error::Result;
-use crate::format::snapshot::Snapshot;
+use crate::forget::Grouping;
+use crate::id::ObjectName;
 use crate::repository::Repository;
+use crate::repository::dates::{Dates, Doubt, is_ahead_of_itself};
 use crate::repository::snapshots::Named;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// List the snapshots, the oldest first
+///
+/// The order is that in which they were made, as far as the dates that they bear can be believed; one that cannot is marked. One
+/// is "incomplete" if something could not be read when it was made.
 #[derive(Debug, clap::Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct Args {
-    /// Only those of this host
-    #[arg(short = 'H', long, value_name = "HOST")]
-    host: Option<String>,
-
-    /// Only those with this tag; several: those with all of them
-    #[arg(long, value_name = "TAG", value_delimiter = ',')]
-    tag: Vec<String>,
-
     /// Those that were forgotten and can still be undeleted
     #[arg(long)]
     forgotten: bool,
+
+    /// Only the newest N of each group; without --group-by of each host and set of paths
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    latest: Option<u32>,
+
+    /// List groups one by one: any of host, paths, tags; "none": all are one group
+    #[arg(short = 'g', long, value_name = "WHAT", value_parser = grouping)]
+    group_by: Option<Grouping>,
+
+    #[command(flatten)]
+    selection: Selection,
+}
+
+/// What is shown of snapshots besides what they say themselves.
+struct Notes<'a> {
+    repository: &'a Repository,
+    dates: &'a Dates,
+    held: HashSet<ObjectName>,
+    forgotten: HashMap<ObjectName, Since>,
 }
 
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let filter = self.selection.filter()?;
         let repository = context.open()?;
         let snapshots = context.snapshots(&repository)?;
         context.warn_of_missing(&repository, &snapshots)?;
         let all = if self.forgotten { &snapshots.forgotten } else { &snapshots.live };
-        let wanted: Vec<&Named> = all.iter().filter(|named| self.wants(&named.snapshot)).collect();
-        let held = repository.holds()?;
-        let mut forgotten = HashMap::new();
+        let wanted: Vec<&Named> = all.iter().filter(|named| filter.wants(&named.snapshot)).collect();
+        let mut notes = Notes {
+            repository: &repository,
+            dates: &snapshots.dates,
+            held: repository.holds()?,
+            forgotten: HashMap::new(),
+        };
         if self.forgotten {
-            let tombs = &snapshots.tombs;
             for named in &wanted {
                 // Taken back meanwhile, if it is not there.
-                if let Some(stored) = tombs.get(&named.name)
+                if let Some(stored) = snapshots.tombs.get(&named.name)
                     && let Ok(tomb) = repository.tomb(named.name)
                 {
                     let stored = Timestamp::try_from(*stored).unwrap_or(tomb.time);
-                    forgotten.insert(named.name, Since { said: tomb.time, stored });
+                    notes.forgotten.insert(named.name, Since { said: tomb.time, stored });
                 }
             }
         }
+        let wanted = self.newest(wanted);
         if context.global.json {
-            for named in wanted {
-                let mut value = json(named);
-                value["pinned"] = json!(held.contains(&named.name));
-                if held.contains(&named.name)
-                    && let Ok(hold) = repository.hold(named.name)
-                {
-                    value["pinned_reason"] = json!(hold.reason);
-                }
-                if let Some(since) = forgotten.get(&named.name) {
-                    value["forgotten_at"] = json!(since.said.to_string());
-                    value["forgotten_since"] = json!(since.stored.to_string());
-                }
-                context.print_json(&value)?;
-            }
+            self.print_json(context, &wanted, &notes)?;
         } else if wanted.is_empty() {
             let why = match (self.forgotten, all.is_empty()) {
                 (true, true) => "no forgotten snapshots",
@@ -71,20 +81,87 @@ impl Args {
             };
             context.tell(&format!("There are {why}\n"))?;
         } else {
-            let notes = |named: &Named| {
-                let pinned = held.contains(&named.name).then(|| pinned(&repository, named));
-                let forgotten = forgotten.get(&named.name).map(Since::words);
-                Some([pinned, forgotten].into_iter().flatten().collect::<Vec<_>>().join(", "))
-            };
-            context.print(&table(&wanted, &notes))?;
+            context.print(&self.words(&wanted, &notes))?;
         }
         // What cannot be read was told about; the list is not complete then.
         Ok(if snapshots.damaged.is_empty() { 0 } else { 3 })
     }
 
-    fn wants(&self, snapshot: &Snapshot) -> bool {
-        self.host.as_ref().is_none_or(|host| *host == snapshot.host)
-            && self.tag.iter().all(|tag| snapshot.tags.contains(tag))
+    /// Those that are the newest of their groups, if that is asked for, in the same order.
+    fn newest<'s>(&self, wanted: Vec<&'s Named>) -> Vec<&'s Named> {
+        let Some(most) = self.latest else { return wanted };
+        let groups = self.group_by.unwrap_or_default().split(wanted.iter().copied());
+        let newest: HashSet<ObjectName> =
+            groups.values().flat_map(|group| group.iter().rev().take(most as usize)).map(|named| named.name).collect();
+        wanted.into_iter().filter(|named| newest.contains(&named.name)).collect()
+    }
+
+    fn words(&self, wanted: &[&Named], notes: &Notes<'_>) -> String {
+        let Some(grouping) = self.group_by else { return table(wanted, notes) };
+        let groups = grouping.split(wanted.iter().copied());
+        let mut texts = Vec::with_capacity(groups.len());
+        for (key, group) in &groups {
+            let about = common(key.host.as_deref(), key.paths.as_deref(), key.tags.as_deref());
+            let heading = if about.is_empty() { String::new() } else { format!("{about}:\n") };
+            texts.push(format!("{heading}{}", table(group, notes)));
+        }
+        texts.join("\n")
+    }
+
+    fn print_json(&self, context: &Context, wanted: &[&Named], notes: &Notes<'_>) -> Result<()> {
+        let Some(grouping) = self.group_by else {
+            return wanted.iter().try_for_each(|named| context.print_json(&notes.json(named)));
+        };
+        for (key, group) in grouping.split(wanted.iter().copied()) {
+            let paths = key
+                .paths
+                .map(|paths| paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect::<Vec<_>>());
+            let snapshots: Vec<Value> = group.iter().map(|named| notes.json(named)).collect();
+            context.print_json(&json!({
+                "message_type": "group",
+                "group_key": { "hostname": key.host, "paths": paths, "tags": key.tags },
+                "snapshots": snapshots,
+            }))?;
+        }
+        Ok(())
+    }
+}
+
+impl Notes<'_> {
+    fn json(&self, named: &Named) -> Value {
+        let mut value = json(named);
+        value["pinned"] = json!(self.held.contains(&named.name));
+        if self.held.contains(&named.name)
+            && let Ok(hold) = self.repository.hold(named.name)
+        {
+            value["pinned_reason"] = json!(hold.reason);
+        }
+        if let Some(since) = self.forgotten.get(&named.name) {
+            value["forgotten_at"] = json!(since.said.to_string());
+            value["forgotten_since"] = json!(since.stored.to_string());
+        }
+        if let Some(doubt) = self.doubt(named) {
+            value["date_doubt"] = json!(doubt);
+        }
+        value
+    }
+
+    fn doubt(&self, named: &Named) -> Option<&'static str> {
+        let date = self.dates.of(&named.name, &named.snapshot);
+        date.doubt
+            .map(Doubt::words)
+            .or_else(|| is_ahead_of_itself(&named.snapshot).then_some("dated later than it was made"))
+    }
+
+    fn words(&self, named: &Named) -> String {
+        let problems = named.snapshot.issues_total;
+        let notes = [
+            (problems > 0).then(|| format!("incomplete: {}", text::count(problems, "problem", "problems"))),
+            self.doubt(named).map(str::to_owned),
+            self.held.contains(&named.name).then(|| pinned(self.repository, named)),
+            self.forgotten.get(&named.name).map(Since::words),
+        ];
+        notes.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -110,13 +187,15 @@ fn pinned(repository: &Repository, named: &Named) -> String {
     reason.map_or_else(|| "pinned".to_owned(), |reason| format!("pinned: {}", text::line(&reason)))
 }
 
-fn table(wanted: &[&Named], notes: &dyn Fn(&Named) -> Option<String>) -> String {
-    let titles = ["ID", "Time", "Host", "Paths", "Files", "Size", "Tags"];
-    let mut rows = vec![titles.map(String::from).to_vec()];
+fn table(wanted: &[&Named], notes: &Notes<'_>) -> String {
+    let has_labels = wanted.iter().any(|named| named.snapshot.label.is_some());
+    let mut titles = ["ID", "Time", "Host", "Paths", "Files", "Size", "Tags"].map(String::from).to_vec();
+    titles.extend(has_labels.then(|| "Label".to_owned()));
+    let mut rows = vec![titles];
     for named in wanted {
         let Named { name, snapshot } = named;
         let mut paths = snapshot.paths.iter().map(|path| text::escape(&path.0));
-        rows.push(vec![
+        let mut row = vec![
             name.short(),
             text::local_time(snapshot.time),
             text::line(&snapshot.host),
@@ -124,8 +203,10 @@ fn table(wanted: &[&Named], notes: &dyn Fn(&Named) -> Option<String>) -> String 
             snapshot.totals.files.to_string(),
             text::size(snapshot.totals.bytes),
             text::line(&snapshot.tags.join(",")),
-            notes(named).unwrap_or_default(),
-        ]);
+        ];
+        row.extend(has_labels.then(|| text::line(snapshot.label.as_deref().unwrap_or_default())));
+        row.push(notes.words(named));
+        rows.push(row);
         // One line for each further path.
         rows.extend(paths.map(|path| vec![String::new(), String::new(), String::new(), path]));
     }

@@ -1,9 +1,11 @@
 //! `firn undelete`, `firn pin` and `firn unpin`: what keeps snapshots from going. Not for: forgetting them (see `forget`).
 
 use super::context::Context;
+use super::select::Selection;
 use super::{message, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forget::undelete::Undeleted;
+use crate::repository::filter::Filter;
 use crate::repository::snapshots::{Named, Snapshots, describe};
 use serde_json::json;
 
@@ -32,6 +34,9 @@ pub(crate) struct Pin {
     /// Why; told where snapshots are listed and where policies are explained
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+
+    #[command(flatten)]
+    selection: Selection,
 }
 
 /// Let pinned snapshots be forgotten again
@@ -40,6 +45,9 @@ pub(crate) struct Unpin {
     /// Snapshots
     #[arg(value_name = "SNAPSHOT", required = true)]
     snapshots: Vec<String>,
+
+    #[command(flatten)]
+    selection: Selection,
 }
 
 impl Undelete {
@@ -53,7 +61,7 @@ impl Undelete {
                 // What is forgotten is named as what is not.
                 let forgotten = Snapshots { live: snapshots.forgotten, ..Snapshots::default() };
                 let find = |text: &String| {
-                    forgotten.resolve(text).cloned().map_err(|error| {
+                    forgotten.resolve(text, &Filter::default()).cloned().map_err(|error| {
                         match snapshots.live.iter().any(|named| named.name.to_string().starts_with(text.as_str())) {
                             true => Error::new(ErrorKind::Input, format!("The snapshot \"{text}\" is not forgotten")),
                             false => error.context(format!("No forgotten snapshot \"{text}\" is stored any more")),
@@ -92,8 +100,9 @@ impl Undelete {
 
 impl Pin {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let filter = self.selection.filter()?;
         let repository = context.open()?;
-        for named in resolve_all(&context.snapshots(&repository)?, &self.snapshots)? {
+        for named in choose_all(context, &context.snapshots(&repository)?, &self.snapshots, &filter)? {
             crate::forget::pin::pin(&repository, named.name, self.reason.clone())?;
             say(context, "pinned", "Pinned", &named)?;
         }
@@ -103,6 +112,7 @@ impl Pin {
 
 impl Unpin {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let filter = self.selection.filter()?;
         let repository = context.open()?;
         repository.check_writable()?;
         let held = repository.holds()?;
@@ -110,8 +120,8 @@ impl Unpin {
         // One may be pinned and forgotten at the same time.
         let is_both = |named: &Named| held.contains(&named.name);
         snapshots.live.extend(snapshots.forgotten.extract_if(.., |named| is_both(named)));
-        snapshots.live.sort_by_key(|named| (named.snapshot.time, named.snapshot.finished, named.name));
-        for named in resolve_all(&snapshots, &self.snapshots)? {
+        snapshots.live.sort_by_cached_key(|named| snapshots.dates.key(named));
+        for named in choose_all(context, &snapshots, &self.snapshots, &filter)? {
             if !held.contains(&named.name) {
                 let message = format!("The snapshot \"{}\" is not pinned", named.name.short());
                 return Err(Error::new(ErrorKind::Input, message));
@@ -133,8 +143,8 @@ fn may_be_withdrawn(named: &Named) -> Error {
         .with_hint("Wait for that backup to end, if there is one, and look at \"firn snapshots\" then.")
 }
 
-fn resolve_all(snapshots: &Snapshots, texts: &[String]) -> Result<Vec<Named>> {
-    texts.iter().map(|text| snapshots.resolve(text).cloned()).collect()
+fn choose_all(context: &Context, snapshots: &Snapshots, texts: &[String], filter: &Filter) -> Result<Vec<Named>> {
+    texts.iter().map(|text| context.choose(snapshots, text, b"", filter).cloned()).collect()
 }
 
 fn say(context: &Context, message: &str, verb: &str, named: &Named) -> Result<()> {

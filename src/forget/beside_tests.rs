@@ -9,7 +9,7 @@ use crate::check::{self, CheckOptions};
 use crate::error::Result;
 use crate::progress::Silent;
 use crate::prune::{self, Limit, PruneOptions};
-use crate::store::{Listed, MemoryStore, ObjectKey, Properties, Store};
+use crate::store::{Listed, MemoryStore, ObjectKey, ObjectKind, Properties, Store};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -12,7 +12,6 @@ use crate::repository::Repository;
 use crate::repository::snapshots::Named;
 use crate::view::pages::{Directory, Pages};
 use crate::view::path::root;
-use jiff::tz::TimeZone;
 use std::sync::Arc;
 
 /// Bytes of decoded pages kept in memory.
@@ -20,16 +19,17 @@ const PAGES: u64 = 32 << 20;
 /// Bytes of stack: directories are walked by recursion, at most 4,096 deep, and each level takes less than 16 KiB.
 const STACK: usize = 96 << 20;
 
-/// For each snapshot, given from the newest to the oldest, whether it holds the last version of any path in its year.
+/// For each snapshot, given from the newest to the oldest with their years, whether it holds the last version of any path in its
+/// year.
 pub(super) fn last_of_year(
     repository: &Arc<Repository>,
     snapshots: &[&Named],
-    zone: &TimeZone,
+    years: &[i16],
     stop: &Stop,
 ) -> Result<Vec<bool>> {
     // A thread of its own has room for the deepest trees.
     std::thread::scope(|scope| {
-        let work = || compare(repository, snapshots, zone, stop);
+        let work = || compare(repository, snapshots, years, stop);
         let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
         let thread = thread.map_err(|error| Error::io("A thread could not be started", error))?;
         thread.join().unwrap_or_else(|_| {
@@ -38,12 +38,11 @@ pub(super) fn last_of_year(
     })
 }
 
-fn compare(repository: &Arc<Repository>, snapshots: &[&Named], zone: &TimeZone, stop: &Stop) -> Result<Vec<bool>> {
-    let year = |named: &Named| named.snapshot.time.to_zoned(zone.clone()).year();
+fn compare(repository: &Arc<Repository>, snapshots: &[&Named], years: &[i16], stop: &Stop) -> Result<Vec<bool>> {
     let mut walk = Walk { pages: Pages::new(repository.clone(), PAGES), stop, later: Vec::new() };
     let mut last = Vec::with_capacity(snapshots.len());
     for (number, named) in snapshots.iter().enumerate() {
-        if number > 0 && year(named) != year(snapshots[number - 1]) {
+        if number > 0 && years[number] != years[number - 1] {
             walk.later.clear();
         }
         let top = Directory::of(&root(repository, &named.snapshot)?).expect("a root is a directory");

@@ -5,7 +5,7 @@ use super::*;
 use crate::backup::{self, BackupOptions};
 use crate::check::fixture::{keys, open, repository as fixture};
 use crate::progress::Silent;
-use crate::store::{Operation, Store};
+use crate::store::{ObjectKind, Operation, Store};
 use crate::view::sample::{Sample, Thing, dir};
 use std::collections::BTreeSet;
 
@@ -15,7 +15,10 @@ fn day(text: &str) -> Timestamp {
 
 fn last(repository: &Arc<Repository>, newest_first: &[Named]) -> Vec<bool> {
     let named: Vec<&Named> = newest_first.iter().collect();
-    last_of_year(repository, &named, &TimeZone::UTC, &Stop::new()).unwrap()
+    {
+        let years: Vec<i16> = named.iter().map(|named| named.snapshot.time.to_zoned(TimeZone::UTC).year()).collect();
+        last_of_year(repository, &named, &years, &Stop::new()).unwrap()
+    }
 }
 
 struct Random(u64);

@@ -4,21 +4,24 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ObjectName;
+use crate::repository::dates::Dates;
 use crate::repository::snapshots::Named;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Fewer files than this say nothing.
 const FEW: u64 = 20;
 
 /// Stops a prune that would delete older snapshots of a source (`doomed`) whose newest snapshot looks wrong.
 pub(super) fn check(live: &[Named], forgotten: &[Named], doomed: &BTreeSet<ObjectName>) -> Result<()> {
+    let all = || live.iter().chain(forgotten);
+    let dates = Dates::new(all().map(|named| (named.name, &named.snapshot)), &HashMap::new());
     let mut sources: BTreeMap<(&str, Vec<&[u8]>), Vec<&Named>> = BTreeMap::new();
-    for named in live.iter().chain(forgotten) {
+    for named in all() {
         let paths = named.snapshot.paths.iter().map(|path| path.0.as_slice()).collect();
         sources.entry((&named.snapshot.host, paths)).or_default().push(named);
     }
     for snapshots in sources.values_mut().filter(|all| all.iter().any(|named| doomed.contains(&named.name))) {
-        snapshots.sort_by_key(|named| (named.snapshot.time, named.snapshot.finished, named.name));
+        snapshots.sort_by_cached_key(|named| dates.key(named));
         let [.., before, newest] = snapshots[..] else { continue };
         if doomed.contains(&newest.name) {
             continue;

@@ -240,6 +240,7 @@ fn successor(
     if !tags.iter().any(|tag| tag == TAG) {
         tags.push(TAG.into());
     }
+    let started = jiff::Timestamp::now();
     Snapshot {
         program: concat!("firn ", env!("CARGO_PKG_VERSION")).to_owned(),
         writer,
@@ -248,7 +249,9 @@ fn successor(
         previous: own.map(|head| head.snapshot),
         parent: Some(name),
         heads,
-        finished: jiff::Timestamp::now(),
+        // Measured: the time that it stands for is the old one.
+        started,
+        finished: started,
         tags,
         tree,
         totals,

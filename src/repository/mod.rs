@@ -5,6 +5,7 @@ pub mod assemble;
 pub mod cache;
 pub mod coordination;
 pub mod database;
+pub mod dates;
 pub mod epochs;
 pub mod files;
 pub mod filter;

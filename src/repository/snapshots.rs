@@ -1,6 +1,8 @@
 //! Listing, loading and addressing snapshots. Not for: what is inside their trees.
 
 use super::Repository;
+use super::dates::{Dates, SLACK, is_ahead_of_itself};
+use super::filter::Filter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::format::coordination::{Hold, Tomb};
@@ -20,18 +22,29 @@ pub struct Named {
     pub snapshot: Snapshot,
 }
 
+impl AsRef<Named> for Named {
+    fn as_ref(&self) -> &Named {
+        self
+    }
+}
+
 /// The snapshots of a repository as of one moment.
 #[derive(Debug, Default)]
 pub struct Snapshots {
-    /// Those that count (no tomb), the oldest first.
+    /// Those that count (no tomb), the oldest first by `dates`.
     pub live: Vec<Named>,
-    /// Those with a tomb.
+    /// Those with a tomb, in the same order.
     pub forgotten: Vec<Named>,
     /// Those that cannot be read, and why.
     pub damaged: Vec<(ObjectName, Error)>,
     /// What has a tomb, stored or not, and since when by the store's clock.
     pub tombs: HashMap<ObjectName, SystemTime>,
+    /// When those that count were made.
+    pub dates: Dates,
 }
+
+/// What a person calls the newest snapshot.
+pub const LATEST: &str = "latest";
 
 /// A snapshot as a person names it, and an optional path in it: `latest`, `latest~2`, an id's first digits, each with `:/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,14 +89,10 @@ fn bad(text: &[u8], why: &str) -> Error {
 impl Repository {
     /// All snapshots. One that cannot be read is set apart, never an error of the whole listing.
     pub fn snapshots(&self) -> Result<Snapshots> {
-        let mut names = Vec::new();
-        self.store().list(ObjectKind::Snapshot, &mut |object| {
-            names.push(ObjectName::parse(&object.name)?);
-            Ok(())
-        })?;
+        let stored = self.snapshot_names()?;
         let tombs = self.tombs()?;
         let mut snapshots = Snapshots::default();
-        for name in names {
+        for name in stored.keys().copied() {
             match self.snapshot(name) {
                 Ok(snapshot) if tombs.contains_key(&name) => snapshots.forgotten.push(Named { name, snapshot }),
                 Ok(mut snapshot) => {
@@ -99,12 +108,24 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        for list in [&mut snapshots.live, &mut snapshots.forgotten] {
-            list.sort_by_key(|named| (named.snapshot.time, named.snapshot.finished, named.name));
-        }
+        let dated = |list: &[Named]| Dates::new(list.iter().map(|named| (named.name, &named.snapshot)), &stored);
+        snapshots.dates = dated(&snapshots.live);
+        snapshots.live.sort_by_cached_key(|named| snapshots.dates.key(named));
+        let dates = dated(&snapshots.forgotten);
+        snapshots.forgotten.sort_by_cached_key(|named| dates.key(named));
         snapshots.damaged.sort_by_key(|(name, _)| *name);
         snapshots.tombs = tombs;
         Ok(snapshots)
+    }
+
+    /// The names of the snapshots that are stored, and since when by the store's clock.
+    pub fn snapshot_names(&self) -> Result<HashMap<ObjectName, SystemTime>> {
+        let mut names = HashMap::new();
+        self.store().list(ObjectKind::Snapshot, &mut |object| {
+            names.insert(ObjectName::parse(&object.name)?, object.stored);
+            Ok(())
+        })?;
+        Ok(names)
     }
 
     /// The snapshots that have a tomb, and since when by the store's clock. Only a tomb that opens and names its snapshot counts: whoever holds the store
@@ -205,20 +226,41 @@ impl Snapshots {
         readable.chain(self.damaged.iter().map(|(name, _)| *name))
     }
 
-    /// Finds the snapshot that a person named. Errors list candidates and near misses.
-    pub fn resolve(&self, text: &str) -> Result<&Named> {
+    /// Finds the snapshot that a person named; "latest" is that of those that the filter wants. Errors list candidates and near
+    /// misses.
+    pub fn resolve(&self, text: &str, filter: &Filter) -> Result<&Named> {
         if self.live.is_empty() {
             return Err(self.nothing_here());
         }
         if let Some(back) = latest_offset(text) {
             let back = back.ok_or_else(|| bad(text.as_bytes(), "after \"latest~\" comes a number"))?;
-            return self.live.iter().rev().nth(back).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::NotFound,
-                    format!("\"{text}\" goes back too far: the repository has {} snapshots", self.live.len()),
-                )
+            let wanted = || self.live.iter().rev().filter(|named| filter.wants(&named.snapshot));
+            return wanted().nth(back).ok_or_else(|| match (wanted().count(), filter.is_empty()) {
+                (0, _) => {
+                    let error =
+                        Error::new(ErrorKind::NotFound, format!("There is no snapshot with {}", filter.words()));
+                    error.with_hint("\"firn snapshots\" lists those that there are.")
+                }
+                (count, true) => {
+                    let message = format!("\"{text}\" goes back too far: the repository has {count} snapshots");
+                    Error::new(ErrorKind::NotFound, message)
+                }
+                (count, false) => {
+                    let message = format!("\"{text}\" goes back too far: {count} snapshots have {}", filter.words());
+                    Error::new(ErrorKind::NotFound, message)
+                }
             });
         }
+        let named = self.by_digits(text)?;
+        if filter.wants(&named.snapshot) {
+            return Ok(named);
+        }
+        let message = format!("The snapshot \"{}\" does not have {}", named.name.short(), filter.words());
+        Err(Error::new(ErrorKind::Input, message).with_hint("An id alone says which snapshot is meant."))
+    }
+
+    /// The one whose id begins with these digits.
+    fn by_digits(&self, text: &str) -> Result<&Named> {
         let digits = text.to_ascii_lowercase();
         let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         let found: Vec<&Named> = match is_hex {
@@ -293,13 +335,41 @@ impl Snapshots {
     }
 }
 
+/// Whether it depends on what else there is which snapshot a name stands for.
+pub fn is_latest(name: &str) -> bool {
+    latest_offset(name).is_some()
+}
+
 fn latest_offset(text: &str) -> Option<Option<usize>> {
-    let rest = text.strip_prefix("latest")?;
+    let rest = text.strip_prefix(LATEST)?;
     match rest.strip_prefix('~') {
         Some(number) => Some(number.parse().ok()),
         None if rest.is_empty() => Some(Some(0)),
         None => Some(None),
     }
+}
+
+/// Why the newest of some snapshots may not be what somebody means by "latest": because of its date, or that of others.
+pub fn doubts<'n>(dates: &Dates, newest: &Named, all: impl Iterator<Item = &'n Named>) -> Vec<(ObjectName, Error)> {
+    let wrong = |named: &Named, what: &str| {
+        let (name, time) = (named.name.short(), named.snapshot.time.strftime("%Y-%m-%d %H:%M:%S"));
+        let why = match dates.of(&named.name, &named.snapshot).doubt {
+            Some(doubt) => doubt.words(),
+            None if is_ahead_of_itself(&named.snapshot) => "dated later than it was made",
+            None => "dated after snapshots that were made later",
+        };
+        let message = format!("The snapshot \"{name}\" is {why} ({time} UTC), {what}");
+        let hint = "If that is not the snapshot that you mean, name it by its id.";
+        (named.name, Error::new(ErrorKind::Input, message).with_hint(hint))
+    };
+    let mut found = Vec::new();
+    if dates.of(&newest.name, &newest.snapshot).doubt.is_some() || is_ahead_of_itself(&newest.snapshot) {
+        found.push(wrong(newest, "and counts as the latest, because none was made after it"));
+    }
+    let (time, key) = (newest.snapshot.time.min(newest.snapshot.finished), dates.key(newest));
+    let passed = all.filter(|named| dates.key(named) < key && named.snapshot.time.duration_since(time) > SLACK);
+    found.extend(passed.map(|named| wrong(named, "so it does not count as the latest")));
+    found
 }
 
 /// A line by which a person recognises a snapshot.

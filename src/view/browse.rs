@@ -12,11 +12,12 @@ use crate::format::tree::Entry;
 use crate::id::ObjectName;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::repository::snapshots::Named;
-use crate::store::ObjectKind;
+use crate::repository::dates::Dates;
+use crate::repository::snapshots::{Named, doubts};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
 
 /// Bytes of decoded pages kept in memory unless told otherwise.
 pub const DEFAULT_PAGE_CACHE: u64 = 32 << 20;
@@ -74,6 +75,8 @@ struct Known {
     slots: HashMap<ObjectName, u64>,
     /// Those that do not have the directory that is shown.
     bare: HashSet<ObjectName>,
+    /// Those whose dates were told of.
+    doubted: HashSet<ObjectName>,
 }
 
 impl View {
@@ -86,7 +89,7 @@ impl View {
     ) -> Result<View> {
         let (pages, locations) = caches(repository, cache);
         let layout = layout.into();
-        let folders = RwLock::new(Arc::new(Folders::new(Vec::new(), &layout, None)));
+        let folders = RwLock::new(Arc::new(Folders::new(Vec::new(), &layout, &Dates::default(), None)));
         let (plain, live, known) = (AtomicBool::new(false), RwLock::default(), Mutex::default());
         let shown = Shown::All(Box::new(All { layout, plain, folders, live, known }));
         let view = View { pages, locations, shown };
@@ -120,7 +123,8 @@ impl View {
         let Shown::All(all) = &self.shown else { return Ok(Some(Vec::new())) };
         let repository = self.pages.repository();
         let mut known = all.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = live_names(repository)?;
+        let stored = live_names(repository)?;
+        let names: BTreeSet<ObjectName> = stored.keys().copied().collect();
         let first = known.names.is_empty() && known.slots.is_empty();
         if !first && names == known.names {
             return Ok(Some(Vec::new()));
@@ -153,7 +157,17 @@ impl View {
         if has_new {
             repository.reload_index(progress)?;
         }
-        Ok(Some(self.show(all, &mut known, names, snapshots)))
+        let dates = Dates::new(snapshots.values().map(|named| (named.name, &named.snapshot)), &stored);
+        let wanted = || snapshots.values().map(Arc::as_ref).filter(|named| all.layout.filter.wants(&named.snapshot));
+        if let Some(newest) = wanted().max_by_key(|named| dates.key(named)) {
+            let found = doubts(&dates, newest, wanted());
+            for (name, doubt) in found {
+                if known.doubted.insert(name) {
+                    progress.note(&doubt.to_string());
+                }
+            }
+        }
+        Ok(Some(self.show(all, &mut known, names, snapshots, &dates)))
     }
 
     fn show(
@@ -162,6 +176,7 @@ impl View {
         known: &mut Known,
         names: BTreeSet<ObjectName>,
         snapshots: HashMap<ObjectName, Arc<Named>>,
+        dates: &Dates,
     ) -> Vec<Change> {
         let wanted = snapshots.values().filter(|named| all.layout.filter.wants(&named.snapshot));
         let mut order: Vec<&Arc<Named>> = wanted.collect();
@@ -185,9 +200,9 @@ impl View {
         let bare = without_top(&trees, &all.layout);
         trees.retain(|tree| !bare.contains(&tree.name()));
         known.bare.extend(bare);
-        let folders = Arc::new(Folders::new(trees, &all.layout, Some(&before)));
+        let folders = Arc::new(Folders::new(trees, &all.layout, dates, Some(&before)));
         let mut live: Vec<Arc<Named>> = snapshots.values().cloned().collect();
-        live.sort_by_key(|named| (named.snapshot.time, named.snapshot.finished, named.name));
+        live.sort_by_cached_key(|named| dates.key(named));
         *all.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
         let changes = folders.changes_since(&before);
         *all.folders.write().unwrap_or_else(PoisonError::into_inner) = folders;
@@ -466,14 +481,11 @@ fn slot_hash(name: &ObjectName) -> u64 {
     u64::from_le_bytes(*name.0.first_chunk().expect("a name has 32 bytes"))
 }
 
-fn live_names(repository: &Repository) -> Result<BTreeSet<ObjectName>> {
-    let mut names = BTreeSet::new();
-    repository.store().list(ObjectKind::Snapshot, &mut |object| {
-        names.insert(ObjectName::parse(&object.name)?);
-        Ok(())
-    })?;
+/// The names of the snapshots that count, and since when they are stored.
+fn live_names(repository: &Repository) -> Result<HashMap<ObjectName, SystemTime>> {
+    let mut names = repository.snapshot_names()?;
     let tombs = repository.tombs()?;
-    names.retain(|name| !tombs.contains_key(name));
+    names.retain(|name, _| !tombs.contains_key(name));
     Ok(names)
 }
 

@@ -14,6 +14,7 @@
 use super::layout::{Layout, Style};
 use super::names;
 use super::tree::{MOUNT_INO, RANK_BITS, SnapshotTree};
+use crate::repository::dates::{Dates, OrderKey};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -124,9 +125,9 @@ enum Draft {
 }
 
 impl Folders {
-    /// Lays out these snapshots. Items that were there `before` keep their inode numbers.
-    pub fn new(trees: Vec<Arc<SnapshotTree>>, layout: &Layout, before: Option<&Folders>) -> Folders {
-        let root = draft(&trees, layout);
+    /// Lays out these snapshots, of which `dates` says which is the latest. Items that were there `before` keep their inode numbers.
+    pub fn new(trees: Vec<Arc<SnapshotTree>>, layout: &Layout, dates: &Dates, before: Option<&Folders>) -> Folders {
+        let root = draft(&trees, layout, dates);
         let mut keys = Vec::new();
         collect_keys(&root, "", &mut keys);
         let known = before.map(|before| &before.numbers).cloned().unwrap_or_default();
@@ -254,12 +255,12 @@ fn collect_keys(draft: &Draft, path: &str, keys: &mut Vec<String>) {
     }
 }
 
-fn draft(trees: &[Arc<SnapshotTree>], layout: &Layout) -> Draft {
+fn draft(trees: &[Arc<SnapshotTree>], layout: &Layout, dates: &Dates) -> Draft {
     let folder = || Draft::Folder(BTreeMap::new(), Timestamp::UNIX_EPOCH);
     let by_name: HashMap<_, _> = trees.iter().map(|tree| (tree.name(), tree)).collect();
     let named: Vec<_> = trees.iter().map(|tree| tree.named()).collect();
     let mut root = folder();
-    let mut newest: BTreeMap<Vec<String>, (Vec<String>, Timestamp)> = BTreeMap::new();
+    let mut newest: BTreeMap<Vec<String>, (OrderKey, Vec<String>, Timestamp)> = BTreeMap::new();
     if layout.style() == Style::Default {
         for name in ["snapshots", "hosts", "tags", "ids"] {
             add(&mut root, &[name.to_owned()], folder(), Timestamp::UNIX_EPOCH);
@@ -274,23 +275,28 @@ fn draft(trees: &[Arc<SnapshotTree>], layout: &Layout) -> Draft {
         let (Some((home, latest)), Some(tree)) = (paths.next(), by_name.get(&places.name)) else { continue };
         add(&mut root, &home, Draft::Snapshot(Arc::clone(tree)), places.time);
         let above = |path: &[String]| path[..path.len().saturating_sub(1)].to_vec();
-        // They come in order of time, so the last one stays.
-        newest.insert(Vec::new(), (home.clone(), places.time));
+        let key = dates.key(tree.named());
+        let mut note = |folder: Vec<String>| {
+            if newest.get(&folder).is_none_or(|(other, ..)| *other < key) {
+                newest.insert(folder, (key, home.clone(), places.time));
+            }
+        };
+        note(Vec::new());
         if latest {
-            newest.insert(above(&home), (home.clone(), places.time));
+            note(above(&home));
         }
         for (path, latest) in paths {
             let folder = above(&path);
             add(&mut root, &path, Draft::Link(relative(&folder, &home), places.time), places.time);
             if latest {
-                newest.insert(folder, (home.clone(), places.time));
+                note(folder);
             }
         }
     }
     if layout.style() == Style::PreviousVersions {
         return root;
     }
-    for (mut path, (home, time)) in newest {
+    for (mut path, (_, home, time)) in newest {
         let link = Draft::Link(relative(&path, &home), time);
         path.push("latest".to_owned());
         add(&mut root, &path, link, time);

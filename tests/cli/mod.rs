@@ -3,6 +3,7 @@
 // Clippy takes only what carries #[test] for a test.
 #![allow(clippy::unwrap_used)]
 
+mod choosing;
 mod diff;
 mod du;
 mod forgetting;

@@ -31,7 +31,8 @@ fn every_command_of_the_readme() {
         let output = command.output().unwrap();
         let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{block}\n{said}\n{wrong}");
-        assert_eq!(wrong, "", "a tour without a warning");
+        let warnings: Vec<&str> = wrong.lines().filter(|line| !line.starts_with("Note: ")).collect();
+        assert!(warnings.is_empty(), "a tour without a warning: {warnings:?}");
     }
     let text = |name: &str| std::fs::read_to_string(home.join("firn-tour").join(name)).unwrap();
     assert_eq!(text("rescued.txt"), "an old line\na new line\n");

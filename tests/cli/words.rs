@@ -114,7 +114,7 @@ fn key_files() {
 #[test]
 fn nobody_reads_the_output() {
     let world = world_with_snapshot();
-    let mut child = world.command(["ls", "-R"], &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = world.command(["ls", "-qR"], &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();

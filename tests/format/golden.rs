@@ -62,7 +62,7 @@ fn golden_repositories_hold_the_hard_cases() {
     for folder in GOLDEN {
         let repository = open(&golden_folder().join(folder), PASSWORD);
         let snapshots = repository.snapshots().unwrap();
-        let newest = &snapshots.resolve("latest").unwrap().snapshot;
+        let newest = &snapshots.resolve("latest", &Default::default()).unwrap().snapshot;
         let find =
             |path: &str| firn::view::path::find(&repository, newest, format!("{SOURCE}/{path}").as_bytes()).unwrap();
         let Body::Directory { page, .. } = find("many").body else { panic!("many is a folder") };

@@ -322,7 +322,7 @@ fn attributes_on_disk(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
 /// What is below `path` in a snapshot, and `path` itself with an empty path, as the library reads it.
 pub(crate) fn of_snapshot(repository: &Repository, name: &str, path: &[u8]) -> Manifest {
     let snapshots = repository.snapshots().unwrap();
-    let named = snapshots.resolve(name).unwrap();
+    let named = snapshots.resolve(name, &Default::default()).unwrap();
     let top = view::path::find(repository, &named.snapshot, path).unwrap();
     let mut manifest = Manifest::new();
     add_entry(repository, &top, Vec::new(), &mut Links::default(), &mut manifest);

@@ -204,6 +204,11 @@ impl Ran {
         self
     }
 
+    /// Standard error but for notes, as which snapshot "latest" is.
+    pub(crate) fn warnings(&self) -> String {
+        self.stderr.split_inclusive('\n').filter(|line| !line.starts_with("Note: ")).collect()
+    }
+
     /// Standard output as one JSON object a line.
     #[track_caller]
     pub(crate) fn json(&self) -> Vec<serde_json::Value> {
