@@ -48,6 +48,18 @@ pub fn return_memory() {
     }
 }
 
+/// Keeps the memory of this process out of core files, which would hold its secrets. Returns whether it worked.
+pub fn forbid_core_files() -> bool {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).is_ok()
+}
+
+/// The time since the machine was started, in which it may have slept.
+pub fn boot_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    std::time::Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
 /// The most memory that this process ever had resident, in bytes. (Not `getrusage`: that survives `execve`.)
 pub fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -56,6 +56,16 @@ impl Context {
         Ok((Arc::new(repository), credentials))
     }
 
+    /// Opens the repository with a password, which is asked for, where there is a terminal, even if a key file is given.
+    pub(crate) fn open_by_password(&self) -> Result<Arc<Repository>> {
+        self.store()?;
+        let repository = self.open_with(&password::existing(&self.global, password::could_ask(&self.global))?)?;
+        for warning in &repository.warnings {
+            message::warning(warning, "open", self.global.json);
+        }
+        Ok(repository)
+    }
+
     /// Opens the repository once more, with what opened it before.
     pub(crate) fn open_with(&self, credentials: &Credentials) -> Result<Arc<Repository>> {
         let options = OpenOptions { cache: self.global.cache()?, block_cache: DEFAULT_BLOCK_CACHE };

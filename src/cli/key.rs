@@ -51,7 +51,11 @@ pub(crate) struct Remove {
     id: String,
 }
 
-/// Change the password: adds a key and removes the one in use
+/// Change the password: replaces the keys that it opens
+///
+/// Every key that the password opens, alone or with the key file that is given, is replaced by one with the new password. A key that
+/// needed a key file still needs it, unless --new-key-file names another one. Keys that need a key file which is not given are named,
+/// because the old password may still be theirs. If nothing but a key file is given, the keys that it opens alone are replaced.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Passwd {
     #[command(flatten)]
@@ -66,13 +70,13 @@ impl Command {
         match self {
             Command::Add(args) => {
                 let repository = context.open()?;
-                let credentials = args.new.credentials()?;
+                let credentials = args.new.credentials(&context.global)?;
                 let name = repository.add_key(&credentials, args.kdf.cost(), &args.label)?;
                 told(context, "added", &[("id", name)], &format!("Added the key {}\n", name.short()))
             }
             Command::List(_) => list(context, &*context.open()?),
             Command::Remove(args) => remove(context, &*context.open()?, &args.id),
-            Command::Passwd(args) => passwd(context, &*context.open()?, &args),
+            Command::Passwd(args) => passwd(context, &*context.open_by_password()?, &args),
             Command::Rotate(args) => args.run(context),
             Command::ReEncrypt(args) => args.run(context, &context.open()?),
         }
@@ -91,23 +95,29 @@ fn told(context: &Context, what: &str, ids: &[(&str, ObjectName)], text: &str) -
 }
 
 fn passwd(context: &Context, repository: &Repository, args: &Passwd) -> Result<u8> {
-    let slots = repository.key_slots()?;
-    let old = repository.slot();
-    let info = slots.iter().find(|(name, _)| *name == old).and_then(|(_, info)| info.as_ref().ok());
-    let mut credentials = args.new.credentials()?;
-    if !args.new.has_key_file() && info.is_some_and(|info| info.head.key_file) {
-        // A key that needed a file still does: only the password was to change.
-        credentials.key_file = super::password::existing(&context.global, false)?.key_file;
+    let replaced = repository.change_password(&args.new.credentials(&context.global)?, args.kdf.cost())?;
+    if context.global.json {
+        context.print_json(&json!({
+            "message_type": "key", "action": "replaced",
+            "added": replaced.added, "removed": replaced.removed, "untried": replaced.untried,
+        }))?;
+    } else {
+        let (new, old) = (short(&replaced.added), short(&replaced.removed));
+        let verb = if replaced.added.len() == 1 { "replaces" } else { "replace" };
+        context.tell(&format!("The password is changed: {new} {verb} {old}\n"))?;
     }
-    let label = info.and_then(|info| info.description.as_ref().ok()).map_or("", |found| found.label.as_str());
-    let new = repository.add_key(&credentials, args.kdf.cost(), label)?;
-    repository.remove_key(old).map_err(|error| {
-        error
-            .context(format!("The new key {} was added, but the old one is still there", new.short()))
-            .with_hint(format!("Remove it with \"firn key remove {}\"", old.short()))
-    })?;
-    let text = format!("The password is changed: the key {} replaces {}\n", new.short(), old.short());
-    told(context, "replaced", &[("id", new), ("old_id", old)], &text)
+    if !replaced.untried.is_empty() {
+        let message =
+            format!("The old password may still open {}, with a key file that was not given", short(&replaced.untried));
+        let warning = Error::new(ErrorKind::Incomplete, message)
+            .with_hint("Change the password once more with --key-file, or remove that key.");
+        super::message::warning(&warning, "key passwd", context.global.json);
+    }
+    Ok(0)
+}
+
+fn short(names: &[ObjectName]) -> String {
+    names.iter().map(ObjectName::short).collect::<Vec<_>>().join(", ")
 }
 
 fn remove(context: &Context, repository: &Repository, text: &str) -> Result<u8> {
@@ -130,16 +140,15 @@ fn resolve(slots: &Slots, text: &str) -> Result<ObjectName> {
     let digits = text.to_ascii_lowercase();
     let found: Vec<ObjectName> =
         slots.iter().map(|(name, _)| *name).filter(|name| name.to_string().starts_with(&digits)).collect();
-    let list = |names: &[ObjectName]| names.iter().map(ObjectName::short).collect::<Vec<_>>().join(", ");
     match found[..] {
         [one] if !digits.is_empty() => Ok(one),
         [] => {
             let all: Vec<ObjectName> = slots.iter().map(|(name, _)| *name).collect();
             Err(Error::new(ErrorKind::NotFound, format!("There is no key \"{text}\""))
-                .with_hint(format!("The keys are {}", list(&all))))
+                .with_hint(format!("The keys are {}", short(&all))))
         }
         _ => Err(Error::new(ErrorKind::Input, format!("\"{text}\" is ambiguous: {} keys begin with it", found.len()))
-            .with_hint(format!("Candidates: {}", list(&found)))),
+            .with_hint(format!("Candidates: {}", short(&found)))),
     }
 }
 
@@ -167,6 +176,7 @@ fn list(context: &Context, repository: &Repository) -> Result<u8> {
             context.print_json(&json!({
                 "message_type": "key",
                 "current": current,
+                "temporary": description.beside.is_some(),
                 "id": name,
                 "userName": description.user,
                 "hostName": description.host,
@@ -184,7 +194,11 @@ fn list(context: &Context, repository: &Repository) -> Result<u8> {
             description.epoch.to_string(),
             text::local_time(description.created),
             text::line(&format!("{}@{}", description.user, description.host)),
-            text::line(&description.label),
+            match &description.beside {
+                None => text::line(&description.label),
+                // The next change of keys removes it.
+                Some(_) => "(temporary, for a change of keys)".to_owned(),
+            },
         ]);
     }
     if !context.global.json {

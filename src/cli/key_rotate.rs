@@ -80,10 +80,16 @@ impl Rotate {
         let (repository, credentials) = context.open_keeping()?;
         let mut keychain = Keychain::new(&credentials);
         for path in &self.other_password_file {
-            keychain.add_password(password::of_file(path)?, format!("The password in \"{}\"", path.display()));
+            keychain.add_password(
+                password::of_file(path, context.global.json)?,
+                format!("The password in \"{}\"", path.display()),
+            );
         }
         for path in &self.other_key_file {
-            keychain.add_key_file(password::existing_key_file(path)?, format!("The key file \"{}\"", path.display()));
+            keychain.add_key_file(
+                password::existing_key_file(path, context.global.json)?,
+                format!("The key file \"{}\"", path.display()),
+            );
         }
         let rotated = repository.rotate(&keychain, self.remove_other_keys)?;
         if context.global.json {

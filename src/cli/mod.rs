@@ -111,6 +111,8 @@ fn command() -> clap::Command {
 /// Reads the arguments, does what they say and returns the exit code.
 pub fn run() -> ExitCode {
     crate::os::share_heaps();
+    // Before any secret is in memory.
+    crate::os::forbid_core_files();
     let argv: Vec<_> = std::env::args_os().collect();
     match mount_helper::called_by_mount(&argv) {
         None => ExitCode::from(run_line(&argv)),

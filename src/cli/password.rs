@@ -6,6 +6,7 @@ use crate::repository::keys::Credentials;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use zeroize::{Zeroize, Zeroizing};
@@ -19,6 +20,10 @@ const MAX_KEY_FILE: usize = 1 << 20;
 /// A new key file with fewer bytes could be guessed: no Argon2 stands before it.
 const MIN_KEY_FILE: usize = 32;
 
+/// Where the password of a repository can come from without a terminal.
+const ELSEWHERE: &str =
+    "Use --password-file, --password-command, or the environment variable FIRN_PASSWORD_FILE or FIRN_PASSWORD.";
+
 /// Where a password is to be found.
 #[derive(Clone, Debug)]
 enum Source {
@@ -28,10 +33,10 @@ enum Source {
 }
 
 impl Source {
-    fn read(self) -> Result<Bytes> {
+    fn read(self, json: bool) -> Result<Bytes> {
         let (password, origin) = match self {
             Source::Given(password) => (password, "the environment variable FIRN_PASSWORD".to_owned()),
-            Source::File(path) => (from_file(&path)?, format!("the password file \"{}\"", path.display())),
+            Source::File(path) => (from_file(&path, json)?, format!("the password file \"{}\"", path.display())),
             Source::Command(command) => (from_command(&command)?, "the password command".to_owned()),
         };
         if password.is_empty() {
@@ -63,9 +68,9 @@ fn configured(global: &Global) -> Result<Option<Source>> {
 
 /// What opens the repository. `ask`: whether a missing password may be asked for although there is a key file.
 pub(crate) fn existing(global: &Global, ask: bool) -> Result<Credentials> {
-    let key_file = global.key_file().map(|path| key_file(&path, 1)).transpose()?;
+    let key_file = global.key_file().map(|path| key_file(&path, 1, global.json)).transpose()?;
     let password = match configured(global)? {
-        Some(source) => Some(source.read()?),
+        Some(source) => Some(source.read(global.json)?),
         None if key_file.is_some() && !ask => None,
         None => Some(prompt("Password of the repository: ")?),
     };
@@ -79,9 +84,9 @@ pub(crate) fn could_ask(global: &Global) -> bool {
 
 /// The secrets of a new repository's first key.
 pub(crate) fn first(global: &Global) -> Result<Credentials> {
-    let key_file = global.key_file().map(|path| key_file(&path, MIN_KEY_FILE)).transpose()?;
+    let key_file = global.key_file().map(|path| key_file(&path, MIN_KEY_FILE, global.json)).transpose()?;
     let source = configured(global)?;
-    new_credentials(source, key_file)
+    new_credentials(global, source, key_file, ELSEWHERE)
 }
 
 /// Where the secrets of a further key come from.
@@ -102,34 +107,43 @@ pub(crate) struct NewKey {
 
 impl NewKey {
     /// The secrets; a password that is given nowhere is asked for.
-    pub(crate) fn credentials(&self) -> Result<Credentials> {
-        let key_file = self.new_key_file.as_deref().map(|path| key_file(path, MIN_KEY_FILE)).transpose()?;
+    pub(crate) fn credentials(&self, global: &Global) -> Result<Credentials> {
+        let least = MIN_KEY_FILE;
+        let key_file = self.new_key_file.as_deref().map(|path| key_file(path, least, global.json)).transpose()?;
         let file = self.new_password_file.clone().map(Source::File);
         let source = file.or_else(|| self.new_password_command.clone().map(Source::Command));
-        new_credentials(source, key_file)
-    }
-
-    /// Whether a key file was named.
-    pub(crate) fn has_key_file(&self) -> bool {
-        self.new_key_file.is_some()
+        new_credentials(global, source, key_file, "Use --new-password-file, --new-password-command or --new-key-file.")
     }
 }
 
 /// The first line of a file, as the password of a key that exists.
-pub(crate) fn of_file(path: &Path) -> Result<Bytes> {
-    Source::File(path.to_owned()).read()
+pub(crate) fn of_file(path: &Path, json: bool) -> Result<Bytes> {
+    Source::File(path.to_owned()).read(json)
 }
 
 /// The key file of a key that exists.
-pub(crate) fn existing_key_file(path: &Path) -> Result<Bytes> {
-    key_file(path, 1)
+pub(crate) fn existing_key_file(path: &Path, json: bool) -> Result<Bytes> {
+    key_file(path, 1, json)
 }
 
-fn new_credentials(source: Option<Source>, key_file: Option<Bytes>) -> Result<Credentials> {
+/// `hint`: where a new password can come from without a terminal.
+fn new_credentials(
+    global: &Global,
+    source: Option<Source>,
+    key_file: Option<Bytes>,
+    hint: &str,
+) -> Result<Credentials> {
     let password = match source {
-        Some(source) => Some(source.read()?),
+        Some(source) => Some(source.read(global.json)?),
         // A key file alone is enough where there is nobody to ask.
         None if key_file.is_some() && !has_terminal() => None,
+        None if !has_terminal() => {
+            return Err(Error::new(
+                ErrorKind::Input,
+                "A new password is needed, and there is no terminal to ask for it",
+            )
+            .with_hint(hint));
+        }
         None => match (prompt_new(key_file.is_some())?, &key_file) {
             (password, _) if !password.is_empty() => Some(password),
             (_, Some(_)) => None,
@@ -147,9 +161,8 @@ fn prompt(question: &str) -> Result<Bytes> {
     match rpassword::prompt_password(question) {
         Ok(answer) => Ok(Zeroizing::new(answer.into_bytes())),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENOENT | libc::ENOTTY | libc::EIO)) => {
-            Err(Error::new(ErrorKind::Input, "A password is needed, and there is no terminal to ask for it").with_hint(
-                "Use --password-file, --password-command, or the environment variable FIRN_PASSWORD_FILE or FIRN_PASSWORD.",
-            ))
+            Err(Error::new(ErrorKind::Input, "A password is needed, and there is no terminal to ask for it")
+                .with_hint(ELSEWHERE))
         }
         Err(error) => Err(Error::io("The password could not be read from the terminal", error)),
     }
@@ -192,15 +205,31 @@ fn first_line(bytes: &[u8]) -> Bytes {
     Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
 }
 
-fn from_file(path: &Path) -> Result<Bytes> {
+fn from_file(path: &Path, json: bool) -> Result<Bytes> {
     let shown = path.display();
     let failed = |error| {
         let error = Error::io(format!("The password file \"{shown}\" cannot be read"), error);
         error.with_kind(ErrorKind::Failed)
     };
     let file = std::fs::File::open(path).map_err(failed)?;
+    warn_if_open("password file", path, &file, json);
     let bytes = read_secret(file, MAX_PASSWORD).map_err(failed)?;
     bytes.map(|bytes| first_line(&bytes)).ok_or_else(|| too_long(&format!("The password file \"{shown}\"")))
+}
+
+/// Warns of a file with a secret that every user of the machine may read.
+fn warn_if_open(what: &str, path: &Path, file: &std::fs::File, json: bool) {
+    let is_open = file.metadata().is_ok_and(|meta| meta.is_file() && is_open_to_all(meta.permissions().mode()));
+    if is_open {
+        let shown = path.display();
+        let text = format!("The {what} \"{shown}\" can be read by every user of this machine");
+        let warning = Error::new(ErrorKind::Input, text).with_hint(format!("chmod go= \"{shown}\""));
+        super::message::warning(&warning, "open", json);
+    }
+}
+
+fn is_open_to_all(mode: u32) -> bool {
+    mode & 0o004 != 0
 }
 
 fn too_long(what: &str) -> Error {
@@ -224,7 +253,7 @@ fn from_command(command: &OsStr) -> Result<Bytes> {
     }
 }
 
-fn key_file(path: &Path, least: usize) -> Result<Bytes> {
+fn key_file(path: &Path, least: usize, json: bool) -> Result<Bytes> {
     let shown = path.display();
     let failed =
         |error| Error::io(format!("The key file \"{shown}\" cannot be read"), error).with_kind(ErrorKind::Failed);
@@ -233,6 +262,7 @@ fn key_file(path: &Path, least: usize) -> Result<Bytes> {
             .with_hint("A new key file: head -c 64 /dev/urandom > FILE; keep a copy of it in another place."),
         _ => failed(error),
     })?;
+    warn_if_open("key file", path, &file, json);
     let bytes = read_secret(file, MAX_KEY_FILE).map_err(failed)?.ok_or_else(|| {
         Error::new(ErrorKind::Input, format!("\"{shown}\" is larger than 1 MiB and hardly a key file"))
     })?;
@@ -265,24 +295,31 @@ mod tests {
     fn files_and_commands() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
-        assert_eq!(from_file(&path).unwrap_err().kind(), ErrorKind::Failed);
+        assert_eq!(from_file(&path, false).unwrap_err().kind(), ErrorKind::Failed);
         std::fs::write(&path, vec![b'x'; MAX_PASSWORD + 1]).unwrap();
-        assert_eq!(from_file(&path).unwrap_err().kind(), ErrorKind::Input);
+        assert_eq!(from_file(&path, false).unwrap_err().kind(), ErrorKind::Input);
         std::fs::write(&path, b"\n").unwrap();
-        assert_eq!(Source::File(path).read().unwrap_err().kind(), ErrorKind::Input);
+        assert_eq!(Source::File(path).read(false).unwrap_err().kind(), ErrorKind::Input);
         assert_eq!(*from_command(OsStr::new("echo one; echo two")).unwrap(), b"one");
         assert!(from_command(OsStr::new("echo one; exit 3")).unwrap_err().to_string().contains("exit status: 3"));
+    }
+
+    #[test]
+    fn secrets_that_all_may_read_are_told_from_others() {
+        for (mode, is_open) in [(0o600, false), (0o640, false), (0o644, true), (0o404, true), (0o001, false)] {
+            assert_eq!(is_open_to_all(mode), is_open, "{mode:o}");
+        }
     }
 
     #[test]
     fn key_files_must_be_hard_to_guess() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        assert!(key_file(&path, 1).unwrap_err().hint().is_some());
+        assert!(key_file(&path, 1, false).unwrap_err().hint().is_some());
         std::fs::write(&path, b"short").unwrap();
-        assert_eq!(*key_file(&path, 1).unwrap(), b"short");
-        assert_eq!(key_file(&path, MIN_KEY_FILE).unwrap_err().kind(), ErrorKind::Input);
+        assert_eq!(*key_file(&path, 1, false).unwrap(), b"short");
+        assert_eq!(key_file(&path, MIN_KEY_FILE, false).unwrap_err().kind(), ErrorKind::Input);
         std::fs::write(&path, b"").unwrap();
-        assert!(key_file(&path, 1).is_err());
+        assert!(key_file(&path, 1, false).is_err());
     }
 }

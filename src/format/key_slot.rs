@@ -188,7 +188,8 @@ pub struct Secrets {
     pub dedup_index: [u8; 32],
     /// Reserved.
     pub signing_seed: [u8; 32],
-    /// Keys of file content by epoch, ascending; 1 to 64 of them.
+    /// Keys of file content by epoch, ascending by epoch and then by their bytes; 1 to 64 of them. Two rotations that did not see each
+    /// other leave several of one epoch; the key commitment in a pack's header tells which one fits.
     pub content: Vec<(u16, [u8; 32])>,
 }
 
@@ -199,9 +200,22 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// The content secret of an epoch.
-    pub fn content_secret(&self, epoch: u16) -> Option<&[u8; 32]> {
-        self.content.iter().find(|(number, _)| *number == epoch).map(|(_, secret)| secret)
+    /// The content secrets of an epoch; mostly there is one.
+    pub fn content_secrets(&self, epoch: u16) -> impl Iterator<Item = &[u8; 32]> {
+        self.content.iter().filter(move |(number, _)| *number == epoch).map(|(_, secret)| secret)
+    }
+
+    /// Takes the content secrets of `other` along that are not held yet. Returns whether there were any.
+    pub fn merge_content(&mut self, other: &Secrets) -> bool {
+        let before = self.content.len();
+        // Allocated once, so that growing leaves no copies behind.
+        let mut merged = Vec::with_capacity(before + other.content.len());
+        merged.extend(self.content.iter().chain(&other.content).copied());
+        merged.sort_unstable();
+        merged.dedup();
+        std::mem::swap(&mut self.content, &mut merged);
+        merged.zeroize();
+        self.content.len() > before
     }
 
     /// The newest epoch, with which new packs are written.
@@ -213,7 +227,7 @@ impl Secrets {
         if !(1..=MAX_EPOCHS).contains(&self.content.len()) {
             return Err("the number of key epochs is out of bounds");
         }
-        if !self.content.is_sorted_by(|a, b| a.0 < b.0) {
+        if !self.content.is_sorted_by(|a, b| a < b) {
             return Err("the key epochs are not in order");
         }
         Ok(())
@@ -284,6 +298,13 @@ pub struct Description {
     /// The newest key epoch among the slot's secrets.
     #[serde(default, skip_serializing_if = "is_first_epoch")]
     pub epoch: u16,
+    /// Which content secrets the slot holds, oldest first: `EPOCH:ID`. Empty in slots of the first versions; the oldest are left out
+    /// where there is no room.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// The slot that this one stands beside while slots are being changed; a slot that is meant to stay has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<String>,
 }
 
 fn is_first_epoch(epoch: &u16) -> bool {

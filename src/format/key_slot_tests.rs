@@ -42,7 +42,8 @@ fn secrets(epochs: u16) -> Secrets {
 
 fn description() -> Description {
     let created = "2026-01-02T03:04:05Z".parse().unwrap();
-    Description { label: "l".into(), created, host: "h".into(), user: "u".into(), epoch: 0 }
+    let (label, host, user) = ("l".into(), "h".into(), "u".into());
+    Description { label, created, host, user, epoch: 0, secrets: Vec::new(), beside: None }
 }
 
 #[test]
@@ -132,8 +133,21 @@ fn secrets_are_bounded_and_not_printed() {
     disorder.content.swap(0, 1);
     assert!(disorder.encode().is_err());
     assert_eq!(format!("{:?}", secrets(1)), "Secrets(RepositoryId(01010101), 1 epochs)");
-    assert_eq!(secrets(3).content_secret(2), Some(&[7; 32]));
-    assert_eq!(secrets(3).content_secret(3), None);
+    let of = |secrets: &Secrets, epoch| secrets.content_secrets(epoch).count();
+    assert_eq!((of(&secrets(3), 2), of(&secrets(3), 3)), (1, 0));
+    // Several of one epoch, in one order only, and none of them twice.
+    let mut several = secrets(2);
+    several.content.push((1, [9; 32]));
+    assert_eq!(Secrets::decode(&several.encode().unwrap()).unwrap(), several);
+    assert_eq!((of(&several, 1), of(&several, 0)), (2, 1));
+    several.content.swap(1, 2);
+    assert!(several.encode().is_err());
+    several.content[1] = several.content[2];
+    assert!(several.encode().is_err());
+    let mut merged = secrets(2);
+    assert!(!merged.merge_content(&secrets(1)) && merged == secrets(2));
+    several.content[1].1 = [9; 32];
+    assert!(merged.merge_content(&several) && merged.content == [(0, [7; 32]), (1, [7; 32]), (1, [9; 32])]);
     assert_eq!(secrets(3).newest_epoch(), Some(2));
     let long = Description { label: "x".repeat(760), ..description() };
     assert!(long.encode().is_err());

@@ -21,8 +21,8 @@ impl Repository {
         Ok((packs.len() as u64, packs.values().sum()))
     }
 
-    /// An error of kind `WrongKey` if the index, as loaded last, names packs under key epochs that the key in use does not hold.
-    pub fn check_epochs(&self) -> Result<()> {
+    /// Packs that the index names under key epochs that the key in use does not hold.
+    fn unknown_epochs(&self) -> Result<BTreeMap<u16, u64>> {
         let mut unknown: BTreeMap<u16, u64> = BTreeMap::new();
         self.index()?.for_each_pack(&mut |pack| {
             if !pack.is_tree && !self.keyring().has_epoch(pack.epoch) {
@@ -30,6 +30,16 @@ impl Repository {
             }
             Ok(())
         })?;
+        Ok(unknown)
+    }
+
+    /// An error of kind `WrongKey` if the index, as loaded last, names packs under key epochs that the key in use does not hold, not
+    /// even after a look for newer slots that its credentials open.
+    pub fn check_epochs(&self) -> Result<()> {
+        let mut unknown = self.unknown_epochs()?;
+        if !unknown.is_empty() && self.keyring().renew() {
+            unknown = self.unknown_epochs()?;
+        }
         match unknown.last_key_value() {
             None => Ok(()),
             Some((epoch, _)) => {

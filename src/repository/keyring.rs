@@ -14,6 +14,7 @@ use crate::format::padding::padme;
 use crate::id::{ChunkId, ObjectName, RepositoryId};
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::sync::{Arc, PoisonError, RwLock};
 use zeroize::Zeroizing;
 
 thread_local! {
@@ -31,12 +32,37 @@ pub(super) const OTHER_KEY: &str =
 
 /// The unlocked secrets of a repository and what follows from them.
 pub struct Keyring {
-    secrets: Secrets,
+    repository: RepositoryId,
+    held: RwLock<Held>,
     ids: IdKeys,
+    renewal: Option<Renewal>,
     /// A test's random numbers, for the salts that the threads of a writer draw.
     #[cfg(test)]
     salts: Option<crate::id::random::seeded::Source>,
 }
+
+/// The secrets as far as they are known at a moment: a rotation elsewhere may add some.
+#[derive(Clone)]
+struct Held {
+    secrets: Arc<Secrets>,
+    /// New data packs are sealed under this epoch: not the newest as long as slots with the newest are only being put.
+    sealing: u16,
+    /// Epochs of secrets that key slots hold which do not open with the same credentials.
+    elsewhere: Vec<u16>,
+}
+
+/// What unlocking found out about the secrets of content.
+pub(super) struct Content {
+    /// All secrets that the credentials open.
+    pub(super) secrets: Secrets,
+    /// Under which epoch to seal.
+    pub(super) sealing: u16,
+    /// Epochs of secrets that are held by others only.
+    pub(super) elsewhere: Vec<u16>,
+}
+
+/// Looks for secrets that were added since; `None` if there is nothing new.
+pub(super) type Renewal = Box<dyn Fn(&Keyring) -> Option<Content> + Send + Sync>;
 
 /// The header of one object, as stored, and the keys that follow from it.
 pub struct Opened {
@@ -57,48 +83,76 @@ impl std::fmt::Debug for Keyring {
 impl Keyring {
     /// A keyring from the secrets of a key slot.
     pub fn new(secrets: Secrets) -> Self {
+        let sealing = secrets.newest_epoch().unwrap_or(0);
+        Keyring::of(Content { secrets, sealing, elsewhere: Vec::new() })
+    }
+
+    pub(super) fn of(content: Content) -> Self {
+        let Content { secrets, sealing, elsewhere } = content;
         let ids = IdKeys::new(&Secret::from_bytes(&secrets.chunk_id));
         Keyring {
-            secrets,
+            repository: secrets.repository,
+            held: RwLock::new(Held { secrets: Arc::new(secrets), sealing, elsewhere }),
             ids,
+            renewal: None,
             #[cfg(test)]
             salts: crate::id::random::seeded::current(),
         }
     }
 
+    /// From now on, asks for newer secrets where one is missing.
+    pub(super) fn renew_by(&mut self, renewal: Renewal) {
+        self.renewal = Some(renewal);
+    }
+
+    fn held(&self) -> Held {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks for secrets that were added since. Returns whether there are any, or whether others were found to be elsewhere.
+    pub(super) fn renew(&self) -> bool {
+        let Some(content) = self.renewal.as_ref().and_then(|renewal| renewal(self)) else { return false };
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = Secrets::clone(&held.secrets);
+        let is_new = secrets.merge_content(&content.secrets);
+        *held = Held { secrets: Arc::new(secrets), sealing: content.sealing, elsewhere: content.elsewhere };
+        is_new
+    }
+
     /// The secrets, to wrap them for another key slot.
-    pub fn secrets(&self) -> &Secrets {
-        &self.secrets
+    pub fn secrets(&self) -> Arc<Secrets> {
+        self.held().secrets
     }
 
     /// The repository these keys belong to.
     pub fn repository(&self) -> RepositoryId {
-        self.secrets.repository
+        self.repository
     }
 
     /// A copy of the metadata secret.
     pub fn metadata_secret(&self) -> Secret {
-        Secret::from_bytes(&self.secrets.metadata)
+        Secret::from_bytes(&self.secrets().metadata)
     }
 
     /// A copy of the secret from which the chunker's table and the page cuts follow.
     pub fn chunker_secret(&self) -> Secret {
-        Secret::from_bytes(&self.secrets.chunker)
+        Secret::from_bytes(&self.secrets().chunker)
     }
 
     /// A secret for local state that never leaves this machine (names in the cache, hard-link groups).
     pub fn local_secret(&self, context: &'static str) -> Secret {
-        Secret::kdf(context, &[&self.secrets.metadata, &self.secrets.repository.0])
+        Secret::kdf(context, &[&self.secrets().metadata, &self.repository.0])
     }
 
-    /// The newest key epoch, used for new data packs.
+    /// The newest key epoch, as far as new data packs may be sealed under it.
     pub fn newest_epoch(&self) -> u16 {
-        self.secrets.newest_epoch().unwrap_or(0)
+        self.held().sealing
     }
 
-    /// Whether content that is sealed under this epoch can be opened.
+    /// Whether all content that is sealed under this epoch can be opened.
     pub fn has_epoch(&self, epoch: u16) -> bool {
-        self.secrets.content_secret(epoch).is_some()
+        let held = self.held();
+        held.secrets.content_secrets(epoch).next().is_some() && !held.elsewhere.contains(&epoch)
     }
 
     /// The id of a chunk.
@@ -111,21 +165,25 @@ impl Keyring {
         }
     }
 
-    fn derive(&self, header: &Header) -> Result<([u8; 32], ObjectKeys)> {
-        let secret = if header.kind == Kind::DataPack {
-            let secret = self.secrets.content_secret(header.epoch).ok_or_else(|| {
-                // Not damage: nothing may be deleted or stored again because of it.
-                Error::new(
-                    ErrorKind::WrongKey,
-                    format!("it is sealed under key epoch {}, which the key in use does not hold", header.epoch),
-                )
-                .with_hint(OTHER_KEY)
-            })?;
-            Secret::from_bytes(secret)
-        } else {
-            self.metadata_secret()
-        };
-        Ok(ObjectKeys::derive(&secret, &self.secrets.repository.0, &header.key_material(), &[]))
+    /// The secrets that a header of this kind and epoch may have been made with.
+    fn secrets_of(&self, kind: Kind, epoch: u16) -> Vec<Secret> {
+        let held = self.held();
+        match kind {
+            Kind::DataPack => held.secrets.content_secrets(epoch).map(Secret::from_bytes).collect(),
+            _ => vec![Secret::from_bytes(&held.secrets.metadata)],
+        }
+    }
+
+    fn derive(&self, secret: &Secret, header: &Header) -> ([u8; 32], ObjectKeys) {
+        ObjectKeys::derive(secret, &self.repository.0, &header.key_material(), &[])
+    }
+
+    /// The keys of an object whose header was made with a secret that is held: its commitment tells with which one.
+    fn matching(&self, header: &Header) -> Option<ObjectKeys> {
+        self.secrets_of(header.kind, header.epoch).iter().find_map(|secret| {
+            let (commitment, keys) = self.derive(secret, header);
+            crate::chunk::secret::same(&commitment, &header.commitment).then_some(keys)
+        })
     }
 
     /// A fresh object of `kind` with a random salt.
@@ -143,7 +201,9 @@ impl Keyring {
     pub(crate) fn create_with_salt(&self, kind: Kind, salt: [u8; 32]) -> Result<Opened> {
         let epoch = if kind == Kind::DataPack { self.newest_epoch() } else { 0 };
         let mut header = Header { kind, epoch, salt, commitment: [0; 32] };
-        let (commitment, keys) = self.derive(&header)?;
+        let secrets = self.secrets_of(kind, epoch);
+        let secret = secrets.first().ok_or_else(|| missing_epoch(epoch))?;
+        let (commitment, keys) = self.derive(secret, &header);
         header.commitment = commitment;
         Ok(Opened { header: header.encode(), epoch, keys })
     }
@@ -160,16 +220,22 @@ impl Keyring {
         if header.kind != kind {
             return Err(Error::damaged(format!("it says it is a {:?}, not a {kind:?}", header.kind)));
         }
-        let (commitment, keys) = self.derive(&header).map_err(|error| match error.kind() {
-            ErrorKind::WrongKey if self.is_only_the_epoch_damaged(&header) => {
-                Error::damaged("a header is damaged at offset 10: it was made under another key epoch")
-            }
-            _ => error,
-        })?;
-        if !crate::chunk::secret::same(&commitment, &header.commitment) {
-            return Err(Error::damaged("its header was not made with this repository's keys"));
+        if let Some(keys) = self.matching(&header) {
+            return Ok(Opened { header: *raw, epoch: header.epoch, keys });
         }
-        Ok(Opened { header: *raw, epoch: header.epoch, keys })
+        let foreign = || Error::damaged("its header was not made with this repository's keys");
+        if kind != Kind::DataPack {
+            return Err(foreign());
+        }
+        if self.is_only_the_epoch_damaged(&header) {
+            return Err(Error::damaged("a header is damaged at offset 10: it was made under another key epoch"));
+        }
+        // Keys may have been rotated since, and the credentials in memory open the new ones as well.
+        match self.renew().then(|| self.matching(&header)).flatten() {
+            Some(keys) => Ok(Opened { header: *raw, epoch: header.epoch, keys }),
+            None if self.has_epoch(header.epoch) => Err(foreign()),
+            None => Err(missing_epoch(header.epoch)),
+        }
     }
 
     /// Whether a header of an unknown version is one of ours with another byte there: then the commitment agrees once the
@@ -177,15 +243,14 @@ impl Keyring {
     fn is_only_the_version_damaged(&self, raw: &[u8; HEADER_LEN]) -> bool {
         let mut raw = *raw;
         raw[8] = crate::format::header::VERSION;
-        let derived = Header::decode(&raw).and_then(|header| Ok((self.derive(&header)?.0, header.commitment)));
-        derived.is_ok_and(|(made, stored)| crate::chunk::secret::same(&made, &stored))
+        Header::decode(&raw).is_ok_and(|header| self.matching(&header).is_some())
     }
 
     /// The same for an epoch that this keyring lacks: whether the header was made under one that it holds.
     fn is_only_the_epoch_damaged(&self, header: &Header) -> bool {
-        self.secrets.content.iter().any(|(epoch, _)| {
-            let derived = self.derive(&Header { epoch: *epoch, ..header.clone() });
-            derived.is_ok_and(|(made, _)| crate::chunk::secret::same(&made, &header.commitment))
+        let secrets = self.secrets();
+        secrets.content.iter().any(|(epoch, _)| {
+            *epoch != header.epoch && self.matching(&Header { epoch: *epoch, ..header.clone() }).is_some()
         })
     }
 
@@ -297,6 +362,15 @@ impl Keyring {
     }
 }
 
+/// Not damage: nothing may be deleted or stored again because of it.
+fn missing_epoch(epoch: u16) -> Error {
+    Error::new(
+        ErrorKind::WrongKey,
+        format!("it is sealed under a secret of key epoch {epoch}, which the key in use does not hold"),
+    )
+    .with_hint(OTHER_KEY)
+}
+
 /// Compresses `body` and puts the message head before it.
 pub(crate) fn encode_message(
     slot: &mut Option<Compressor>,
@@ -367,12 +441,28 @@ mod tests {
         let ours = keyring();
         let header = ours.create(Kind::DataPack).unwrap().header;
         assert_eq!(ours.open(Kind::DataPack, &header).unwrap().epoch, 3);
-        let mut older = ours.secrets().clone();
+        let mut older = Secrets::clone(&ours.secrets());
         older.content.pop();
         let older = Keyring::new(older);
         assert!(older.has_epoch(0) && !older.has_epoch(3));
         let error = older.open(Kind::DataPack, &header).err().unwrap();
         assert_eq!((error.kind(), error.hint()), (ErrorKind::WrongKey, Some(OTHER_KEY)));
+        // Of several secrets of one epoch each fits its own packs, and whoever lacks one does not call its packs damaged.
+        let mut several = Secrets::clone(&ours.secrets());
+        several.content[1].1 = [77; 32];
+        let theirs = Keyring::new(several.clone());
+        several.merge_content(&ours.secrets());
+        assert_eq!(several.content.len(), 3);
+        let both = Keyring::new(several);
+        let foreign = theirs.create(Kind::DataPack).unwrap().header;
+        for header in [header, foreign, both.create(Kind::DataPack).unwrap().header] {
+            assert_eq!(both.open(Kind::DataPack, &header).unwrap().epoch, 3);
+        }
+        assert_eq!(ours.open(Kind::DataPack, &foreign).err().unwrap().kind(), ErrorKind::Damaged);
+        let secrets = Secrets::clone(&ours.secrets());
+        let warned = Keyring::of(Content { secrets, sealing: 3, elsewhere: vec![3] });
+        assert_eq!(warned.open(Kind::DataPack, &foreign).err().unwrap().kind(), ErrorKind::WrongKey);
+        assert!(warned.open(Kind::DataPack, &header).is_ok() && !warned.has_epoch(3));
         // Every other epoch in its place is damage for the one who can tell.
         for (at, bit) in (10..12).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
             let mut hurt = header;

@@ -1,4 +1,5 @@
-//! Key slots: making, unlocking, listing, removing them. Not for: asking a person for a password (see `cli`).
+//! Key slots: making, opening and listing them. Not for: which of them open (see `unlock`), changing which there are (see `key_change`),
+//! or asking a person for a password (see `cli`).
 
 use super::Repository;
 use super::keyring::{Keyring, object_name};
@@ -6,11 +7,10 @@ use crate::chunk::password::{Cost, argon2id};
 use crate::chunk::seal::{open_with, seal_with};
 use crate::chunk::secret::{Secret, hash, same};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::bounds::{MAX_KEY_SLOT, MAX_KEY_SLOTS};
+use crate::format::bounds::MAX_KEY_SLOT;
 use crate::format::key_slot::{Argon2Cost, Description, KeySlot, Secrets, SlotHead};
-use crate::id::ObjectName;
+use crate::id::{ObjectName, RepositoryId, to_hex};
 use crate::store::{ObjectKey, ObjectKind, Store};
-use std::cmp::Reverse;
 use zeroize::Zeroizing;
 
 /// A slot and what is known about it.
@@ -29,16 +29,6 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Credentials(password: {}, key file: {})", self.password.is_some(), self.key_file.is_some())
     }
-}
-
-/// The outcome of unlocking.
-pub struct Unlocked {
-    /// The secrets.
-    pub keyring: Keyring,
-    /// The slot that opened.
-    pub slot: ObjectName,
-    /// Slots that are damaged.
-    pub warnings: Vec<Error>,
 }
 
 /// A slot as `key list` shows it.
@@ -87,24 +77,126 @@ fn slot_key(head: &SlotHead, credentials: &Credentials) -> Result<([u8; 32], Sec
     Ok((*commitment.bytes(), Secret::kdf("firn v1 key slot", &parts)))
 }
 
+/// The oldest secrets are not stated where there is no room for all of them.
+fn encode_description(mut description: Description) -> Result<Vec<u8>> {
+    loop {
+        match description.encode() {
+            Err(_) if !description.secrets.is_empty() => drop(description.secrets.remove(0)),
+            encoded => return encoded,
+        }
+    }
+}
+
+/// The time, which is always the same where random numbers come again.
+fn now() -> jiff::Timestamp {
+    #[cfg(test)]
+    if crate::id::random::seeded::current().is_some() {
+        return jiff::Timestamp::UNIX_EPOCH;
+    }
+    jiff::Timestamp::now()
+}
+
 fn description_key(keyring: &Keyring) -> Secret {
     Secret::kdf("firn v1 key slot description", &[keyring.metadata_secret().bytes(), &keyring.repository().0])
 }
 
-/// The bytes of a new slot that wraps the keyring's secrets. They are opened again before they are returned.
+/// The id of a content secret, for descriptions: it tells secrets apart and says nothing else about them.
+fn secret_id(repository: &RepositoryId, (epoch, secret): &(u16, [u8; 32])) -> String {
+    let id = Secret::kdf("firn v1 content secret id", &[secret, &repository.0, &epoch.to_le_bytes()]);
+    format!("{epoch}:{}", to_hex(&id.bytes()[..4]))
+}
+
+/// What a slot says that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holding {
+    /// The newest epoch.
+    pub(super) epoch: u16,
+    /// The secrets, by epoch and id; empty in slots of the first versions.
+    secrets: Vec<(u16, String)>,
+    beside: Option<ObjectName>,
+}
+
+impl Holding {
+    pub(super) fn of(description: &Description) -> Holding {
+        let secret = |text: &String| Some((text.split_once(':')?.0.parse().ok()?, text.clone()));
+        Holding {
+            epoch: description.epoch,
+            secrets: description.secrets.iter().filter_map(secret).collect(),
+            beside: description.beside.as_ref().and_then(|name| ObjectName::parse(name).ok()),
+        }
+    }
+
+    /// Whether the slot is there for a change of slots only.
+    pub(super) fn is_temporary(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// The slot beside which a temporary one stands.
+    pub(super) fn beside(&self) -> Option<ObjectName> {
+        self.beside
+    }
+
+    /// Whether the slot may hold a secret that is not among these.
+    pub(super) fn may_add_to(&self, secrets: &Secrets) -> bool {
+        match self.secrets[..] {
+            // All slots hold the first one.
+            [] => self.epoch > 0,
+            _ => self.missing_in(secrets).next().is_some(),
+        }
+    }
+
+    /// The epochs of secrets that are not among these, as far as the slot states its secrets.
+    pub(super) fn missing_in(&self, secrets: &Secrets) -> impl Iterator<Item = u16> {
+        let known: Vec<String> = secrets.content.iter().map(|secret| secret_id(&secrets.repository, secret)).collect();
+        self.secrets.iter().filter(move |(_, id)| !known.contains(id)).map(|(epoch, _)| *epoch)
+    }
+
+    /// The newest epoch of a secret that is among these and in the slot.
+    pub(super) fn newest_of(&self, secrets: &Secrets) -> Option<u16> {
+        let is_held = |secret: &&(u16, [u8; 32])| match self.secrets[..] {
+            [] => secret.0 == self.epoch,
+            _ => self.secrets.iter().any(|(_, id)| *id == secret_id(&secrets.repository, secret)),
+        };
+        secrets.content.iter().rev().find(is_held).map(|(epoch, _)| *epoch)
+    }
+
+    /// Whether the slot holds all that another one does, as far as it can be told.
+    pub(super) fn covers(&self, other: &Holding) -> bool {
+        let oldest = self.secrets.first().map_or(0, |(epoch, _)| *epoch);
+        let holds = |one: &(u16, String)| one.0 < oldest || self.secrets.contains(one);
+        self.epoch >= other.epoch && (self.secrets.is_empty() || other.secrets.iter().all(holds))
+    }
+}
+
+/// The bytes of a new slot that wraps the keyring's secrets.
 pub fn create_slot(keyring: &Keyring, credentials: &Credentials, cost: Cost, label: &str) -> Result<Vec<u8>> {
+    create_slot_beside(keyring, credentials, cost, label, None)
+}
+
+/// The same, for a slot that stands beside another one only while slots are being changed, if one is named. The bytes are opened again
+/// before they are returned.
+pub(super) fn create_slot_beside(
+    keyring: &Keyring,
+    credentials: &Credentials,
+    cost: Cost,
+    label: &str,
+    beside: Option<ObjectName>,
+) -> Result<Vec<u8>> {
     if credentials.password.is_none() && credentials.key_file.is_none() {
         return Err(Error::new(ErrorKind::Input, "A key slot needs a password or a key file"));
     }
+    let held = keyring.secrets();
     let description = Description {
         label: label.to_owned(),
-        created: jiff::Timestamp::now(),
+        created: now(),
         host: crate::os::hostname(),
         user: crate::os::username(),
-        epoch: keyring.newest_epoch(),
+        epoch: held.newest_epoch().unwrap_or(0),
+        secrets: held.content.iter().map(|secret| secret_id(&held.repository, secret)).collect(),
+        beside: beside.map(|name| name.to_string()),
     };
-    let mut secrets = keyring.secrets().encode()?;
-    let mut description = description.encode()?;
+    let mut secrets = held.encode()?;
+    let mut description = encode_description(description)?;
     let password = credentials.password.is_some().then_some(Argon2Cost {
         memory_kib: cost.memory,
         passes: cost.passes,
@@ -167,16 +259,8 @@ pub(super) fn read_slot(store: &dyn Store, name: ObjectName) -> Result<KeySlot> 
     KeySlot::decode(&bytes).map_err(|error| error.context(format!("The key slot \"{key}\" is damaged")))
 }
 
-/// The first of these damaged slots whose secrets still open: its commitment and the seal vouch for them.
-fn unlock_damaged(store: &dyn Store, names: &[ObjectName], credentials: &Credentials) -> Option<(ObjectName, Secrets)> {
-    names.iter().take(MAX_KEY_SLOTS).find_map(|name| {
-        let bytes = store.get(&ObjectKey::new(ObjectKind::Key, name), MAX_KEY_SLOT as u64).ok()?;
-        let secrets = KeySlot::decode(&bytes).and_then(|slot| open_secrets(&slot, credentials)).ok()??;
-        Some((*name, secrets))
-    })
-}
-
-fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
+/// The name of every slot, sorted.
+pub(super) fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
     let mut names = Vec::new();
     store.list(ObjectKind::Key, &mut |object| {
         names.push(ObjectName::parse(&object.name)?);
@@ -186,90 +270,14 @@ fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
     Ok(names)
 }
 
-/// The slot with the newest key epoch that opens with the same credentials: a rotation that was cut off leaves the old slot beside
-/// the new one. The descriptions tell which slots have newer epochs, so that Argon2id runs for no others.
-fn prefer_newer(store: &dyn Store, names: &[ObjectName], credentials: &Credentials, mut found: Unlocked) -> Unlocked {
-    let mut newer: Vec<(u16, ObjectName, KeySlot)> = names
-        .iter()
-        .filter(|name| **name != found.slot)
-        .filter_map(|name| Some((*name, read_slot(store, *name).ok()?)))
-        .take(MAX_KEY_SLOTS)
-        .filter_map(|(name, slot)| Some((open_description(&found.keyring, &slot).ok()?.epoch, name, slot)))
-        .filter(|(epoch, ..)| *epoch > found.keyring.newest_epoch())
-        .collect();
-    newer.sort_by_key(|(epoch, name, _)| (Reverse(*epoch), *name));
-    for (_, name, slot) in newer {
-        if let Ok(Some(secrets)) = open_secrets(&slot, credentials)
-            && secrets.repository == found.keyring.repository()
-        {
-            found.keyring = Keyring::new(secrets);
-            found.slot = name;
-            break;
-        }
-    }
-    found
-}
-
 /// What a slot says of itself; any key of the repository opens it.
-fn open_description(keyring: &Keyring, slot: &KeySlot) -> Result<Description> {
+pub(super) fn open_description(keyring: &Keyring, slot: &KeySlot) -> Result<Description> {
     let mut text = slot.description.clone();
     let length = text.len() - 16;
     let (text, tag) = text.split_at_mut(length);
     let tag: &[u8; 16] = tag.first_chunk().expect("a sealed part ends with its tag");
     open_with(&description_key(keyring), &slot.description_nonce, &slot.head.encode()?, text, tag)?;
     Description::decode(text)
-}
-
-/// Tries the slots in the order of their names, at most `MAX_KEY_SLOTS` whole ones: whoever can write to the store must not be
-/// able to keep us computing forever. A damaged slot is a warning as long as another one opens; if none does, those are
-/// tried whose name does not agree: what is damaged may be the description alone.
-pub fn unlock(store: &dyn Store, credentials: &Credentials) -> Result<Unlocked> {
-    let names = slot_names(store)?;
-    let mut warnings: Vec<Error> = Vec::new();
-    let mut damaged = Vec::new();
-    let mut tried = 0;
-    for name in &names {
-        if tried == MAX_KEY_SLOTS {
-            break;
-        }
-        match read_slot(store, *name).and_then(|slot| open_secrets(&slot, credentials)) {
-            Ok(Some(secrets)) => {
-                let unlocked = Unlocked { keyring: Keyring::new(secrets), slot: *name, warnings };
-                return Ok(prefer_newer(store, &names, credentials, unlocked));
-            }
-            Ok(None) => tried += 1,
-            Err(error) => {
-                damaged.extend((error.kind() == ErrorKind::Damaged).then_some(*name));
-                warnings.push(error);
-            }
-        }
-    }
-    if let Some((slot, secrets)) = unlock_damaged(store, &damaged, credentials) {
-        return Ok(Unlocked { keyring: Keyring::new(secrets), slot, warnings });
-    }
-    if let Some(at) = warnings.iter().position(|error| error.kind() == ErrorKind::Unsupported) {
-        return Err(warnings.swap_remove(at));
-    }
-    let left_out = tried == MAX_KEY_SLOTS && names.len() > MAX_KEY_SLOTS;
-    match warnings.into_iter().next() {
-        _ if left_out => Err(Error::new(
-            ErrorKind::WrongKey,
-            format!("Wrong password or key: none of the first {MAX_KEY_SLOTS} key slots opens with it"),
-        )
-        .with_hint("There are more slots than firn makes or tries: somebody added some. Remove those that are not yours from \"keys\".")),
-        _ if names.is_empty() => Err(Error::damaged("The repository has no key slot: nothing in it can be opened")
-            .with_hint("If you have a copy of its \"keys\" folder, put it back.")),
-        Some(error) if tried == 0 => Err(error
-            .context("No key slot of the repository can be read")
-            .with_hint("If you have a copy of its \"keys\" folder, put it back.")),
-        damaged => {
-            let error = Error::new(ErrorKind::WrongKey, "Wrong password or key: no key slot opens with it");
-            Err(match damaged {
-                Some(damage) => error.with_hint(format!("At least one key slot is damaged as well: {}", damage.chain())),
-                None => error.with_hint("Check the password, FIRN_PASSWORD_FILE or --password-command, and that this is the right repository."),
-            })
-        }
-    }
 }
 
 impl Repository {
@@ -281,152 +289,20 @@ impl Repository {
                 let description = open_description(self.keyring(), &slot);
                 SlotInfo { name, head: slot.head, description }
             });
-            slots.push((name, info));
+            // One that went since it was listed is none.
+            if !info.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                slots.push((name, info));
+            }
         }
         Ok(slots)
     }
-
-    /// Adds a slot and returns its name.
-    ///
-    /// Refused if the repository has `MAX_KEY_SLOTS` already: one more might never be tried.
-    pub fn add_key(&self, credentials: &Credentials, cost: Cost, label: &str) -> Result<ObjectName> {
-        if slot_names(self.store())?.len() >= MAX_KEY_SLOTS {
-            return Err(Error::new(
-                ErrorKind::Input,
-                format!("The repository has {MAX_KEY_SLOTS} key slots, and no more are tried"),
-            )
-            .with_hint("Remove one that is no longer needed first."));
-        }
-        let bytes = create_slot(self.keyring(), credentials, cost, label)?;
-        let name = object_name(&bytes);
-        self.store().put(&ObjectKey::new(ObjectKind::Key, name), &bytes)?;
-        Ok(name)
-    }
-
-    /// Removes a slot, unless it is the last one that can be read.
-    pub fn remove_key(&self, name: ObjectName) -> Result<()> {
-        let slots = self.key_slots()?;
-        if !slots.iter().any(|(other, _)| *other == name) {
-            return Err(Error::new(ErrorKind::NotFound, format!("There is no key slot \"{name}\"")));
-        }
-        let others: Vec<u16> =
-            slots.iter().filter(|(other, _)| *other != name).filter_map(|(_, info)| stated_epoch(info)).collect();
-        if others.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Brake,
-                format!("\"{name}\" is the last key slot that can be read; without it the repository is lost"),
-            )
-            .with_hint("Add another key first."));
-        }
-        let epoch = slots.iter().filter(|(other, _)| *other == name).find_map(|(_, info)| stated_epoch(info));
-        if epoch > others.into_iter().max() {
-            return Err(Error::new(
-                ErrorKind::Brake,
-                format!(
-                    "\"{name}\" is the only key slot that holds the newest key epoch; without it newer backups are lost"
-                ),
-            )
-            .with_hint("Use this key to add another one or to rotate the keys first."));
-        }
-        self.store().delete(&ObjectKey::new(ObjectKind::Key, name))
-    }
 }
 
-/// The newest key epoch that a readable slot says it holds.
-pub(super) fn stated_epoch(info: &Result<SlotInfo>) -> Option<u16> {
-    info.as_ref().ok()?.description.as_ref().ok().map(|description| description.epoch)
+/// What a slot states that it holds; `None` if it cannot be read.
+pub(super) fn holding(info: &Result<SlotInfo>) -> Option<Holding> {
+    info.as_ref().ok()?.description.as_ref().ok().map(Holding::of)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::repository::{CacheChoice, OpenOptions};
-    use crate::store::MemoryStore;
-    use std::sync::Arc;
-
-    fn key_file(bytes: &[u8]) -> Credentials {
-        Credentials { password: None, key_file: Some(Zeroizing::new(bytes.to_vec())) }
-    }
-
-    const COST: Cost = Cost { memory: 64, passes: 1, lanes: 1 };
-
-    fn open(store: &MemoryStore, credentials: &Credentials) -> Result<Repository> {
-        Repository::open(
-            Arc::new(store.clone()),
-            credentials,
-            &OpenOptions { cache: CacheChoice::None, block_cache: 1 << 20 },
-        )
-    }
-
-    #[test]
-    fn a_slot_whose_secrets_are_whole_opens() {
-        let store = MemoryStore::new();
-        Repository::init(&store, &key_file(b"0"), COST, "").unwrap();
-        let key = ObjectKey::new(ObjectKind::Key, slot_names(&store).unwrap()[0]);
-        let whole = store.get(&key, MAX_KEY_SLOT as u64).unwrap();
-        for (at, opens) in [(8, false), (40, false), (70, false), (200, false), (whole.len() - 1, true)] {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 8;
-            store.raw_set(&key, bytes);
-            let unlocked = unlock(&store, &key_file(b"0"));
-            assert_eq!(unlocked.is_ok(), opens, "{at}");
-            match unlocked {
-                Ok(unlocked) => assert_eq!(unlocked.warnings.len(), 1),
-                // Damage, not a newer firn.
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Damaged, "{at}"),
-            }
-            assert!(unlock(&store, &key_file(b"1")).is_err());
-        }
-    }
-
-    #[test]
-    fn a_damaged_version_is_damage() {
-        let store = MemoryStore::new();
-        Repository::init(&store, &key_file(b"0"), COST, "").unwrap();
-        let key = ObjectKey::new(ObjectKind::Config, 2);
-        let whole = store.get(&key, 1 << 20).unwrap();
-        let mut bytes = whole.clone();
-        bytes[8] = 9;
-        store.raw_set(&key, bytes.clone());
-        assert_eq!(open(&store, &key_file(b"0")).unwrap().warnings.len(), 1);
-        // One that was really made as version 9 has another commitment, and forbids.
-        bytes[70] ^= 1;
-        store.raw_set(&key, bytes);
-        assert_eq!(open(&store, &key_file(b"0")).unwrap_err().kind(), ErrorKind::Unsupported);
-    }
-
-    #[test]
-    fn there_are_no_more_slots_than_are_tried() {
-        let store = MemoryStore::new();
-        Repository::init(&store, &key_file(b"0"), COST, "").unwrap();
-        let repository = open(&store, &key_file(b"0")).unwrap();
-        for number in 1..MAX_KEY_SLOTS {
-            repository.add_key(&key_file(number.to_string().as_bytes()), COST, "").unwrap();
-        }
-        for number in 0..MAX_KEY_SLOTS {
-            assert!(unlock(&store, &key_file(number.to_string().as_bytes())).is_ok(), "{number}");
-        }
-        assert_eq!(repository.add_key(&key_file(b"64"), COST, "").unwrap_err().kind(), ErrorKind::Input);
-        // Whoever can write to the store can add more; they are tried in the order of their names, and then no more.
-        let bytes = create_slot(repository.keyring(), &key_file(b"64"), COST, "").unwrap();
-        store.raw_set(&ObjectKey::new(ObjectKind::Key, object_name(&bytes)), bytes);
-        let last = *slot_names(&store).unwrap().last().unwrap();
-        let opens = |number: usize| unlock(&store, &key_file(number.to_string().as_bytes()));
-        let lost: Vec<Error> = (0..=MAX_KEY_SLOTS).filter_map(|number| opens(number).err()).collect();
-        assert_eq!(lost.len(), 1);
-        assert_eq!(lost[0].kind(), ErrorKind::WrongKey);
-        assert!((0..=MAX_KEY_SLOTS).filter_map(|number| opens(number).ok()).all(|unlocked| unlocked.slot != last));
-        assert!(lost[0].hint().unwrap().contains("more slots"));
-    }
-
-    #[test]
-    fn damaged_slots_do_not_stand_in_the_way() {
-        let store = MemoryStore::new();
-        Repository::init(&store, &key_file(b"0"), COST, "").unwrap();
-        for number in 0..100_u8 {
-            store.raw_set(&ObjectKey::new(ObjectKind::Key, object_name(&[number])), vec![number; 700]);
-        }
-        assert_eq!(unlock(&store, &key_file(b"1")).err().unwrap().kind(), ErrorKind::WrongKey);
-        assert!(unlock(&store, &key_file(b"0")).is_ok());
-    }
-}
+#[path = "keys_tests.rs"]
+mod tests;

@@ -18,6 +18,8 @@ pub enum Mistake {
     YoungTombs,
     /// A pruner relies on packs that another one has condemned.
     OthersMarks,
+    /// A change of key slots does not list them again after what it puts and removes.
+    KeysNotListedAgain,
 }
 
 /// Whether the mistake is to be made by this thread.

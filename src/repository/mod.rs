@@ -10,6 +10,9 @@ pub mod epochs;
 pub mod files;
 pub mod filter;
 pub mod index;
+pub mod key_change;
+#[cfg(test)]
+mod key_explore;
 pub mod keyring;
 pub mod keys;
 pub mod ledger;
@@ -28,6 +31,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+pub mod unlock;
 #[cfg(test)]
 mod vectors;
 pub mod writer;
@@ -44,11 +48,12 @@ use crate::store::{ObjectKey, ObjectKind, Store};
 use cache::CacheFolder;
 use index::Index;
 use keyring::{Keyring, Opened, object_name};
-use keys::{Credentials, Unlocked};
+use keys::Credentials;
 use read::{BlockCache, CACHED_HEADERS};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use unlock::Unlocked;
 
 /// Bytes of decoded blocks kept in memory unless told otherwise.
 pub const DEFAULT_BLOCK_CACHE: u64 = 96 << 20;
@@ -76,6 +81,7 @@ pub struct OpenOptions {
 pub struct Repository {
     store: Arc<dyn Store>,
     keyring: Keyring,
+    credentials: Credentials,
     slot: ObjectName,
     config: Config,
     access: Access,
@@ -112,7 +118,8 @@ impl Repository {
 
     /// Unlocks a repository and reads its config. A damaged config still allows reading.
     pub fn open(store: Arc<dyn Store>, credentials: &Credentials, options: &OpenOptions) -> Result<Repository> {
-        let Unlocked { keyring, slot, mut warnings } = keys::unlock(store.as_ref(), credentials)?;
+        let Unlocked { mut keyring, slot, mut warnings } = unlock::unlock(store.as_ref(), credentials)?;
+        unlock::renew_later(&mut keyring, store.clone(), credentials.clone());
         let id = keyring.repository();
         let (config, access, config_error) = match read_config(store.as_ref(), &keyring, &mut warnings) {
             Ok((config, access)) => (config, access, None),
@@ -130,6 +137,7 @@ impl Repository {
         Ok(Repository {
             store,
             keyring,
+            credentials: credentials.clone(),
             slot,
             config,
             access,
@@ -151,6 +159,11 @@ impl Repository {
     /// The unlocked secrets.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    /// What opened the repository.
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// The key slot that was used.

@@ -101,7 +101,8 @@ fn records_give_their_own_body_or_none() {
 #[test]
 fn key_slots_give_their_own_secrets_or_none() {
     use super::keyring::object_name;
-    use super::keys::{Credentials, create_slot, unlock};
+    use super::keys::{Credentials, create_slot};
+    use super::unlock::unlock;
     use crate::store::{MemoryStore, ObjectKey, ObjectKind};
     let credentials = Credentials { password: None, key_file: Some(b"key".to_vec().into()) };
     let cost = crate::chunk::password::Cost { memory: 64, passes: 1, lanes: 1 };

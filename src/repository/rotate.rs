@@ -1,23 +1,24 @@
 //! A new key epoch: a fresh secret for the data packs of the future, in new key slots that take the place of the old ones. Not for:
 //! writing older packs again under it (see `prune`), or asking for passwords (see `cli`).
 //!
-//! New slots are durable before anything is removed. Cut off in between, old and new slots are there side by side, each opens, and
-//! whoever has the credentials of both gets the newer one (see `keys::unlock`); the next rotation removes what is left over. Before
-//! anything is removed the slots are listed once more: a slot that somebody else put meanwhile may hold another secret
-//! under the same epoch, so then the new slots go and the old ones stay.
+//! The new secret comes in two steps. First it is put in temporary slots, one for each password or key file that is kept: whoever has
+//! one of these can then read what is sealed under it, but no writer seals under it yet (see `unlock`), so that the slots can be taken
+//! back if somebody else changes keys at the same time (see `key_change`). Only when they are there, and the slots of keys that are not kept are
+//! gone, follow the slots that are meant to stay; then the old ones go. Cut off in between, each key that is left opens everything, and
+//! the next rotation takes along the secrets of all slots that it opens.
 //!
-//! Argon2id runs once for each slot and password that is tried, and twice for each slot that is made.
+//! Argon2id runs once for each slot and password that is tried, and four times for each slot that is replaced.
 
 use super::Repository;
+use super::key_change::{Change, check_room, cost_of};
 use super::keyring::{Keyring, object_name};
-use super::keys::{Credentials, Slots, create_slot, open_secrets, read_slot, stated_epoch};
+use super::keys::{Credentials, Slots, create_slot, create_slot_beside, holding, open_secrets, read_slot};
 use crate::chunk::password::Cost;
 use crate::chunk::secret::Secret;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::bounds::{MAX_EPOCHS, MAX_KEY_SLOTS};
+use crate::format::bounds::MAX_EPOCHS;
 use crate::format::key_slot::{Secrets, SlotHead};
 use crate::id::ObjectName;
-use crate::store::{ObjectKey, ObjectKind};
 use std::collections::BTreeSet;
 use zeroize::Zeroizing;
 
@@ -114,6 +115,7 @@ impl Repository {
         self.check_writable()?;
         self.reload_index(&crate::progress::Silent)?;
         self.check_epochs()?;
+        self.keyring().renew();
         let slots = self.key_slots()?;
         let (mine, others) = self.sort_out(keychain, &slots)?;
         if !others.is_empty() && !remove_others {
@@ -121,25 +123,16 @@ impl Repository {
         }
         let secrets = self.next_secrets(&slots, &mine)?;
         let epoch = secrets.newest_epoch().unwrap_or(0);
-        let new = new_slots(&Keyring::new(secrets), keychain, &mine)?;
-        if slots.len() + new.len() > MAX_KEY_SLOTS {
-            let message = format!(
-                "The repository would have more than {MAX_KEY_SLOTS} key slots meanwhile, and no more are tried"
-            );
-            return Err(Error::new(ErrorKind::Input, message).with_hint("Remove one that is no longer needed first."));
-        }
-        let mut added = Vec::new();
-        for bytes in &new {
-            let name = object_name(bytes);
-            self.store().put(&ObjectKey::new(ObjectKind::Key, name), bytes)?;
-            added.push(name);
-        }
-        self.refuse_company(&slots, &added)?;
-        let removed: Vec<ObjectName> = mine.iter().map(|slot| slot.name).chain(others).collect();
-        for name in &removed {
-            self.store().delete(&ObjectKey::new(ObjectKind::Key, name))?;
-        }
-        Ok(Rotated { epoch, added, removed })
+        let keyring = Keyring::new(secrets);
+        let temporary = new_slots(&keyring, keychain, &mine, true)?;
+        let added = new_slots(&keyring, keychain, &mine, false)?;
+        check_room(slots.len() + temporary.len() + added.len())?;
+        let names = added.iter().map(|bytes| object_name(bytes)).collect();
+        let old: Vec<ObjectName> = mine.iter().map(|slot| slot.name).collect();
+        let removed = old.iter().chain(&others).copied().collect();
+        let change = Change { temporary, removed_first: others, added, removed: old, is_binding: true };
+        self.change_slots(&slots, &change)?;
+        Ok(Rotated { epoch, added: names, removed })
     }
 
     /// The slots that something of the keychain opens, and the names of all others. Everything in the keychain must open one.
@@ -174,31 +167,19 @@ impl Repository {
         Ok((mine, others))
     }
 
-    /// The secrets with one epoch more.
+    /// All secrets that the slots hold, and one epoch more.
     fn next_secrets(&self, slots: &Slots, mine: &[Mine]) -> Result<Secrets> {
-        let mut secrets = self.keyring().secrets().clone();
+        let mut secrets = Secrets::clone(&self.keyring().secrets());
         for slot in mine {
-            for (epoch, secret) in &slot.secrets.content {
-                match secrets.content_secret(*epoch) {
-                    Some(known) if known == secret => {}
-                    Some(_) => {
-                        let message =
-                            format!("Two key slots hold different secrets for key epoch {epoch}; nothing was changed");
-                        return Err(Error::new(ErrorKind::Brake, message)
-                            .with_hint("Two rotations may have run at the same time. Run \"firn check --read-data\" with each key."));
-                    }
-                    None => {
-                        let at = secrets.content.partition_point(|(other, _)| other < epoch);
-                        secrets.content.insert(at, (*epoch, *secret));
-                    }
-                }
-            }
+            secrets.merge_content(&slot.secrets);
         }
         let newest = secrets.newest_epoch().unwrap_or(0);
-        // Packs may be sealed under it this moment.
-        if let Some((name, _)) = slots.iter().find(|(_, info)| stated_epoch(info) > Some(newest)) {
+        // Packs may be sealed under what only that slot holds.
+        let is_ahead =
+            |info| holding(info).is_some_and(|held| held.epoch > newest || held.missing_in(&secrets).next().is_some());
+        if let Some((name, _)) = slots.iter().find(|(_, info)| is_ahead(info)) {
             let message = format!(
-                "The key slot \"{name}\" holds a newer key epoch than any key that was given; nothing was changed"
+                "The key slot \"{name}\" holds a secret of a key epoch that no key holds which was given; nothing was changed"
             );
             return Err(Error::new(ErrorKind::Brake, message).with_hint("Use that key to rotate the keys."));
         }
@@ -210,43 +191,19 @@ impl Repository {
         secrets.content.push((epoch, *Secret::random()?.bytes()));
         Ok(secrets)
     }
-
-    /// Takes the new slots back if they cannot be read, or if others came at the same time.
-    fn refuse_company(&self, before: &Slots, added: &[ObjectName]) -> Result<()> {
-        let look = || -> Result<()> {
-            added.iter().try_for_each(|name| read_slot(self.store(), *name).map(drop))?;
-            let is_known = |name: &ObjectName| added.contains(name) || before.iter().any(|(other, _)| other == name);
-            match self.key_slots()?.iter().map(|(name, _)| *name).find(|name| !is_known(name)) {
-                None => Ok(()),
-                Some(name) => {
-                    let message = format!("Somebody else added the key slot \"{name}\" just now; nothing was changed");
-                    Err(Error::new(ErrorKind::Brake, message)
-                        .with_hint("Rotate the keys again once nobody else changes them."))
-                }
-            }
-        };
-        look().inspect_err(|_| {
-            // Unless the old one is gone, too.
-            let is_there = self.store().size(&ObjectKey::new(ObjectKind::Key, self.slot())).is_ok();
-            for name in added.iter().filter(|_| is_there) {
-                drop(self.store().delete(&ObjectKey::new(ObjectKind::Key, name)));
-            }
-        })
-    }
 }
 
-/// What a guess at this slot costs.
-fn cost_of(head: &SlotHead) -> Cost {
-    head.password.map_or(Cost::DEFAULT, |cost| Cost { memory: cost.memory_kib, passes: cost.passes, lanes: cost.lanes })
-}
-
-/// One new slot for each way in which the old ones open.
-fn new_slots(keyring: &Keyring, keychain: &Keychain, mine: &[Mine]) -> Result<Vec<Vec<u8>>> {
+/// One new slot for each way in which the old ones open: to stay, or to stand beside the old one while they are replaced.
+fn new_slots(keyring: &Keyring, keychain: &Keychain, mine: &[Mine], is_temporary: bool) -> Result<Vec<Vec<u8>>> {
     let mut done = BTreeSet::new();
     let mut new = Vec::new();
     for slot in mine {
         if done.insert(slot.choice) {
-            new.push(create_slot(keyring, &keychain.credentials(slot.choice), slot.cost, &slot.label)?);
+            let (credentials, label) = (keychain.credentials(slot.choice), &slot.label);
+            new.push(match is_temporary {
+                true => create_slot_beside(keyring, &credentials, slot.cost, label, Some(slot.name))?,
+                false => create_slot(keyring, &credentials, slot.cost, label)?,
+            });
         }
     }
     Ok(new)

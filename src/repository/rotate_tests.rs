@@ -2,9 +2,10 @@
 //! `tests/crash`).
 
 use super::*;
-use crate::repository::keys::unlock;
+use crate::format::header::Kind;
+use crate::repository::unlock::unlock;
 use crate::repository::{CacheChoice, OpenOptions};
-use crate::store::{MemoryStore, Store};
+use crate::store::{MemoryStore, ObjectKey, ObjectKind, Store};
 use std::sync::Arc;
 
 const COST: Cost = Cost { memory: 64, passes: 2, lanes: 1 };
@@ -118,22 +119,107 @@ fn no_key_that_holds_the_newest_epoch_alone_is_removed() {
 }
 
 #[test]
-fn nothing_is_removed_when_somebody_else_adds_a_key_meanwhile() {
+fn nothing_is_changed_where_somebody_else_changes_keys() {
     let store = new_repository(&file("own"));
     let repository = open(&store, &file("own")).unwrap();
     let before = repository.key_slots().unwrap();
-    let mine = repository.add_key(&file("own"), COST, "new").unwrap();
-    repository.refuse_company(&before, &[mine]).unwrap();
-    let theirs = repository.add_key(&file("theirs"), COST, "").unwrap();
-    assert_eq!(repository.refuse_company(&before, &[mine]).unwrap_err().kind(), ErrorKind::Brake);
-    let left: Vec<ObjectName> = repository.key_slots().unwrap().into_iter().map(|(name, _)| name).collect();
-    assert!(left.contains(&repository.slot()) && left.contains(&theirs) && !left.contains(&mine), "{left:?}");
-    // A new slot that does not come back from the store is none.
-    let mine = repository.add_key(&file("own"), COST, "new").unwrap();
-    store.raw_set(&ObjectKey::new(ObjectKind::Key, mine), vec![1; 700]);
-    let before = repository.key_slots().unwrap();
-    assert_eq!(repository.refuse_company(&before, &[mine]).unwrap_err().kind(), ErrorKind::Damaged);
-    assert!(unlock(&store, &file("own")).is_ok());
+    repository.add_key(&file("theirs"), COST, "").unwrap();
+    let there = slots(&store);
+    let slot = |beside| create_slot_beside(repository.keyring(), &file("own"), COST, "", beside).unwrap();
+    let change = || Change {
+        temporary: vec![slot(Some(repository.slot()))],
+        added: vec![slot(None)],
+        removed: vec![repository.slot()],
+        ..Change::default()
+    };
+    // The listing is not right any more.
+    assert_eq!(repository.change_slots(&before, &change()).unwrap_err().kind(), ErrorKind::InUse);
+    assert_eq!(slots(&store), there);
+    // Somebody is at work, or was cut off a moment ago.
+    let temporary = slot(Some(repository.slot()));
+    let key = ObjectKey::new(ObjectKind::Key, object_name(&temporary));
+    store.put(&key, &temporary).unwrap();
+    let there = slots(&store);
+    let refusals = [
+        repository.add_key(&file("new"), COST, "").map(drop),
+        repository.remove_key(open(&store, &file("theirs")).unwrap().slot()),
+        repository.rotate(&Keychain::new(&file("own")), true).map(drop),
+        repository.change_slots(&repository.key_slots().unwrap(), &change()),
+    ];
+    for refusal in refusals {
+        let error = refusal.unwrap_err();
+        assert_eq!((error.kind(), slots(&store)), (ErrorKind::InUse, there.clone()), "{}", error.chain());
+    }
+    // It is not named as the key in use, and later it does not stand in the way, and goes.
+    assert_eq!(open(&store, &file("own")).unwrap().slot(), repository.slot());
+    store.raw_set_time(&key, std::time::SystemTime::UNIX_EPOCH);
+    repository.add_key(&file("new"), COST, "").unwrap();
+    assert_eq!(slots(&store).len(), 3);
+    assert!(store.raw_get(&key).is_none() && unlock(&store, &file("new")).is_ok());
+}
+
+/// Two rotations of a program that does not look for others: each has put a secret of its own under one epoch.
+#[test]
+fn several_secrets_of_one_epoch_open_what_each_has_sealed() {
+    let store = new_repository(&file("own"));
+    let old = open(&store, &file("own")).unwrap();
+    let mut headers = vec![old.keyring().create(Kind::DataPack).unwrap().header];
+    let mut twins = Vec::new();
+    for _ in 0..2 {
+        let mut secrets = Secrets::clone(&old.keyring().secrets());
+        secrets.content.push((1, *Secret::random().unwrap().bytes()));
+        let keyring = Keyring::new(secrets);
+        headers.push(keyring.create(Kind::DataPack).unwrap().header);
+        twins.push(create_slot(&keyring, &file("own"), COST, "").unwrap());
+    }
+    for bytes in &twins {
+        store.put(&ObjectKey::new(ObjectKind::Key, object_name(bytes)), bytes).unwrap();
+    }
+    let opens_all = |credentials: &Credentials| {
+        let repository = open(&store, credentials).unwrap();
+        headers.iter().all(|header| repository.keyring().open(Kind::DataPack, header).is_ok())
+    };
+    assert!(opens_all(&file("own")));
+    // The repository that was opened before finds them with the credentials that it has kept.
+    assert!(headers.iter().all(|header| old.keyring().open(Kind::DataPack, header).is_ok()));
+    // Neither of them goes without a word, and a new key takes all of them along.
+    for bytes in &twins {
+        let error = old.remove_key(object_name(bytes)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Brake, "{error}");
+    }
+    old.add_key(&file("new"), COST, "").unwrap();
+    assert!(opens_all(&file("new")));
+    let mut keychain = Keychain::new(&file("own"));
+    keychain.add_key_file(file("new").key_file.unwrap(), "new".into());
+    assert_eq!(old.rotate(&keychain, false).unwrap().epoch, 2);
+    assert!(opens_all(&file("own")) && opens_all(&file("new")) && slots(&store).len() == 2);
+}
+
+/// Whoever holds one of two secrets of an epoch neither calls damaged what the other one sealed, nor writes or removes.
+#[test]
+fn what_another_secret_of_the_epoch_sealed_is_not_damaged() {
+    let store = new_repository(&file("own"));
+    let old = open(&store, &file("own")).unwrap();
+    let mut headers = Vec::new();
+    for text in ["one", "two"] {
+        let mut secrets = Secrets::clone(&old.keyring().secrets());
+        secrets.content.push((1, *Secret::random().unwrap().bytes()));
+        let keyring = Keyring::new(secrets);
+        headers.push(keyring.create(Kind::DataPack).unwrap().header);
+        let bytes = create_slot(&keyring, &file(text), COST, "").unwrap();
+        store.put(&ObjectKey::new(ObjectKind::Key, object_name(&bytes)), &bytes).unwrap();
+    }
+    let one = open(&store, &file("one")).unwrap();
+    assert!(one.keyring().open(Kind::DataPack, &headers[0]).is_ok() && !one.keyring().has_epoch(1));
+    assert_eq!(one.keyring().open(Kind::DataPack, &headers[1]).err().unwrap().kind(), ErrorKind::WrongKey);
+    let two = open(&store, &file("two")).unwrap();
+    for refused in [
+        one.add_key(&file("new"), COST, "").map(drop),
+        one.remove_key(two.slot()),
+        one.rotate(&Keychain::new(&file("one")), true).map(drop),
+    ] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Brake);
+    }
 }
 
 #[test]
@@ -141,7 +227,7 @@ fn a_slot_has_room_for_so_many_epochs() {
     let store = new_repository(&file("own"));
     let full = |count: u16| {
         let repository = open(&store, &file("own")).unwrap();
-        let mut secrets = repository.keyring().secrets().clone();
+        let mut secrets = Secrets::clone(&repository.keyring().secrets());
         secrets.content = (0..count).map(|epoch| (epoch, [epoch as u8; 32])).collect();
         let bytes = create_slot(&Keyring::new(secrets), &file("own"), COST, "").unwrap();
         slots(&store).iter().for_each(|key| drop(store.raw_remove(key)));
@@ -151,9 +237,4 @@ fn a_slot_has_room_for_so_many_epochs() {
     assert_eq!(full(MAX_EPOCHS as u16 - 1).unwrap().epoch, 63);
     let error = full(MAX_EPOCHS as u16).unwrap_err();
     assert_eq!((error.kind(), slots(&store).len()), (ErrorKind::Input, 1));
-    // Two slots that disagree about an epoch: nobody can tell which is right.
-    let repository = open(&store, &file("own")).unwrap();
-    let mut mine = repository.sort_out(&Keychain::new(&file("own")), &repository.key_slots().unwrap()).unwrap().0;
-    mine[0].secrets.content[5].1 = [99; 32];
-    assert_eq!(repository.next_secrets(&Slots::new(), &mine).unwrap_err().kind(), ErrorKind::Brake);
 }

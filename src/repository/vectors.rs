@@ -5,6 +5,7 @@
 use super::keyring::{Keyring, encode_message, object_name};
 use super::keys::{self, Credentials};
 use super::pack::{self, FinishedPack, PackBuilder, ReadyBlock};
+use super::unlock::unlock;
 use crate::chunk::password::Cost;
 use crate::error::Result;
 use crate::format::block;
@@ -274,13 +275,13 @@ fn the_key_slot_opens_as_ever() {
     let bytes = load("key-slot");
     let store = MemoryStore::new();
     store.raw_set(&ObjectKey::new(ObjectKind::Key, object_name(&bytes)), bytes);
-    let unlocked = keys::unlock(&store, &slot_credentials()).unwrap();
+    let unlocked = unlock(&store, &slot_credentials()).unwrap();
     assert!(unlocked.keyring.secrets() == keyring().secrets());
     for missing in [
         Credentials { password: None, ..slot_credentials() },
         Credentials { key_file: None, ..slot_credentials() },
         Credentials { password: Some(b"geheim\n".to_vec().into()), ..slot_credentials() },
     ] {
-        assert!(keys::unlock(&store, &missing).is_err());
+        assert!(unlock(&store, &missing).is_err());
     }
 }

@@ -100,6 +100,55 @@ fn keys_come_and_go() {
     world.run_with(["key", "remove", &last], &other).fails(6, &["last key slot"]);
 }
 
+/// The password changes, and nothing but the password: whatever else is given opens what it did.
+#[test]
+fn a_new_password_takes_the_place_of_the_old_one_only() {
+    let world = World::with_repository();
+    world.write("new", "another\n");
+    world.write("key", [7; 64]);
+    // One slot for the key file alone, two for the password, one for both, whatever their order.
+    let label = |label, new: &[&str]| {
+        let arguments =
+            ["key", "add", "-q", "--kdf-memory", "64", "--label", label].into_iter().chain(new.iter().copied());
+        world.run(arguments.collect::<Vec<_>>()).succeeds();
+    };
+    let old = "echo \"$FIRN_PASSWORD\"";
+    label("twice", &["--new-password-command", old]);
+    label("both", &["--new-password-command", old, "--new-key-file", "key"]);
+    world.run_with(["key", "add", "-q", "--label", "file", "--new-key-file", "key"], &[]).succeeds();
+    let labels = |password: Option<&str>, file: Option<&str>| {
+        let with = [("FIRN_PASSWORD", password), ("FIRN_KEY_FILE", file)];
+        let mut labels: Vec<String> = world
+            .run_with(["key", "list", "--json"], &with)
+            .succeeds()
+            .json()
+            .iter()
+            .map(|key| key["label"].as_str().unwrap().to_owned())
+            .collect();
+        labels.sort();
+        labels
+    };
+    assert_eq!(labels(None, Some("key")), ["", "both", "file", "twice"]);
+    let file = [("FIRN_KEY_FILE", Some("key"))];
+    let passwd = ["key", "passwd", "--kdf-memory", "64", "--new-password-file", "new"];
+    world
+        .run_with(passwd, &[("FIRN_PASSWORD", Some("wrong")), file[0]])
+        .fails(12, &["opens no key slot", "nothing was"]);
+    let said = world.run_with(passwd, &file).succeeds().stdout;
+    assert!(said.contains("replace") && said.matches(", ").count() == 3, "{said}");
+    // The key file opens it still, the old password does not, with or without the file.
+    assert_eq!(labels(None, Some("key")).len(), 3);
+    assert_eq!(labels(Some("another"), None).len(), 3);
+    world.run(["key", "list"]).fails(12, &["Wrong password"]);
+    let warned = world
+        .run_with(["key", "passwd", "--new-password-command", "echo third"], &[("FIRN_PASSWORD", Some("another"))]);
+    let warned = warned.succeeds();
+    assert!(warned.stderr.contains("may still open"), "{warned:?}");
+    // Without a terminal, where a new password can come from.
+    let error = world.run_with(["key", "add"], &[("FIRN_PASSWORD", Some("third"))]).fails(1, &["--new-password-file"]);
+    drop(error);
+}
+
 #[test]
 fn key_files() {
     let world = World::new();

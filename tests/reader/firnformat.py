@@ -150,10 +150,24 @@ class Secrets:
         (self.repo, self.chunk_id, self.chunker, self.metadata, self.dedup, self.signing, n) = c.fmt("32s32s32s32s32s32sH")
         c.need(1 <= n <= 64, "number of epochs")
         pairs = [c.fmt("H32s") for _ in range(n)]
-        c.need([e for e, _ in pairs] == sorted({e for e, _ in pairs}), "epochs do not ascend")
-        self.content = dict(pairs)
+        c.need(pairs == sorted(set(pairs)), "epochs and secrets do not ascend")
+        self.content = {}                                    # epoch -> its secrets, mostly one
+        for epoch, secret in pairs:
+            self.content.setdefault(epoch, []).append(secret)
         c.need(len(plain) == -(-c.pos // 512) * 512 and not any(plain[c.pos:]), "padding of the secrets")
         self.id_keys = {k: KDF("firn v1 chunk id " + w, self.chunk_id) for k, w in KIND_WORD.items()}
+
+    def ids(self):
+        """What descriptions call the content secrets."""
+        return {"%d:%s" % (e, KDF("firn v1 content secret id", s + self.repo + struct.pack("<H", e))[:4].hex())
+                for e, of in self.content.items() for s in of}
+
+    def merge(self, other):
+        """Takes the content secrets of another slot along."""
+        if (other.repo, other.metadata) == (self.repo, self.metadata):
+            for epoch, secrets in other.content.items():
+                mine = self.content.setdefault(epoch, [])
+                mine += [s for s in secrets if s not in mine]
 
 
 class Slot:
@@ -210,12 +224,15 @@ class Sealed:
         c.need(suite == 1 and etype == 0 and elen == 0, "suite or envelope unknown")
         c.need(not any(c.raw(16)), "reserved bytes are not zero")
         c.need(kind == DATA or self.epoch == 0, "key epoch")
-        S = secrets.content.get(self.epoch) if kind == DATA else secrets.metadata
-        c.need(S is not None, "key epoch %d is not in the key slot" % self.epoch)
+        all_S = secrets.content.get(self.epoch) if kind == DATA else [secrets.metadata]
+        c.need(all_S is not None, "key epoch %d is not in the key slots" % self.epoch)
         self.header = bytes(data[:96])
-        ikm = S + secrets.repo + self.header[:64]
-        if KDF("firn v1 object commitment", ikm) != self.header[64:96]:
-            c.fail("key commitment: of another repository, or damaged", 64)
+        for S in all_S:                                      # the commitment tells which one
+            ikm = S + secrets.repo + self.header[:64]
+            if KDF("firn v1 object commitment", ikm) == self.header[64:96]:
+                break
+        else:
+            c.fail("key commitment: of another repository or another secret, or damaged", 64)
         K = KDF("firn v1 object key", ikm)
         self.Ke, self.Km, self.Kn = KDF("firn v1 seal", K), KDF("firn v1 mask", K), KDF("firn v1 nonce", K)
 

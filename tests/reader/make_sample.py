@@ -40,6 +40,7 @@ class Writer:
         self.path, self.rand = path, Random(seed)
         (self.repo, self.chunk_id, self.chunker, self.metadata, self.dedup, self.signing) = (self.rand(32) for _ in range(6))
         self.content = {0: self.rand(32), 3: self.rand(32)}
+        self.twin = self.rand(32)                            # another secret of epoch 3
         self.id_keys = {k: KDF("firn v1 chunk id " + w, self.chunk_id) for k, w in KIND_WORD.items()}
 
     def put(self, folder, data, name=None):
@@ -50,11 +51,13 @@ class Writer:
             f.write(data)
         return name
 
-    def slot(self, password, key_file, label):
-        plain = self.repo + self.chunk_id + self.chunker + self.metadata + self.dedup + self.signing + struct.pack("<H", len(self.content))
-        plain += b"".join(struct.pack("<H", e) + s for e, s in sorted(self.content.items()))
+    def slot(self, password, key_file, label, content):
+        content = sorted(content)
+        plain = self.repo + self.chunk_id + self.chunker + self.metadata + self.dedup + self.signing + struct.pack("<H", len(content))
+        plain += b"".join(struct.pack("<H", e) + s for e, s in content)
         plain += bytes(-len(plain) % 512)
-        about = json.dumps({"label": label, "created": NOW, "host": "sample", "user": "nobody"}).encode()
+        ids = ["%d:%s" % (e, KDF("firn v1 content secret id", s + self.repo + struct.pack("<H", e))[:4].hex()) for e, s in content]
+        about = json.dumps({"label": label, "created": NOW, "host": "sample", "user": "nobody", "epoch": content[-1][0], "secrets": ids}).encode()
         about += b" " * (-len(about) % 256)
         costs = (64, 1, 1) if password is not None else (0, 0, 0)
         needs = (password is not None) | (key_file is not None) << 1
@@ -77,10 +80,10 @@ class Writer:
 
 class Object:
     """Header and keys of a new object, and its frames."""
-    def __init__(self, w, kind, epoch=0):
+    def __init__(self, w, kind, epoch=0, twin=False):
         self.w = w
         start = MAGIC + struct.pack("<BBHBBH", 1, kind, epoch, 1, 0, 0) + bytes(16) + w.rand(32)
-        ikm = (w.content[epoch] if kind == DATA else w.metadata) + w.repo + start
+        ikm = (w.twin if twin else w.content[epoch] if kind == DATA else w.metadata) + w.repo + start
         self.header = start + KDF("firn v1 object commitment", ikm)
         K = KDF("firn v1 object key", ikm)
         self.Ke, self.Km, self.Kn = KDF("firn v1 seal", K), KDF("firn v1 mask", K), KDF("firn v1 nonce", K)
@@ -95,8 +98,8 @@ class Object:
 
 class PackWriter:
     """Collects chunks into blocks; chunk() may be called for the current block only."""
-    def __init__(self, w, kind, epoch=0):
-        self.w, self.kind, self.epoch, self.o = w, kind, epoch, Object(w, kind, epoch)
+    def __init__(self, w, kind, epoch=0, twin=False):
+        self.w, self.kind, self.epoch, self.o = w, kind, epoch, Object(w, kind, epoch, twin)
         self.frames, self.table, self.current, self.ids = [], [], {}, []
 
     def chunk(self, kind, data):
@@ -257,9 +260,12 @@ def write(path, seed):
     w = Writer(path, seed)
     for name, data in (("password", PASSWORD + b"\n"), ("keyfile", KEY_FILE)):
         w.put("x", data, name)
-    w.slot(PASSWORD, None, "a password")
-    w.slot(PASSWORD, KEY_FILE, "both")
-    w.slot(None, KEY_FILE, "key file only")
+    known = sorted(w.content.items())
+    # The password opens two slots, each with a secret of epoch 3 that the other lacks.
+    w.slot(PASSWORD, None, "a password", known)
+    w.slot(PASSWORD, None, "the same password", [known[0], (3, w.twin)])
+    w.slot(PASSWORD, KEY_FILE, "both", known + [(3, w.twin)])
+    w.slot(None, KEY_FILE, "key file only", known)
     config = {"version": 1, "repository": w.repo.hex(), "created": NOW, "chunker": {"id": 1, "min": 524288, "avg": 1048576, "max": 4194304},
               "data_pack": 16 * MiB, "tree_pack": 4 * MiB, "features": {"incompat": [], "ro_compat": [], "prune_compat": [], "compat": []}}
     for n in "12":
@@ -269,8 +275,8 @@ def write(path, seed):
     root = sample_tree(Random(seed + " content"))
     t = TreeWriter(tree, data)
     top, totals = t.leaf([(b"root", root)])
-    # The same content a second time, in a pack of another epoch: one raw block a chunk, and a padded compressed one.
-    data2 = PackWriter(w, DATA, 0)
+    # The same content a second time, under the other secret of the epoch: one raw block a chunk, and a padded compressed one.
+    data2 = PackWriter(w, DATA, 3, twin=True)
     for k, chunk in enumerate(data.current[CONTENT].values()):
         data2.chunk(CONTENT, chunk)
         if k < 3:

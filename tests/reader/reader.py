@@ -87,17 +87,20 @@ class Repository:
             except (Damage, Refused) as e:
                 refused.append(str(e))
             if self.secrets:
-                return self.prefer_newer(password, key_file)
+                return self.gather(password, key_file)
         raise Refused("no key slot opens with this password and key file; %d tried. %s" % (tried, "; ".join(refused)))
 
-    def prefer_newer(self, password, key_file):
-        """A rotation that was cut off leaves an old slot beside the one with the newer epoch."""
+    def gather(self, password, key_file):
+        """Rotations that were cut off, or did not see each other, leave slots with different secrets side by side."""
         for name in self.names(2)[:64]:
             try:
                 self.verify_name(name)
                 slot = Slot(name, bytes(self.read(name, 4096)))
-                if slot.description(self.secrets).get("epoch", 0) > max(self.secrets.content):
-                    self.secrets = slot.open(password, key_file) or self.secrets
+                said = slot.description(self.secrets)
+                if not set(said["secrets"]) <= self.secrets.ids() if said.get("secrets") else said.get("epoch", 0) > 0:
+                    more = slot.open(password, key_file)
+                    if more:
+                        self.secrets.merge(more)
             except (Damage, Refused):
                 pass
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -64,6 +65,8 @@ impl World {
     pub(crate) fn with_key_file() -> World {
         let mut world = World::new();
         world.write("key", [7; 100]);
+        // firn warns of one that everybody may read.
+        std::fs::set_permissions(world.path("key"), std::fs::Permissions::from_mode(0o600)).unwrap();
         world.variables.remove("FIRN_PASSWORD");
         world.variables.insert("FIRN_KEY_FILE".to_owned(), world.text("key"));
         world.run(["init", "-q"]).succeeds();
@@ -229,7 +232,6 @@ fn lines(text: &str) -> Vec<serde_json::Value> {
 
 /// Changes one byte of a file.
 pub(crate) fn patch(path: &Path, offset: usize, change: impl FnOnce(u8) -> u8) {
-    use std::os::unix::fs::PermissionsExt;
     let mut bytes = std::fs::read(path).unwrap();
     bytes[offset] = change(bytes[offset]);
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();

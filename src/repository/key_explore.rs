@@ -1,0 +1,522 @@
+//! Commands that change keys at the same time: all orders of their puts, deletes and listings, and each of them stopped at each of these,
+//! over the code itself (tests only). Not for: packs and snapshots under company (see `explore`).
+//!
+//! Actors run on threads of their own and wait at a gate before each operation; a schedule is the sequence in which they are let through.
+//! A state (what is stored, and what each actor was told) that was seen already is not gone on from: the same follows from it.
+
+use super::keyring::{Keyring, object_name};
+use super::keys::{Credentials, create_slot, slot_names};
+use super::mistake::{self, Mistake};
+use super::rotate::Keychain;
+use super::unlock::unlock;
+use super::{CacheChoice, OpenOptions, Repository};
+use crate::chunk::password::Cost;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::header::{HEADER_LEN, Kind};
+use crate::id::ObjectName;
+use crate::id::random::seeded::{self, Source};
+use crate::store::{Listed, MemoryStore, ObjectKey, ObjectKind, Properties, Store};
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use zeroize::Zeroizing;
+
+const COST: Cost = Cost { memory: 64, passes: 1, lanes: 1 };
+
+/// A command, and whose key files it works with.
+#[derive(Clone, Copy, Debug)]
+enum Command {
+    Add {
+        by: u8,
+        new: u8,
+    },
+    /// Removes the slot that key had in the beginning.
+    Remove {
+        by: u8,
+        of: u8,
+    },
+    /// As a person does it who has no `key passwd`: the new one, then away with the old one.
+    Replace {
+        by: u8,
+        new: u8,
+    },
+    /// All keys but these are removed.
+    Rotate {
+        by: u8,
+        with: Option<u8>,
+    },
+    /// Opens the repository and seals a pack.
+    Seal {
+        by: u8,
+    },
+}
+
+use Command::{Add, Remove, Replace, Rotate, Seal};
+
+fn credentials(key: u8) -> Credentials {
+    Credentials { password: None, key_file: Some(Zeroizing::new(vec![key; 40])) }
+}
+
+fn open(store: Arc<dyn Store>, key: u8) -> Result<Repository> {
+    let options = OpenOptions { cache: CacheChoice::None, block_cache: 1 << 20 };
+    Repository::open(store, &credentials(key), &options)
+}
+
+type Header = [u8; HEADER_LEN];
+
+fn seal(keyring: &Keyring) -> Result<Header> {
+    keyring.create(Kind::DataPack).map(|object| object.header)
+}
+
+/// The repository of a scenario before anything happens: these keys, and a pack that was sealed.
+struct Base {
+    keys: Vec<u8>,
+    objects: Vec<(ObjectKey, Vec<u8>)>,
+    slots: Vec<ObjectName>,
+    header: Header,
+}
+
+impl Base {
+    fn new(keys: &[u8]) -> Base {
+        seeded::set(Some(Source::new(b"base")));
+        let store = MemoryStore::new();
+        Repository::init(&store, &credentials(keys[0]), COST, "").unwrap();
+        let repository = open(Arc::new(store.clone()), keys[0]).unwrap();
+        for key in &keys[1..] {
+            let bytes = create_slot(repository.keyring(), &credentials(*key), COST, "").unwrap();
+            store.raw_set(&ObjectKey::new(ObjectKind::Key, object_name(&bytes)), bytes);
+        }
+        let slots = keys.iter().map(|key| unlock(&store, &credentials(*key)).unwrap().slot).collect();
+        let header = seal(repository.keyring()).unwrap();
+        seeded::set(None);
+        let bytes = |key: ObjectKey| (key.clone(), store.raw_get(&key).unwrap());
+        Base { keys: keys.to_vec(), objects: store.raw_keys().into_iter().map(bytes).collect(), slots, header }
+    }
+
+    /// Where there is one key in the beginning, a rotation that finds another one is to leave it.
+    fn removes_others(&self) -> bool {
+        self.keys.len() > 1
+    }
+
+    fn slot(&self, key: u8) -> ObjectName {
+        self.slots[self.keys.iter().position(|other| *other == key).unwrap()]
+    }
+
+    fn store(&self) -> MemoryStore {
+        let store = MemoryStore::new();
+        self.objects.iter().for_each(|(key, bytes)| store.raw_set(key, bytes.clone()));
+        store
+    }
+
+    /// The header that was sealed, if the command seals one.
+    fn run(&self, command: Command, store: Arc<dyn Store>) -> Result<Option<Header>> {
+        let changed = match command {
+            Add { by, new } => open(store, by)?.add_key(&credentials(new), COST, "").map(drop),
+            Remove { by, of } => open(store, by)?.remove_key(self.slot(of)),
+            Replace { by, new } => {
+                open(store.clone(), by)?.add_key(&credentials(new), COST, "")?;
+                open(store, new)?.remove_key(self.slot(by))
+            }
+            Rotate { by, with } => {
+                let mut keychain = Keychain::new(&credentials(by));
+                for key in with.iter().copied() {
+                    keychain.add_key_file(credentials(key).key_file.unwrap(), key.to_string());
+                }
+                open(store, by)?.rotate(&keychain, self.removes_others()).map(drop)
+            }
+            Seal { by } => return seal(open(store, by)?.keyring()).map(Some),
+        };
+        changed.map(|()| None)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Status {
+    Running,
+    Waiting,
+    Crashed,
+    Done(std::result::Result<Option<Header>, String>),
+}
+
+struct State {
+    store: MemoryStore,
+    status: Vec<Status>,
+    /// What each actor was told, as a hash.
+    told: Vec<blake3::Hash>,
+    granted: Option<usize>,
+    history: Vec<String>,
+    is_over: bool,
+}
+
+struct Gate(Mutex<State>, Condvar);
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.1.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the actor's turn, and works.
+    fn pass<T>(&self, actor: usize, step: &str, work: impl FnOnce(&MemoryStore) -> (Result<T>, String)) -> Result<T> {
+        let mut state = self.lock();
+        let stopped = || Error::new(ErrorKind::Failed, "the actor has crashed");
+        if state.is_over || state.status[actor] == Status::Crashed {
+            return Err(stopped());
+        }
+        state.status[actor] = Status::Waiting;
+        self.1.notify_all();
+        while state.granted != Some(actor) {
+            if state.is_over || state.status[actor] == Status::Crashed {
+                return Err(stopped());
+            }
+            state = self.wait(state);
+        }
+        let (done, told) = work(&state.store);
+        let told = format!("{} {step}: {told}", state.told[actor]);
+        state.told[actor] = blake3::hash(told.as_bytes());
+        state.history.push(format!("{actor} {step}"));
+        state.granted = None;
+        state.status[actor] = Status::Running;
+        done
+    }
+}
+
+/// The store as one actor sees it.
+struct GateStore(Arc<Gate>, usize);
+
+impl std::fmt::Debug for GateStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GateStore")
+    }
+}
+
+fn outcome<T>(done: Result<T>) -> (Result<T>, String) {
+    let told = if done.is_ok() { "done" } else { "failed" };
+    (done, told.into())
+}
+
+impl Store for GateStore {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+        self.0.pass(self.1, &format!("puts {key}"), |store| outcome(store.put(key, bytes)))
+    }
+
+    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
+        self.0.lock().store.get(key, limit)
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.0.lock().store.get_range(key, offset, buffer)
+    }
+
+    fn size(&self, key: &ObjectKey) -> Result<u64> {
+        self.0.lock().store.size(key)
+    }
+
+    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        let collect = |store: &MemoryStore| {
+            let mut listed = Vec::new();
+            let mut take = |object| {
+                listed.push(object);
+                Ok(())
+            };
+            let done = store.list(kind, &mut take);
+            let names: Vec<String> = listed.iter().map(|object: &Listed| object.name.clone()).collect();
+            (done.map(|()| listed), names.join(" "))
+        };
+        let listed = match kind {
+            ObjectKind::Key => self.0.pass(self.1, "lists keys", collect)?,
+            _ => collect(&self.0.lock().store).0?,
+        };
+        listed.into_iter().try_for_each(visit)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<()> {
+        self.0.pass(self.1, &format!("deletes {key}"), |store| outcome(store.delete(key)))
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { location: "gate".into(), ..Properties::default() }
+    }
+}
+
+/// Lets this actor go on, or stop for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Go(usize),
+    Crash(usize),
+}
+
+struct Scenario {
+    base: Base,
+    commands: Vec<Command>,
+    crashes: usize,
+    mistake: Option<Mistake>,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    states: usize,
+    ends: usize,
+    violation: Option<String>,
+}
+
+impl Scenario {
+    fn new(keys: &[u8], commands: &[Command], crashes: usize) -> Scenario {
+        Scenario { base: Base::new(keys), commands: commands.to_vec(), crashes, mistake: None }
+    }
+
+    fn explore(&self) -> Found {
+        let (mut found, mut seen, mut judged) = (Found::default(), HashSet::new(), HashSet::new());
+        let mut todo = vec![Vec::new()];
+        while let Some(prefix) = todo.pop() {
+            let (state, choices) = self.run(&prefix, &mut seen, &mut todo);
+            let is_end = state.status.iter().all(|status| !matches!(status, Status::Running | Status::Waiting));
+            if !is_end {
+                continue;
+            }
+            found.ends += 1;
+            // What was left by others in the same way was looked at.
+            if !judged.insert(blake3::hash(format!("{:?} {:?}", state.store.raw_keys(), state.status).as_bytes())) {
+                continue;
+            }
+            if let Err(why) = self.judge(&state) {
+                let history = state.history.join("\n  ");
+                found.violation = Some(format!("{why}\n  {history}\n  {:?}\n  {choices:?}", state.status));
+                break;
+            }
+        }
+        found.states = seen.len();
+        found
+    }
+
+    /// Runs all actors along these choices, and from there on to an end or to a state that was seen. Other choices on that way are to
+    /// be tried later.
+    fn run(
+        &self,
+        prefix: &[Choice],
+        seen: &mut HashSet<blake3::Hash>,
+        todo: &mut Vec<Vec<Choice>>,
+    ) -> (State, Vec<Choice>) {
+        let count = self.commands.len();
+        let state = State {
+            store: self.base.store(),
+            status: vec![Status::Running; count],
+            told: vec![blake3::hash(b""); count],
+            granted: None,
+            history: Vec::new(),
+            is_over: false,
+        };
+        let gate = Arc::new(Gate(Mutex::new(state), Condvar::new()));
+        let mut choices = Vec::new();
+        std::thread::scope(|scope| {
+            for actor in 0..count {
+                let gate = gate.clone();
+                scope.spawn(move || self.act(&gate, actor));
+            }
+            let mut state = gate.lock();
+            loop {
+                while state.granted.is_some() || state.status.contains(&Status::Running) {
+                    state = gate.wait(state);
+                }
+                let waiting = |state: &State| (0..count).filter(|one| state.status[*one] == Status::Waiting).collect();
+                let waiting: Vec<usize> = waiting(&state);
+                let crashed = state.status.iter().filter(|status| **status == Status::Crashed).count();
+                let mut options: Vec<Choice> = waiting.iter().map(|actor| Choice::Go(*actor)).collect();
+                if crashed < self.crashes {
+                    options.extend(waiting.iter().map(|actor| Choice::Crash(*actor)));
+                }
+                let Some(first) = options.first().copied() else { break };
+                let choice = match prefix.get(choices.len()) {
+                    Some(choice) => *choice,
+                    None if !seen.insert(fingerprint(&state)) => break,
+                    None => {
+                        todo.extend(options[1..].iter().map(|other| [&choices[..], &[*other]].concat()));
+                        first
+                    }
+                };
+                choices.push(choice);
+                match choice {
+                    Choice::Go(actor) => state.granted = Some(actor),
+                    Choice::Crash(actor) => {
+                        state.status[actor] = Status::Crashed;
+                        state.history.push(format!("{actor} crashes"));
+                    }
+                }
+                gate.1.notify_all();
+            }
+            state.is_over = true;
+            gate.1.notify_all();
+        });
+        let state = Arc::into_inner(gate).expect("all threads have ended").0;
+        (state.into_inner().unwrap_or_else(PoisonError::into_inner), choices)
+    }
+
+    fn act(&self, gate: &Arc<Gate>, actor: usize) {
+        seeded::set(Some(Source::new(&[b'a', actor as u8])));
+        mistake::choose(self.mistake);
+        let store = Arc::new(GateStore(gate.clone(), actor));
+        let done = self.base.run(self.commands[actor], store).map_err(|error| error.chain());
+        let mut state = gate.lock();
+        if !state.is_over && state.status[actor] != Status::Crashed {
+            state.status[actor] = Status::Done(done);
+            gate.1.notify_all();
+        }
+    }
+
+    /// Keys that must still open everything: those that were there or that were promised, and that nobody took away. What a command
+    /// takes away that failed must be there, but not if it was stopped.
+    fn expected(&self, state: &State) -> Vec<u8> {
+        let mut keys = self.base.keys.clone();
+        let mut gone = Vec::new();
+        for (command, status) in self.commands.iter().zip(&state.status) {
+            let is_done = matches!(status, Status::Done(Ok(_)));
+            let may_be_done = is_done || *status == Status::Crashed;
+            match *command {
+                Add { new, .. } => keys.extend(is_done.then_some(new)),
+                Remove { of, .. } => gone.extend(may_be_done.then_some(of)),
+                Replace { by, new } => {
+                    keys.extend(is_done.then_some(new));
+                    gone.extend(may_be_done.then_some(by));
+                }
+                Rotate { by, with } if may_be_done && self.base.removes_others() => {
+                    let others = keys.iter().filter(|key| **key != by && Some(**key) != with);
+                    gone.extend(others.copied().collect::<Vec<_>>());
+                }
+                Rotate { .. } | Seal { .. } => {}
+            }
+        }
+        keys.retain(|key| !gone.contains(key));
+        keys
+    }
+
+    fn judge(&self, state: &State) -> std::result::Result<(), String> {
+        let open = |key: u8| unlock(&state.store, &credentials(key)).map_err(|error| format!("key {key}: {error}"));
+        let expected = self.expected(state);
+        let mut headers = vec![self.base.header];
+        for status in &state.status {
+            if let Status::Done(Ok(Some(header))) = status {
+                headers.push(*header);
+            }
+        }
+        for key in &expected {
+            headers.push(seal(&open(*key)?.keyring).map_err(|error| error.chain())?);
+        }
+        let reads_all = |key: u8| -> std::result::Result<(), String> {
+            let keyring = open(key)?.keyring;
+            let read = headers.iter().try_for_each(|header| keyring.open(Kind::DataPack, header).map(drop));
+            read.map_err(|error| format!("key {key} does not open a pack: {}", error.chain()))
+        };
+        expected.iter().try_for_each(|key| reads_all(*key))?;
+        let Some(best) = (0..=9).find(|key| reads_all(*key).is_ok()) else {
+            return Err("no key opens everything".into());
+        };
+        for (command, status) in self.commands.iter().zip(&state.status) {
+            if let (Remove { of, .. }, Status::Done(Ok(_))) = (command, status)
+                && slot_names(&state.store).is_ok_and(|names| names.contains(&self.base.slot(*of)))
+            {
+                return Err(format!("key {of} was removed and is there"));
+            }
+        }
+        self.goes_on(state, best, &expected, &headers)
+    }
+
+    /// Whatever was left, the keys can be rotated later, and what was left goes.
+    fn goes_on(&self, state: &State, best: u8, expected: &[u8], headers: &[Header]) -> std::result::Result<(), String> {
+        for key in state.store.raw_keys().iter().filter(|key| key.kind == ObjectKind::Key) {
+            state.store.raw_set_time(key, SystemTime::UNIX_EPOCH);
+        }
+        let mut keychain = Keychain::new(&credentials(best));
+        for key in expected.iter().filter(|key| **key != best) {
+            keychain.add_key_file(credentials(*key).key_file.expect("it is one"), key.to_string());
+        }
+        let later = self::open(Arc::new(state.store.clone()), best).and_then(|repository| {
+            repository.rotate(&keychain, true)?;
+            for key in expected.iter().chain([&best]) {
+                let keyring = unlock(&state.store, &credentials(*key))?.keyring;
+                headers.iter().try_for_each(|header| keyring.open(Kind::DataPack, header).map(drop))?;
+            }
+            let count = slot_names(&state.store)?.len();
+            let wanted = expected.iter().chain([&best]).collect::<HashSet<_>>().len();
+            if count == wanted { Ok(()) } else { Err(Error::damaged(format!("{count} slots for {wanted} keys"))) }
+        });
+        later.map_err(|error| format!("the keys cannot be rotated afterwards: {}", error.chain()))
+    }
+}
+
+/// What decides about all that can follow.
+fn fingerprint(state: &State) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for key in state.store.raw_keys() {
+        hasher.update(key.path().as_bytes());
+    }
+    for (status, told) in state.status.iter().zip(&state.told) {
+        hasher.update(told.as_bytes());
+        hasher.update(format!("{status:?}").as_bytes());
+    }
+    hasher.finalize()
+}
+
+/// Whether everything is to be run: otherwise fewer are stopped on their way.
+fn is_full() -> bool {
+    std::env::var_os("FIRN_EXPLORE").is_some_and(|value| value == "full")
+}
+
+/// Every two commands that have to do with each other.
+fn pairs() -> Vec<(&'static str, Scenario)> {
+    let all: [(&str, &[u8], [Command; 2]); 9] = [
+        ("each removes the other", &[1, 2], [Remove { by: 1, of: 2 }, Remove { by: 2, of: 1 }]),
+        ("two rotate", &[1], [Rotate { by: 1, with: None }, Rotate { by: 1, with: None }]),
+        ("each rotates with both", &[1, 2], [Rotate { by: 1, with: Some(2) }, Rotate { by: 2, with: Some(1) }]),
+        ("each rotates without the other", &[1, 2], [Rotate { by: 1, with: None }, Rotate { by: 2, with: None }]),
+        ("one adds, one rotates", &[1], [Add { by: 1, new: 3 }, Rotate { by: 1, with: None }]),
+        ("one removes, one rotates with it", &[1, 2], [Remove { by: 1, of: 2 }, Rotate { by: 2, with: Some(1) }]),
+        ("one replaces, one removes", &[1, 2], [Replace { by: 1, new: 3 }, Remove { by: 2, of: 1 }]),
+        ("one seals, one rotates", &[1, 2], [Seal { by: 1 }, Rotate { by: 1, with: Some(2) }]),
+        ("two add", &[1], [Add { by: 1, new: 3 }, Add { by: 1, new: 4 }]),
+    ];
+    let crashes = |number| if is_full() { 2 } else { usize::from(number < 2) };
+    let all = all.into_iter().enumerate();
+    all.map(|(number, (name, keys, commands))| (name, Scenario::new(keys, &commands, crashes(number)))).collect()
+}
+
+#[test]
+fn no_two_changes_of_keys_lose_a_key_or_a_pack() {
+    for (name, scenario) in pairs() {
+        let found = scenario.explore();
+        assert_eq!(found.violation, None, "{name}");
+        println!("{name}: {} states, {} ends", found.states, found.ends);
+        assert!(found.states > 50 && found.ends > 10, "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn nor_do_three() {
+    for commands in [
+        [Remove { by: 1, of: 2 }, Remove { by: 2, of: 3 }, Remove { by: 3, of: 1 }],
+        [Rotate { by: 1, with: None }, Add { by: 2, new: 4 }, Seal { by: 1 }],
+        [Rotate { by: 1, with: Some(2) }, Rotate { by: 2, with: Some(3) }, Seal { by: 2 }],
+    ]
+    .into_iter()
+    .take(if is_full() { 3 } else { 1 })
+    {
+        let found = Scenario::new(&[1, 2, 3], &commands, 0).explore();
+        assert_eq!(found.violation, None, "{commands:?}");
+        assert!(found.states > 200, "{commands:?}: {found:?}");
+    }
+}
+
+/// What all of this is for: without it there are ways to lose everything.
+#[test]
+fn changes_that_do_not_look_again_are_found() {
+    for (name, mut scenario) in pairs() {
+        if !["each removes the other", "each rotates without the other", "one adds, one rotates"].contains(&name) {
+            continue;
+        }
+        scenario.mistake = Some(Mistake::KeysNotListedAgain);
+        scenario.crashes = 0;
+        assert!(scenario.explore().violation.is_some(), "{name}");
+    }
+}
