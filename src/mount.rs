@@ -113,6 +113,11 @@ impl MountOptions {
     }
 }
 
+/// The firn mount that is visible at a path, if there is one; also one whose program has died.
+pub fn mount_at(point: &Path) -> std::io::Result<Option<firn_fuse::Found>> {
+    firn_fuse::find(point, SUBTYPE)
+}
+
 enum Event {
     Fault(Fault),
     Note(String),

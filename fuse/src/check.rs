@@ -208,12 +208,7 @@ pub fn clear_dead(point: &Path, subtype: &str) -> io::Result<bool> {
     if !is_dead_at(point) {
         return Ok(false);
     }
-    // The last component cannot be resolved any more, those before it can.
-    let point = std::path::absolute(point)?;
-    let real = match (point.parent(), point.file_name()) {
-        (Some(parent), Some(name)) => parent.canonicalize()?.join(name),
-        _ => point,
-    };
+    let real = real_path_of_dead(point)?;
     match kernel::mounted_at(&real)? {
         Some(entry) if entry.fs_type == format!("fuse.{subtype}") => {
             kernel::unmount(&real, true)?;
@@ -221,6 +216,40 @@ pub fn clear_dead(point: &Path, subtype: &str) -> io::Result<bool> {
         }
         _ => Ok(false),
     }
+}
+
+/// Without symbolic links. The last component of a dead mountpoint cannot be resolved any more, those before it can.
+fn real_path_of_dead(point: &Path) -> io::Result<PathBuf> {
+    let point = std::path::absolute(point)?;
+    match (point.parent(), point.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => Ok(point),
+    }
+}
+
+/// A mount that is visible at some place.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The number under which the kernel lists its connection.
+    connection: Option<String>,
+}
+
+impl Found {
+    /// Whether its program still holds the connection to the kernel. False where the kernel does not tell.
+    pub fn is_served(&self) -> bool {
+        let path = self.connection.as_ref().map(|number| Path::new("/sys/fs/fuse/connections").join(number));
+        path.is_some_and(|path| path.exists())
+    }
+}
+
+/// The visible mount of this subtype at `point`, if there is one.
+///
+/// # Errors
+/// The path or the table of mounts cannot be read.
+pub fn find(point: &Path, subtype: &str) -> io::Result<Option<Found>> {
+    let real = if is_dead_at(point) { real_path_of_dead(point)? } else { point.canonicalize()? };
+    let entry = kernel::mounted_at(&real)?.filter(|entry| entry.fs_type == format!("fuse.{subtype}"));
+    Ok(entry.map(|entry| Found { connection: entry.device.split_once(':').map(|(_, minor)| minor.to_owned()) }))
 }
 
 #[cfg(test)]

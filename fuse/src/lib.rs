@@ -22,7 +22,7 @@ mod pool;
 mod session;
 mod tree;
 
-pub use check::{MountError, check, clear_dead};
+pub use check::{Found, MountError, check, clear_dead, find};
 pub use holders::Holder;
 pub use session::{Mounted, Notifier, Options, UnmountError, Unmounter, can_renew, mount, renew};
 pub use tree::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, Source, StatFs, Whence, Work, Xattrs};

@@ -111,8 +111,13 @@ impl Args {
         let repository = context.open()?;
         let shown = text::line(&mountpoint.display().to_string());
         let options = self.options(context, &repository, mountpoint)?;
+        let is_made = make_mountpoint(&options.mountpoint)?;
         // Obstacles are better told before a process goes into the background than by it.
-        crate::mount::prepare(&repository, &options, &Reporter::without_bar("mount", &context.global))?;
+        let prepared = crate::mount::prepare(&repository, &options, &Reporter::without_bar("mount", &context.global));
+        if prepared.is_err() && is_made {
+            drop(std::fs::remove_dir(&options.mountpoint));
+        }
+        prepared?;
         if !self.daemon {
             let told = || drop(context.tell(&welcome(&shown, "Ctrl-C or ")));
             return serve(context, repository, &options, told);
@@ -163,6 +168,20 @@ impl Args {
             idle_exit: self.idle_exit.unwrap_or_default(),
             ..MountOptions::new(mountpoint)
         })
+    }
+}
+
+/// Makes the folder to mount on, in a folder that exists. Returns whether it was missing.
+fn make_mountpoint(point: &Path) -> Result<bool> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::DirBuilder::new().mode(0o700).create(point) {
+        Ok(()) => Ok(true),
+        // A dead mount, a file, or one that may not be seen: what stands in the way is told when it is looked into.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        // The folder above is missing as well, which looks like a mistake; that is told there, too.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(_) if point.symlink_metadata().is_ok() => Ok(false),
+        Err(error) => Err(Error::io(format!("The mountpoint \"{}\" cannot be made", point.display()), error)),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::OwnerView;
 use super::indexers::{Indexers, Policy};
-use super::past::{Child, Face, Folder, Node, Past, Rights, SIGN_TEXT, is_local};
+use super::past::{Child, Face, Folder, Node, Past, Rights, SIGN_TEXT, is_local, of_top};
 use super::xattrs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Entry};
@@ -20,7 +20,7 @@ use crate::view::folders::ItemBody;
 use crate::view::pages::EntryRef;
 use crate::view::past::Number;
 use crate::view::read::Reader;
-use crate::view::tree::RANK_BITS;
+use crate::view::tree::{RANK_BITS, SnapshotTree};
 use firn_fuse::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, Source, StatFs, Whence, Work, Xattrs};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -177,7 +177,11 @@ impl SnapshotFs {
                 }
                 Ok(attr)
             }
-            browse::Node::Top(tree) if tree.is_mounted() => self.recorded(ino, &tree.top()?.entry),
+            browse::Node::Top(tree) if tree.is_mounted() => {
+                let mut attr = self.recorded(ino, &tree.top()?.entry)?;
+                self.close(&mut attr, self.closed_above(tree));
+                Ok(attr)
+            }
             browse::Node::Top(tree) => {
                 // Its time is the snapshot's: that is what one wants to see in a list of snapshots.
                 let mut attr = self.plain(ino, Kind::Directory, 0o555, 0, 1, tree.named().snapshot.time);
@@ -187,11 +191,18 @@ impl SnapshotFs {
                     attr.mode = meta.map_or(0o500, |meta| u32::from(meta.mode));
                     let (uid, gid) = meta.map_or((0, 0), |meta| (meta.owner.uid, meta.owner.gid));
                     (attr.uid, attr.gid) = self.owner(uid, gid);
+                    self.close(&mut attr, self.closed_above(tree));
                 }
                 Ok(attr)
             }
             browse::Node::Stored(stored) => self.recorded(ino, &stored.entry),
         }
+    }
+
+    /// Whom directories above keep out that are not shown; only root is let in if that cannot be read.
+    fn closed_above(&self, tree: &SnapshotTree) -> Option<Rights> {
+        let top = tree.top().ok().filter(|_| self.strict)?;
+        of_top(&self.repository, top).unwrap_or(Some((0o500, 0, 0)))
     }
 
     fn plain(&self, ino: u64, kind: Kind, mode: u32, size: u64, nlink: u32, time: jiff::Timestamp) -> Attr {

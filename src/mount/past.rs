@@ -28,7 +28,7 @@ pub(super) use asked::is_local;
 use asked::{Asked, Cursor, Version};
 use history::{History, Live};
 use jiff::Timestamp;
-pub(super) use rights::Rights;
+pub(super) use rights::{Rights, of_top};
 use rights::{closer, rights};
 use runs::{Lines, moment};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -383,8 +383,14 @@ impl Past {
         let mut guard = None;
         for tree in moment.trees.values() {
             // A damaged root must not hide the other snapshots; only root may look into it.
-            let meta = tree.top().ok().map(|top| &top.entry.meta);
-            guard = Some(closer(guard, meta.map_or(Ok((0, 0, 0)), |meta| rights(repository, meta))?));
+            let own = match tree.top() {
+                Err(_) => (0, 0, 0),
+                Ok(top) => match of_top(repository, top)? {
+                    Some(closed) => closed,
+                    None => rights(repository, &top.entry.meta)?,
+                },
+            };
+            guard = Some(closer(guard, own));
         }
         Ok(guard)
     }

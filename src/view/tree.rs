@@ -9,7 +9,7 @@
 
 use super::pages::{Directory, EntryRef, Found, Pages, entry_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::tree::{Entry, LinkKey};
+use crate::format::tree::{Entry, LinkKey, Metadata};
 use crate::id::{ChunkId, ObjectName};
 use crate::repository::snapshots::Named;
 use quick_cache::sync::Cache;
@@ -60,6 +60,8 @@ pub struct Top {
     pub rank: u64,
     /// Its pages.
     pub directory: Directory,
+    /// What is recorded of the directories above it, from the snapshot's root on: they are not shown, and may keep people out.
+    pub above: Vec<Metadata>,
 }
 
 /// An entry below the directory that is shown.
@@ -185,7 +187,7 @@ impl SnapshotTree {
 
     fn find_top(&self) -> Result<Top> {
         let entry = super::path::root(self.pages.repository(), &self.named.snapshot)?;
-        let mut top = Top { directory: self.directory(&entry)?, entry, rank: ROOT_RANK };
+        let mut top = Top { directory: self.directory(&entry)?, entry, rank: ROOT_RANK, above: Vec::new() };
         if top.directory.totals.entries >> RANK_BITS != 0 {
             let name = self.named.name.short();
             return Err(Error::new(
@@ -199,7 +201,10 @@ impl SnapshotTree {
                 let entry = super::path::find(self.pages.repository(), &self.named.snapshot, &self.path.join(&b'/'))?;
                 return Err(Error::damaged(format!("\"{}\" was not found twice", entry.name.escape_ascii())));
             };
+            let mut above = top.above;
+            above.push(top.entry.meta);
             top = Top {
+                above,
                 directory: self.directory(&found.entry)?,
                 entry: Entry::clone(&found.entry),
                 rank: top.rank + 1 + found.rank,

@@ -4,7 +4,6 @@ use crate::support::compare;
 use crate::support::nasty::Random;
 use crate::support::run::{Ran, World, patch};
 use firn::backup::{self, BackupOptions};
-use firn::error::ErrorKind;
 use firn::progress::{Silent, Stop};
 use firn::repository::keys::Credentials;
 use firn::repository::{CacheChoice, OpenOptions, Repository};
@@ -109,7 +108,7 @@ fn both_in_one_go_and_the_others_removed() {
 }
 
 #[test]
-fn whoever_opened_the_repository_before_goes_on_until_something_new_is_stored() {
+fn whoever_opened_the_repository_before_goes_on() {
     let world = world_with_two_keys();
     let open = || {
         let store = Arc::new(LocalStore::open(&world.path("repository")).unwrap());
@@ -122,18 +121,39 @@ fn whoever_opened_the_repository_before_goes_on_until_something_new_is_stored() 
         let options = BackupOptions { paths: vec![world.path("source")], threads: 1, ..BackupOptions::default() };
         backup::run(repository, &options, &Silent, &Stop::new())
     };
-    let before = open();
+    let (before, reader) = (open(), open());
     world.run(["key", "rotate", "-q", "--remove-other-keys"]).succeeds();
     backup(&before, 5).unwrap();
     assert!(epochs(&world).iter().all(|epoch| *epoch == 0));
     world.run(["key", "re-encrypt", "-q"]).succeeds();
     assert!(epochs(&world).iter().all(|epoch| *epoch == 1));
-    // Now it would have to rely on what it cannot open.
-    let refused = backup(&before, 6).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::WrongKey, "{}", refused.chain());
-    assert!(world.objects("pins").is_empty());
-    backup(&open(), 6).unwrap();
+    // All that there is can be opened only with what came after they had begun: their credentials open it.
+    let snapshot = reader.snapshots().unwrap().live.pop().unwrap();
+    reader.reload_index(&Silent).unwrap();
+    let path = format!("{}/large", world.text("source"));
+    let entry = firn::view::path::find(&reader, &snapshot.snapshot, path.as_bytes()).unwrap();
+    let firn::format::tree::Body::File { size, content } = entry.body else { panic!("it is a file") };
+    let mut bytes = Vec::new();
+    firn::view::content::copy(&reader, size, &content, &mut bytes).unwrap();
+    assert!(bytes == Random(1).bytes(3_000_000));
+    backup(&before, 6).unwrap();
+    assert!(world.objects("pins").is_empty() && epochs(&world).iter().all(|epoch| *epoch == 1));
     world.run(["check", "--read-data"]).succeeds();
+}
+
+/// A mount shows everything while keys are rotated and packs written again under it.
+#[test]
+fn a_mount_goes_on_while_keys_are_rotated() {
+    let world = world_with_two_keys();
+    let shown = format!("latest:{}", world.text("source"));
+    // The mountpoint is made.
+    world.run(["mount", "-q", "-d", "past", &shown]).succeeds();
+    let small = std::fs::read(world.path("past/small"));
+    world.run(["key", "rotate", "-q", "--re-encrypt", "--remove-other-keys"]).succeeds();
+    let large = std::fs::read(world.path("past/large"));
+    world.run(["umount", "past"]).succeeds();
+    assert!(small.unwrap().starts_with(b"small enough") && large.unwrap() == Random(1).bytes(3_000_000));
+    world.run(["umount", "past"]).fails(1, &["no firn mount is there"]);
 }
 
 /// Somebody whose key was removed, with a copy of its slot and access to the store.

@@ -161,7 +161,7 @@ fn refusals() {
     let refused = |code: i32, arguments: &[&str], said: &[&str]| {
         drop(world.run(["mount"].iter().chain(arguments)).fails(code, said));
     };
-    refused(1, &["missing"], &["Error: The mountpoint ", "does not exist", "Hint: Create it: mkdir -p"]);
+    refused(1, &["missing/folder"], &["Error: The mountpoint ", "does not exist", "Hint: Create it: mkdir -p"]);
     refused(1, &["full"], &["is not empty", "Hint: Choose or create an empty directory"]);
     refused(1, &["full/file"], &["is not a directory", "Hint: "]);
     refused(1, &["repository/inside"], &["it overlaps the repository", "Hint: "]);

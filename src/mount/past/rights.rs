@@ -4,6 +4,7 @@
 use crate::error::Result;
 use crate::format::tree::{AttributeSet, Attributes, Metadata};
 use crate::repository::Repository;
+use crate::view::tree::Top;
 
 /// Mode, owner and group.
 pub(in crate::mount) type Rights = (u16, u32, u32);
@@ -19,6 +20,21 @@ pub(super) fn rights(repository: &Repository, meta: &Metadata) -> Result<Rights>
     // With an access control list, the mode does not say what the group may: then only the owner counts.
     let mode = if has_list { meta.mode & 0o500 } else { meta.mode & 0o555 };
     Ok((mode, meta.owner.uid, meta.owner.gid))
+}
+
+/// Of a directory that is shown without those above it: mode, owner and group that let nobody in whom one of these keeps out. `None`
+/// if they keep nobody out.
+pub(in crate::mount) fn of_top(repository: &Repository, top: &Top) -> Result<Option<Rights>> {
+    let mut closed = None;
+    for meta in &top.above {
+        let (mode, uid, gid) = rights(repository, meta)?;
+        // On the way to a directory, those above need only be searched.
+        let way = (mode & 0o111) * 5;
+        if way != 0o555 {
+            closed = Some(closer(closed, (way, uid, gid)));
+        }
+    }
+    closed.map(|closed| Ok(closer(Some(closed), rights(repository, &top.entry.meta)?))).transpose()
 }
 
 /// What lets in only those whom both let in.
