@@ -469,16 +469,16 @@ fn pairs() -> Vec<(&'static str, Scenario)> {
     let all: [(&str, &[u8], [Command; 2]); 9] = [
         ("each removes the other", &[1, 2], [Remove { by: 1, of: 2 }, Remove { by: 2, of: 1 }]),
         ("two rotate", &[1], [Rotate { by: 1, with: None }, Rotate { by: 1, with: None }]),
-        ("each rotates with both", &[1, 2], [Rotate { by: 1, with: Some(2) }, Rotate { by: 2, with: Some(1) }]),
         ("each rotates without the other", &[1, 2], [Rotate { by: 1, with: None }, Rotate { by: 2, with: None }]),
         ("one adds, one rotates", &[1], [Add { by: 1, new: 3 }, Rotate { by: 1, with: None }]),
+        ("each rotates with both", &[1, 2], [Rotate { by: 1, with: Some(2) }, Rotate { by: 2, with: Some(1) }]),
         ("one removes, one rotates with it", &[1, 2], [Remove { by: 1, of: 2 }, Rotate { by: 2, with: Some(1) }]),
         ("one replaces, one removes", &[1, 2], [Replace { by: 1, new: 3 }, Remove { by: 2, of: 1 }]),
         ("one seals, one rotates", &[1, 2], [Seal { by: 1 }, Rotate { by: 1, with: Some(2) }]),
         ("two add", &[1], [Add { by: 1, new: 3 }, Add { by: 1, new: 4 }]),
     ];
     let crashes = |number| if is_full() { 2 } else { usize::from(number < 2) };
-    let all = all.into_iter().enumerate();
+    let all = all.into_iter().take(if is_full() { 9 } else { 4 }).enumerate();
     all.map(|(number, (name, keys, commands))| (name, Scenario::new(keys, &commands, crashes(number)))).collect()
 }
 
@@ -495,16 +495,17 @@ fn no_two_changes_of_keys_lose_a_key_or_a_pack() {
 #[test]
 fn nor_do_three() {
     for commands in [
+        [Remove { by: 1, of: 2 }, Remove { by: 2, of: 1 }, Seal { by: 1 }],
         [Remove { by: 1, of: 2 }, Remove { by: 2, of: 3 }, Remove { by: 3, of: 1 }],
         [Rotate { by: 1, with: None }, Add { by: 2, new: 4 }, Seal { by: 1 }],
         [Rotate { by: 1, with: Some(2) }, Rotate { by: 2, with: Some(3) }, Seal { by: 2 }],
     ]
     .into_iter()
-    .take(if is_full() { 3 } else { 1 })
+    .take(if is_full() { 4 } else { 1 })
     {
         let found = Scenario::new(&[1, 2, 3], &commands, 0).explore();
         assert_eq!(found.violation, None, "{commands:?}");
-        assert!(found.states > 200, "{commands:?}: {found:?}");
+        assert!(found.states > 100, "{commands:?}: {found:?}");
     }
 }
 
