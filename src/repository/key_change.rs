@@ -110,7 +110,9 @@ impl Turn<'_> {
 
     /// Removes what this change has put. Returns whether all of it is gone.
     fn take_back(&mut self, slots: &[Vec<u8>]) -> bool {
-        slots.iter().fold(true, |are_gone, bytes| self.delete(&[object_name(bytes)]).is_ok() && are_gone)
+        // All of them, also after one that could not be removed.
+        let failed = slots.iter().filter(|bytes| self.delete(&[object_name(bytes)]).is_err());
+        failed.count() == 0
     }
 
     /// Lists the slots. An error if they are not those that this change leaves there, or if another one is at work.
