@@ -12,6 +12,7 @@
 pub mod lines;
 pub mod query;
 pub mod record;
+pub mod runs;
 #[cfg(test)]
 mod scale;
 pub mod shelf;
@@ -62,6 +63,8 @@ pub struct Catalog {
     /// Removed at the end, if the cache's own folder could not be used.
     _temporary: Option<CacheFolder>,
     live: Vec<Arc<Named>>,
+    /// The place of each of them.
+    ranks: HashMap<ObjectName, u32>,
     lines: Vec<Line>,
 }
 
@@ -87,8 +90,16 @@ impl Catalog {
             }
         };
         let repository = repository.clone();
-        let (live, lines) = (Vec::new(), Vec::new());
-        Ok(Catalog { repository, database: Some(database), folder, secret, _temporary: temporary, live, lines })
+        Ok(Catalog {
+            repository,
+            database: Some(database),
+            folder,
+            secret,
+            _temporary: temporary,
+            live: Vec::new(),
+            ranks: HashMap::new(),
+            lines: Vec::new(),
+        })
     }
 
     /// Where it is.
@@ -110,6 +121,7 @@ impl Catalog {
         for named in &live {
             groups.entry(line_of(&named.snapshot)).or_default().push(named.clone());
         }
+        self.ranks = live.iter().zip(0..).map(|(named, rank)| (named.name, rank)).collect();
         self.live = live;
         let mut known = self.read_lines();
         let before = known.clone();
@@ -263,6 +275,11 @@ impl Catalog {
             value.extend_from_slice(generation);
         }
         self.database().put(&LINES, value);
+    }
+
+    /// The place of a snapshot among all that it was brought up to date with.
+    pub fn rank(&self, name: &ObjectName) -> Option<u32> {
+        self.ranks.get(name).copied()
     }
 
     /// All lines, each with those of its snapshots that are `wanted`; lines that have none are left out.

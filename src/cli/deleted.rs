@@ -6,13 +6,14 @@ use super::select::Selection;
 use super::text;
 use crate::error::Result;
 use crate::history::record::Kind;
+use crate::history::runs;
 use std::ffi::OsString;
 
-/// List what was deleted: what is in older snapshots and no longer in the newest one
+/// List what was deleted: what is in older snapshots and no longer in the newest one of the same path
 ///
 /// For each thing that is gone: when it was last seen, its size, when it was modified, and where its last version is; "firn restore"
-/// takes the last column as it stands. What counts is the newest snapshot of each host and set of paths. Of a folder that is gone as
-/// a whole, only the folder is listed.
+/// takes the last column as it stands. What counts is, for each path and host, the newest snapshot that has the path among its sources
+/// or below one of them. Of a folder that is gone as a whole, only the folder is listed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only what is gone from this folder
@@ -38,21 +39,18 @@ impl Args {
             &past.reporter,
             &context.stop,
             &mut |catalog, each| {
-                for scope in catalog.scopes(&|named| filter.wants(&named.snapshot)) {
-                    scope.gone(&path, self.recursive, &mut |found| {
-                        context.stop.check()?;
-                        let told = found.seen.last().and_then(|seen| Told::new(&scope, seen));
-                        told.map_or(Ok(()), |told| each((found.path.to_vec(), told)))
-                    })?;
-                }
-                Ok(())
+                let lines = runs::Lines::new(catalog, &|named| filter.wants(&named.snapshot));
+                lines.walk_gone(&path, self.recursive, &mut |path, run| {
+                    context.stop.check()?;
+                    each((path.to_vec(), Told::gone(run)))
+                })
             },
             &mut |(path, told)| {
                 number += 1;
                 if context.global.json {
                     return out.json(&told.json("deleted", &path));
                 }
-                let state = &told.seen.state;
+                let state = &told.state;
                 let before = format!(
                     "{}  {} {:>9}  {}  ",
                     text::local_time(told.last.snapshot.time),

@@ -241,7 +241,7 @@ fn show(out: &mut Lines, as_json: bool, path: &[u8], told: &Told, versions: usiz
         value["versions"] = json!(versions);
         return out.json(&value);
     }
-    let state = &told.seen.state;
+    let state = &told.state;
     let before = format!(
         "{} {:>12}  {}  {}  ",
         letter(state.kind),

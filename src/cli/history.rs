@@ -133,9 +133,9 @@ fn print(out: &mut Lines, events: &[Event], path: &[u8]) -> Result<()> {
         Event::Version(told, change) => vec![
             text::local_time(told.first.snapshot.time),
             text::local_time(told.last.snapshot.time),
-            letter(told.seen.state.kind).to_string(),
-            text::size(told.seen.state.size),
-            text::file_time(told.seen.state.mtime),
+            letter(told.state.kind).to_string(),
+            text::size(told.state.size),
+            text::file_time(told.state.mtime),
             (*change).to_owned(),
         ],
         Event::Removed(named) => {

@@ -8,7 +8,8 @@ use super::text;
 use crate::error::{ErrorKind, Result};
 use crate::history::Catalog;
 use crate::history::query::{Scope, Seen};
-use crate::history::record::Kind;
+use crate::history::record::{Kind, State};
+use crate::history::runs::Run;
 use crate::repository::snapshots::{Named, Snapshots};
 use serde_json::{Value, json};
 use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
@@ -136,7 +137,7 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
 /// A version that a scope has named, with its first and last snapshot.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
-    pub(crate) seen: Seen,
+    pub(crate) state: State,
     pub(crate) first: Arc<Named>,
     pub(crate) last: Arc<Named>,
     /// It is in the newest snapshot of its line.
@@ -147,12 +148,17 @@ impl Told {
     /// `None` for what is not of this scope.
     pub(crate) fn new(scope: &Scope<'_>, seen: &Seen) -> Option<Told> {
         let (first, last) = (scope.snapshot(seen.first)?.clone(), scope.snapshot(seen.last)?.clone());
-        Some(Told { seen: *seen, first, last, current: scope.newest() == Some(seen.last) })
+        Some(Told { state: seen.state, first, last, current: scope.newest() == Some(seen.last) })
+    }
+
+    /// What is gone.
+    pub(crate) fn gone(run: &Run) -> Told {
+        Told { state: run.state, first: run.first.clone(), last: run.last.clone(), current: false }
     }
 
     /// For programs.
     pub(crate) fn json(&self, message: &str, path: &[u8]) -> Value {
-        let state = &self.seen.state;
+        let state = &self.state;
         let path = if path.is_empty() { b"/" } else { path };
         let mut value = json!({
             "message_type": message,

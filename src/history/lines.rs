@@ -1,7 +1,7 @@
 //! Which snapshots follow each other, and how far the records of each such line have come. Not for: what changed between two
 //! snapshots (see `step`).
 //!
-//! A line has the snapshots of one host and one set of paths, in the order in which they are listed: by time.
+//! A line has the snapshots of one host and one set of paths, in the order in which they are listed: as they were made.
 
 use super::shelf::{Generation, Shelf};
 use super::step::Tree;
@@ -11,7 +11,7 @@ use crate::format::entry::{put_totals, read_totals};
 use crate::format::snapshot::Snapshot;
 use crate::id::{ChunkId, ObjectName};
 use crate::repository::snapshots::Named;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Stands for the host and the paths of a line.
@@ -86,12 +86,14 @@ impl Header {
     }
 
     /// Which of the line's snapshots, the oldest first, have still to be taken in; `None` if the records are of no use: one of
-    /// them stands before others that are in, or too many that are in are gone.
+    /// them stands before others that are in, those that are in stand in another order by now, or too many that are in are gone.
     pub fn missing<'n>(&self, live: &'n [Arc<Named>]) -> Option<&'n [Arc<Named>]> {
         let done: HashSet<&ObjectName> = self.done.iter().chain(&self.skipped).collect();
         let from = live.iter().rposition(|named| done.contains(&named.name)).map_or(0, |last| last + 1);
         let (before, missing) = live.split_at(from);
-        let in_order = before.iter().all(|named| done.contains(&named.name));
+        let places: HashMap<&ObjectName, usize> = self.done.iter().zip(0..).collect();
+        let in_order = before.iter().all(|named| done.contains(&named.name))
+            && before.iter().filter_map(|named| places.get(&named.name)).is_sorted();
         let planned = self.plan.iter().eq(missing.iter().take(self.plan.len()).map(|named| &named.name));
         let gone = done.len().saturating_sub(before.len());
         (in_order && planned && gone <= MOST_GONE + 2 * live.len()).then_some(missing)
@@ -138,6 +140,8 @@ mod tests {
         assert_eq!(missing(&header, &[2, 4, 5]), Some(vec![4, 5]));
         assert_eq!(missing(&header, &[9]), Some(vec![9]));
         assert_eq!(missing(&header, &[1, 4, 3]), None);
+        // A date was doubted, or is no more.
+        assert_eq!((missing(&header, &[2, 1, 3]), missing(&header, &[3, 1, 4])), (None, None));
         let planned = Header { plan: names(&[4, 5]), skipped: names(&[7]), ..header.clone() };
         assert_eq!(missing(&planned, &[1, 4, 5, 6]), Some(vec![4, 5, 6]));
         assert_eq!(missing(&planned, &[1, 7, 4, 5]), Some(vec![4, 5]));

@@ -199,17 +199,4 @@ impl<'c> Scope<'c> {
     fn listing(&self, path: &[u8]) -> Result<Children, Broken> {
         self.shelf.listing(path).map(|listing| Children(Some(listing))).map_err(|Lost| self.lost())
     }
-
-    /// Calls `each` with what is at or below a path, was there once, and is not in the newest snapshot: of a folder that is gone
-    /// only itself, unless `all` is wanted.
-    pub fn gone(&self, start: &[u8], all: bool, each: &mut dyn FnMut(&Found<'_>) -> Result<()>) -> Result<(), Broken> {
-        let Some(newest) = self.newest() else { return Ok(()) };
-        self.walk(start, &mut |found| {
-            let gone = found.seen.last().is_none_or(|seen| seen.last != newest);
-            if gone {
-                each(found)?;
-            }
-            Ok(all || !gone)
-        })
-    }
 }

@@ -128,7 +128,7 @@ fn the_catalog_says_what_the_snapshots_hold() {
     }
 }
 
-/// Every path asked for by itself, and what is gone from the newest snapshot.
+/// Every path asked for by itself.
 fn single_questions(catalog: &mut Catalog, expected: &Runs) {
     let scopes = catalog.scopes(&|_| true);
     for scope in &scopes {
@@ -139,21 +139,126 @@ fn single_questions(catalog: &mut Catalog, expected: &Runs) {
             }
         }
         assert_eq!(scope.versions(b"/a/b/c/never").unwrap(), []);
-        let mut gone = Vec::new();
-        scope
-            .gone(b"", true, &mut |found| {
-                gone.push(found.path.to_vec());
-                Ok(())
-            })
-            .unwrap();
-        let is_gone = |((host, _), runs): &(&(String, Vec<u8>), &Vec<(_, ObjectName, _)>)| {
-            *host == newest.snapshot.host && runs.last().unwrap().1 != newest.name
-        };
-        let mut wanted: Vec<_> = expected.iter().filter(is_gone).map(|((_, path), _)| path.clone()).collect();
-        gone.sort();
-        wanted.sort();
-        assert_eq!(gone, wanted);
     }
+}
+
+/// What a backup of these sources holds of a machine's files: the sources, and the folders on the way to them.
+fn restricted(tree: &BTreeMap<Vec<u8>, Thing>, sources: &[Vec<Vec<u8>>]) -> Thing {
+    let mut kept = BTreeMap::new();
+    for (name, thing) in tree {
+        let below: Vec<Vec<Vec<u8>>> =
+            sources.iter().filter(|source| source.first() == Some(name)).map(|source| source[1..].to_vec()).collect();
+        if sources.iter().any(Vec::is_empty) || below.iter().any(Vec::is_empty) {
+            kept.insert(name.clone(), thing.clone());
+        } else if let (Thing::Dir(tree), false) = (thing, below.is_empty()) {
+            kept.insert(name.clone(), restricted(tree, &below));
+        }
+    }
+    Thing::Dir(kept)
+}
+
+fn gone_below(catalog: &mut Catalog, all: bool) -> BTreeMap<(String, Vec<u8>), ObjectName> {
+    let mut found = BTreeMap::new();
+    let mut ask = |catalog: &Catalog| {
+        found.clear();
+        runs::Lines::new(catalog, &|_| true).walk_gone(b"", all, &mut |path, run| {
+            let before = found.insert((run.last.snapshot.host.clone(), path.to_vec()), run.last.name);
+            assert!(before.is_none(), "told twice");
+            Ok(())
+        })
+    };
+    catalog.ask(&Silent, &Stop::new(), &mut ask).unwrap();
+    found
+}
+
+/// A plain model: a path is gone from a host if one of its snapshots, later than the last one with the path, has a source at or above.
+#[test]
+fn what_is_gone_is_judged_by_the_newest_snapshot_of_a_path() {
+    let names = |path: &str| -> Vec<Vec<u8>> { path.bytes().map(|letter| vec![letter]).collect() };
+    let lists: [&[&str]; 8] =
+        [&[""], &["a"], &["a", "b"], &["ab"], &["ab", "c", "d"], &["abc"], &["b", "e"], &["ac", "ad"]];
+    let mut seen_gone = 0;
+    for seed in 0..25 {
+        let mut dice = Dice(seed);
+        let sample = Sample::new();
+        let mut trees = [BTreeMap::new(), BTreeMap::new()];
+        for tree in &mut trees {
+            (0..40).for_each(|_| change(tree, &mut dice, 0));
+        }
+        for round in 0..14 {
+            let host = dice.roll(2) as usize;
+            (0..2 + dice.roll(6)).for_each(|_| change(&mut trees[host], &mut dice, 0));
+            let sources: Vec<Vec<Vec<u8>>> = lists[dice.roll(8) as usize].iter().map(|source| names(source)).collect();
+            let paths: Vec<String> = sources.iter().map(|source| String::from_utf8(path_of(source)).unwrap()).collect();
+            let time = format!("2026-01-01T00:00:{round:02}Z");
+            let tree = restricted(&trees[host], &sources);
+            sample.snapshot_of(&time, ["one", "two"][host], &paths, &tree);
+        }
+        let all = live(&sample);
+        let within =
+            |path: &[u8], above: &[u8]| above == b"/" || path == above || path.starts_with(&[above, b"/"].concat());
+        let states: Vec<_> = all.iter().map(|named| states(&sample.repository, named)).collect();
+        let mut expected = BTreeMap::new();
+        for host in ["one", "two"] {
+            let own: Vec<usize> = (0..all.len()).filter(|at| all[*at].snapshot.host == host).collect();
+            let paths: std::collections::BTreeSet<_> = own.iter().flat_map(|at| states[*at].keys()).collect();
+            for path in paths {
+                let last = *own.iter().rfind(|at| states[**at].contains_key(path)).unwrap();
+                let judges = |at: &&usize| **at > last && all[**at].snapshot.paths.iter().any(|s| within(path, &s.0));
+                if own.iter().any(|at| judges(&at)) {
+                    expected.insert((host.to_owned(), path.clone()), all[last].name);
+                }
+            }
+        }
+        let mut catalog = Catalog::open(&sample.repository, &Silent).unwrap();
+        update(&mut catalog, &sample);
+        assert_eq!(gone_below(&mut catalog, true), expected, "seed {seed}");
+        seen_gone += expected.len();
+        let is_top = |((host, path), _): &(&(String, Vec<u8>), &ObjectName)| {
+            let above = (0..path.len()).filter(|at| path[*at] == b'/').map(|at| path[..at].to_vec());
+            above.into_iter().all(|above| !expected.contains_key(&(host.clone(), above)))
+        };
+        let tops: BTreeMap<_, _> = expected.iter().filter(is_top).map(|(key, name)| (key.clone(), *name)).collect();
+        assert_eq!(gone_below(&mut catalog, false), tops, "seed {seed}");
+        // Whether anything is gone from a folder, as a mount asks.
+        let every: std::collections::BTreeSet<_> = states.iter().flat_map(BTreeMap::keys).collect();
+        let lines = runs::Lines::new(&catalog, &|_| true);
+        for path in every {
+            let runs = lines.runs(path).unwrap();
+            let below = [path.as_slice(), b"/"].concat();
+            let has = expected.keys().any(|(_, gone)| gone.starts_with(&below));
+            if runs::was_folder(&runs) {
+                assert_eq!(lines.has_gone(path, &runs, &|| Ok(())).unwrap(), has, "{seed}: {}", path.escape_ascii());
+            }
+        }
+    }
+    assert!(seen_gone > 100, "{seen_gone}");
+}
+
+fn path_of(names: &[Vec<u8>]) -> Vec<u8> {
+    if names.is_empty() {
+        b"/".to_vec()
+    } else {
+        names.iter().flat_map(|name| [b"/", name.as_slice()].concat()).collect()
+    }
+}
+
+#[test]
+fn a_large_folder_of_which_nothing_is_gone_is_not_shown_as_if_something_were() {
+    let sample = Sample::new();
+    sample.snapshot("2026-01-01T00:00:00Z", "h", &[], &dir([("d", flat(21_000, 0))]));
+    sample.snapshot("2026-01-01T00:00:01Z", "h", &[], &dir([("d", flat(21_000, 7))]));
+    let mut catalog = Catalog::open(&sample.repository, &Silent).unwrap();
+    let has_gone = |catalog: &Catalog| {
+        let lines = runs::Lines::new(catalog, &|_| true);
+        lines.has_gone(b"", &lines.runs(b"").unwrap(), &|| Ok(())).unwrap()
+    };
+    update(&mut catalog, &sample);
+    assert!(!has_gone(&catalog) && gone_below(&mut catalog, true).is_empty());
+    sample.snapshot("2026-01-01T00:00:02Z", "h", &[], &dir([("d", flat(20_999, 7))]));
+    update(&mut catalog, &sample);
+    assert!(has_gone(&catalog));
+    assert_eq!(gone_below(&mut catalog, false).len(), 1);
 }
 
 fn flat(count: u32, change: u32) -> Thing {

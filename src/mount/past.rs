@@ -10,7 +10,6 @@
 mod asked;
 pub(super) mod history;
 mod rights;
-mod runs;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::Entry;
 use crate::history::query::Broken;
 use crate::history::record::Kind;
+use crate::history::runs::{self, Lines};
 use crate::id::ObjectName;
 use crate::repository::snapshots::Named;
 use crate::view::browse::{self, View};
@@ -30,7 +30,6 @@ use history::{History, Live};
 use jiff::Timestamp;
 pub(super) use rights::{Rights, of_top};
 use rights::{closer, rights};
-use runs::{Lines, moment};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -367,8 +366,8 @@ impl Past {
             if folder.is_deleted() {
                 runs.retain(|run| run.state.kind == Kind::Directory);
             }
-            let first = runs.iter().map(|run| &run.first).min_by_key(|named| moment(named));
-            let last = runs.iter().map(|run| &run.last).max_by_key(|named| moment(named));
+            let first = runs.iter().min_by_key(|run| run.first_rank).map(|run| &run.first);
+            let last = runs.iter().max_by_key(|run| run.last_rank).map(|run| &run.last);
             Ok(first.zip(last).map(|(first, last)| Life {
                 shown: folder.is_deleted().then_some(last.name),
                 ..Life::new(first, last)

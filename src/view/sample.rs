@@ -100,6 +100,15 @@ impl Sample {
 
     /// Stores a snapshot of this.
     pub(crate) fn snapshot(&self, time: &str, host: &str, tags: &[&str], root: &Thing) -> Named {
+        self.store_snapshot(time, (host, tags, &["/".to_owned()]), root)
+    }
+
+    /// Stores a snapshot of this, as one of these sources.
+    pub(crate) fn snapshot_of(&self, time: &str, host: &str, sources: &[String], root: &Thing) -> Named {
+        self.store_snapshot(time, (host, &[], sources), root)
+    }
+
+    fn store_snapshot(&self, time: &str, (host, tags, sources): (&str, &[&str], &[String]), root: &Thing) -> Named {
         let options = WriterOptions { level: 1, threads: 1, dry_run: false };
         let writer = Writer::begin(&self.repository, options, &Silent).unwrap();
         let cut = PageCut::new(self.repository.keyring());
@@ -114,7 +123,10 @@ impl Sample {
         let Body::Directory { totals, .. } = entry.body else { unreachable!() };
         let session = writer.session();
         let by = (self.repository.writer_id(), session);
-        let build = |_| record(by, time.parse().unwrap(), host, tags, tree, totals);
+        let build = |_| Snapshot {
+            paths: sources.iter().map(|source| PathText(source.clone().into_bytes())).collect(),
+            ..record(by, time.parse().unwrap(), host, tags, tree, totals)
+        };
         let (name, snapshot, _) = writer.commit(build).unwrap();
         Named { name, snapshot }
     }

@@ -2,12 +2,12 @@
 //! what the kernel keeps (see `past`).
 
 use super::rights::{closer, rights};
-use super::runs::{self, Lines, Names, Run, moment, was_folder};
 use super::{CURSORS, Child, Each, Face, Folder, GONE, LISTS, Moment, Past, Stamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree;
 use crate::history::query::Broken;
 use crate::history::record::Kind;
+use crate::history::runs::{self, Lines, Names, Run, was_folder};
 use crate::id::ObjectName;
 use crate::repository::snapshots::Named;
 use crate::view::past::{self, Class, Number, VersionNames};
@@ -82,7 +82,7 @@ impl Asked<'_> {
 
     fn number_by(&self, class: Class, runs: &[Run], find: &mut Find<'_>) -> Result<Option<u64>, Broken> {
         let mut oldest: Vec<&Run> = runs.iter().collect();
-        oldest.sort_by_key(|run| moment(&run.first));
+        oldest.sort_by_key(|run| run.first_rank);
         let mut failed = None;
         for run in oldest {
             match find(&run.first) {
@@ -103,7 +103,7 @@ impl Asked<'_> {
         find: &mut Find<'_>,
     ) -> Result<Option<Child>, Broken> {
         if class == Class::Deleted {
-            let gone = self.lines.gone(runs);
+            let gone = self.lines.gone(path, runs).into_iter().max_by_key(|run| run.last_rank);
             if let Some(run) = gone.filter(|run| run.state.kind != Kind::Directory) {
                 return Ok(find(&run.last)?.map(Child::Entry));
             }
@@ -127,7 +127,7 @@ impl Asked<'_> {
                 return Ok(*gone);
             }
         }
-        let gone = self.lines.has_gone(path, runs)?;
+        let gone = self.lines.has_gone(path, runs, &|| self.past.history.check())?;
         let mut kept = self.past.kept();
         if kept.gone.0 == self.stamp {
             kept.gone.1.insert(path.to_vec(), gone);
@@ -144,7 +144,7 @@ impl Asked<'_> {
         let folders = || runs.iter().filter(|run| run.state.kind == Kind::Directory);
         let mut face = Face { time, entry: None, guard: None };
         if class == Class::Deleted
-            && let Some(last) = folders().max_by_key(|run| moment(&run.last))
+            && let Some(last) = folders().max_by_key(|run| run.last_rank)
         {
             face.entry = find(&last.last)?.map(|stored| Box::new(tree::Entry::clone(&stored.entry)));
         }

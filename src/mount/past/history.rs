@@ -215,6 +215,11 @@ impl History {
         Ok(state.wanted.is_none() && !state.busy)
     }
 
+    /// Whether it goes on: not if the mount ends.
+    pub(super) fn check(&self) -> Result<()> {
+        self.stop.check()
+    }
+
     /// How many snapshots were read for the catalog that is not ready.
     pub(super) fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
