@@ -296,7 +296,6 @@ impl Maker<'_> {
                 known: options.known,
                 policy: options.indexers,
                 indexers: indexers::Indexers::default(),
-                reloads: fs::Reloads::default(),
                 asked: self.asked.clone(),
                 totals: Mutex::default(),
             };

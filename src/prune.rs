@@ -21,6 +21,8 @@ mod plan;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_beside;
 mod whole;
 
 use crate::error::{Error, ErrorKind, Result};

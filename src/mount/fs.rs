@@ -10,10 +10,8 @@ use super::past::{Child, Face, Folder, Node, Past, Rights, SIGN_TEXT, is_local, 
 use super::xattrs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Entry};
-use crate::progress::Silent;
 use crate::repository::Repository;
 use crate::repository::index::Index;
-use crate::store::ObjectKind;
 use crate::view::ahead::Ahead;
 use crate::view::browse::{self, View};
 use crate::view::folders::ItemBody;
@@ -23,20 +21,8 @@ use crate::view::read::Reader;
 use crate::view::tree::{RANK_BITS, SnapshotTree};
 use firn_fuse::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, Source, StatFs, Whence, Work, Xattrs};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-/// How often something is tried again with a fresh index: each time a prune may have moved what it needs.
-const RELOADS: usize = 3;
-
-/// Reloads of the index because something was missing.
-#[derive(Debug, Default)]
-pub(super) struct Reloads {
-    /// How many there were.
-    count: AtomicU64,
-    /// The index segments that were there at the last one, as a hash of their names.
-    segments: Mutex<Option<blake3::Hash>>,
-}
 
 /// Snapshots to be served.
 #[derive(Debug)]
@@ -57,7 +43,6 @@ pub(super) struct SnapshotFs {
     pub(super) known: xattrs::Answered,
     pub(super) policy: Policy,
     pub(super) indexers: Indexers,
-    pub(super) reloads: Reloads,
     /// Set by every request.
     pub(super) asked: Arc<AtomicBool>,
     pub(super) totals: Mutex<Option<(Weak<Index>, StatFs)>>,
@@ -65,9 +50,14 @@ pub(super) struct SnapshotFs {
 
 impl SnapshotFs {
     /// Does something that a client asked for.
-    fn guard<T>(&self, node: Option<&Node>, work: impl Fn() -> Result<T>) -> std::result::Result<T, Fault> {
+    fn guard<T>(&self, node: Option<&Node>, work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Fault> {
         self.ask();
-        self.again(node, work)
+        self.named(node, work())
+    }
+
+    /// A failure names the node.
+    fn named<T>(&self, node: Option<&Node>, result: Result<T>) -> std::result::Result<T, Fault> {
+        result.map_err(|error| fault(&error, node.map(|node| self.path(node))))
     }
 
     /// Somebody asked for something.
@@ -78,20 +68,6 @@ impl SnapshotFs {
         }
     }
 
-    /// Does something; if bytes are missing, again with a fresh index. What fails then names the node.
-    fn again<T>(&self, node: Option<&Node>, work: impl Fn() -> Result<T>) -> std::result::Result<T, Fault> {
-        let mut seen = self.reloads.count.load(Ordering::Acquire);
-        let mut result = work();
-        for _ in 0..RELOADS {
-            if !result.as_ref().is_err_and(is_local) || !self.renew(seen) {
-                break;
-            }
-            seen = self.reloads.count.load(Ordering::Acquire);
-            result = work();
-        }
-        result.map_err(|error| fault(&error, node.map(|node| self.path(node))))
-    }
-
     /// The path of a node, for messages.
     fn path(&self, node: &Node) -> String {
         match node {
@@ -99,27 +75,6 @@ impl SnapshotFs {
             Node::Folder(folder) => folder.shown(),
             Node::Sign => String::new(),
         }
-    }
-
-    /// Whether there is an index that work begun after so many reloads has not seen. A prune changes the segments before it
-    /// deletes a pack, so a look at their names tells damage, which may be met very often, from what has moved.
-    fn renew(&self, seen: u64) -> bool {
-        let mut known = self.reloads.segments.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.reloads.count.load(Ordering::Acquire) != seen {
-            return true;
-        }
-        let Ok(segments) = self.segments() else { return false };
-        if *known == Some(segments) || self.repository.reload_index(&Silent).is_err() {
-            return false;
-        }
-        *known = Some(segments);
-        self.reloads.count.fetch_add(1, Ordering::Release);
-        true
-    }
-
-    fn segments(&self) -> Result<blake3::Hash> {
-        let names = self.repository.names(ObjectKind::Index)?;
-        Ok(blake3::hash(names.join("\n").as_bytes()))
     }
 
     fn owner(&self, uid: u32, gid: u32) -> (u32, u32) {
@@ -378,7 +333,7 @@ impl ReadOnlyFs for SnapshotFs {
         offset: u64,
         each: &mut dyn FnMut(ListItem<'_>) -> bool,
     ) -> std::result::Result<(), Fault> {
-        // Goes on where it was if it has to be repeated with a fresh index.
+        // Goes on where it was if something is passed over.
         let next = std::cell::Cell::new(offset);
         let each = std::cell::RefCell::new(each);
         let any = std::cell::Cell::new(false);
@@ -400,7 +355,7 @@ impl ReadOnlyFs for SnapshotFs {
         let failed = std::cell::RefCell::new(None);
         let remember = |error: &Error| *failed.borrow_mut() = Some(Error::new(error.kind(), error.chain()));
         let listed = self.guard(Some(dir), || list(None).inspect_err(remember));
-        // One snapshot that is damaged must not hide the others: what a fresh index does not help with is passed over.
+        // One snapshot that is damaged must not hide the others: what cannot be read is passed over.
         match (listed, failed.take().filter(is_local)) {
             (Err(_), Some(error)) if self.gathered(dir).is_some() => self.guard(Some(dir), || list(Some(&error))),
             (listed, _) => listed,
@@ -427,12 +382,10 @@ impl ReadOnlyFs for SnapshotFs {
         if let (0, Node::Seen(browse::Node::Stored(stored))) = (offset, file) {
             self.ahead.opened(stored);
         }
-        let reply = std::cell::RefCell::new(reply);
         self.guard(Some(file), || {
             let Node::Seen(node) = file else { return Err(Error::new(ErrorKind::Input, "only files have contents")) };
             let ino = self.view.ino(node)?;
-            // It replies at its very end, so a repetition after an error does not reply twice.
-            self.reader.read(ino, self.file(file)?, offset, len, &mut |bytes| (reply.borrow_mut())(bytes))
+            self.reader.read(ino, self.file(file)?, offset, len, reply)
         })
     }
 
@@ -498,7 +451,7 @@ impl ReadOnlyFs for SnapshotFs {
 
     fn statfs(&self) -> std::result::Result<StatFs, Fault> {
         // Desktops ask for this every few seconds, about a mount that nobody uses.
-        self.again(None, || self.statfs_now())
+        self.named(None, self.statfs_now())
     }
 
     fn xattrs(&self) -> Xattrs {

@@ -11,6 +11,7 @@ use crate::format::message::ChunkKind;
 use crate::format::tree::{Body, Content, Extent, Totals};
 use crate::repository::Repository;
 use crate::repository::assemble::SOLID_LIMIT;
+use crate::repository::index::Index;
 use crate::view::browse;
 use crate::view::pages::{Directory, EntryRef};
 use crate::view::read::{MAX_WALK, Reader};
@@ -191,7 +192,11 @@ fn stored_bytes(repository: &Repository, content: &Content) -> Result<u64> {
     if let Content::Inline(_) = content {
         return Ok(0);
     }
-    let index = repository.index()?;
+    // What was added up with an index that turns out to be old is added up again.
+    repository.with_index(|index| Ok(stored_in(repository, index, content)?))
+}
+
+fn stored_in(repository: &Repository, index: &Index, content: &Content) -> Result<u64> {
     let mut seen = HashSet::new();
     let mut sum = 0u64;
     for (number, extent) in repository.extents(content).enumerate() {
@@ -217,7 +222,7 @@ fn stored_bytes(repository: &Repository, content: &Content) -> Result<u64> {
         let part = if len as usize >= SOLID_LIMIT {
             frame
         } else {
-            let block = repository.block(&index, place)?;
+            let block = repository.block(index, place)?;
             let missing = || Error::damaged(format!("The chunk \"{id}\" is not in its block"));
             let own = block.chunk(ChunkKind::Content, &id).ok_or_else(missing)?.len() as u64;
             (frame * own).div_ceil(block.content_bytes().max(1))

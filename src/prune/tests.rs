@@ -14,9 +14,9 @@ use std::path::Path;
 use std::sync::Mutex;
 
 /// A repository and a folder that is backed up into it.
-struct World {
-    store: MemoryStore,
-    source: tempfile::TempDir,
+pub(super) struct World {
+    pub(super) store: MemoryStore,
+    pub(super) source: tempfile::TempDir,
 }
 
 fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -26,7 +26,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 impl World {
-    fn new() -> World {
+    pub(super) fn new() -> World {
         let store = MemoryStore::new();
         Repository::init(&store, &credentials("one"), Cost::DEFAULT, "one").unwrap();
         World { store, source: tempfile::tempdir().unwrap() }
@@ -37,19 +37,19 @@ impl World {
     }
 
     /// Writes a file of incompressible bytes.
-    fn write(&self, name: &str, seed: u64, length: usize) {
+    pub(super) fn write(&self, name: &str, seed: u64, length: usize) {
         std::fs::write(self.source.path().join(name), noise(seed, length)).unwrap();
     }
 
-    fn remove(&self, name: &str) {
+    pub(super) fn remove(&self, name: &str) {
         std::fs::remove_file(self.source.path().join(name)).unwrap();
     }
 
-    fn back_up(&self) -> ObjectName {
+    pub(super) fn back_up(&self) -> ObjectName {
         back_up(&self.open(), self.source.path())
     }
 
-    fn forget(&self, name: ObjectName) {
+    pub(super) fn forget(&self, name: ObjectName) {
         self.open().put_tomb(name).unwrap();
     }
 
@@ -101,7 +101,7 @@ fn back_up(repository: &Arc<Repository>, source: &Path) -> ObjectName {
 }
 
 /// Deletes what was forgotten at once, and rewrites all that is worth it.
-fn thorough() -> PruneOptions {
+pub(super) fn thorough() -> PruneOptions {
     PruneOptions {
         keep_deleted: Duration::ZERO,
         max_unused: Limit::Bytes(0),

@@ -4,6 +4,7 @@
 //! Memory: one segment (16 MiB) while loading, then the tables' filters (1.3 bytes a chunk) and page caches.
 
 use super::keyring::Keyring;
+use super::refresh::Lack;
 use super::table::{Origin, PackInfo, Row, Table, TableWriter, prefix};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
@@ -14,10 +15,11 @@ use crate::progress::Progress;
 use crate::store::{ObjectKey, ObjectKind, Store};
 use quick_cache::sync::Cache;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How often the segments are listed again when one of them goes away meanwhile.
 const LOAD_ATTEMPTS: u32 = 4;
@@ -25,6 +27,10 @@ const LOAD_ATTEMPTS: u32 = 4;
 const MAX_TABLES: usize = 8;
 /// Pack records kept in memory; a record has about 300 bytes.
 const CACHED_PACKS: usize = 8192;
+/// How long a pack that is missing is not asked for again: a lost pack has thousands of chunks, each listing takes its time.
+const LACKING_FOR: Duration = Duration::from_secs(10);
+/// Packs noted so at most.
+const MAX_LACKING: usize = 10_000;
 
 /// A place of a chunk, in the terms of this index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +52,29 @@ pub struct Index {
     pub damaged: Vec<(ObjectName, Error)>,
     /// Segments that count, in no order.
     pub segments: Vec<ObjectName>,
+    /// All segments that the store listed, as a hash of their names.
+    pub(super) listing: blake3::Hash,
+    lacking: Mutex<HashMap<Lack, Instant>>,
+}
+
+/// The names of all segments that a store lists, as one hash.
+pub(super) fn segment_listing(store: &dyn Store) -> Result<blake3::Hash> {
+    let mut names = HashSet::new();
+    store.list(ObjectKind::Index, &mut |object| {
+        names.insert(ObjectName::parse(&object.name)?);
+        Ok(())
+    })?;
+    Ok(hash_of(&names))
+}
+
+fn hash_of(names: &HashSet<ObjectName>) -> blake3::Hash {
+    let mut names: Vec<_> = names.iter().collect();
+    names.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    for name in names {
+        hasher.update(&name.0);
+    }
+    hasher.finalize()
 }
 
 /// Which packs a writer may rely on: those that are stored with the right size and not condemned by a prune.
@@ -103,7 +132,24 @@ impl Index {
             pack_cache: Cache::new(CACHED_PACKS),
             damaged: loader.damaged,
             segments,
+            listing: hash_of(&listed),
+            lacking: Mutex::default(),
         })
+    }
+
+    /// Whether the store was found a moment ago to have no newer index that could help with this.
+    pub(super) fn lacks(&self, lack: Lack) -> bool {
+        let lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        lacking.get(&lack).is_some_and(|since| since.elapsed() < LACKING_FOR)
+    }
+
+    /// Notes that it has none.
+    pub(super) fn note_lack(&self, lack: Lack) {
+        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        if lacking.len() >= MAX_LACKING {
+            lacking.clear();
+        }
+        lacking.insert(lack, Instant::now());
     }
 
     /// Chunks in the index, counting copies.

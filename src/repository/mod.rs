@@ -24,6 +24,7 @@ pub mod mistake;
 mod mutations;
 pub mod pack;
 pub mod read;
+pub mod refresh;
 pub mod rotate;
 pub mod segments;
 pub mod snapshots;
@@ -243,9 +244,7 @@ impl Repository {
     pub fn reload_index(&self, progress: &dyn Progress) -> Result<()> {
         // One load at a time within this process (both would build the same tables), while readers go on with the old index.
         let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = Index::load(&self.keyring, self.store.as_ref(), &self.cache.index(), progress)?;
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(index));
-        Ok(())
+        self.load_index(progress).map(drop)
     }
 
     /// Remembers that a pack is damaged: the next backup treats it like one that a prune has condemned, and stores again what the

@@ -6,6 +6,7 @@ use super::Repository;
 use super::index::{Index, Place};
 use super::keyring::{Keyring, Opened};
 use super::pack::{Block, header_error, open_block, pack_folder};
+use super::refresh::{Lack, Miss, is_local};
 use super::table::PackInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::TAG_LEN;
@@ -117,47 +118,50 @@ impl Repository {
         self.blocks.clear();
     }
 
-    /// The bytes of a chunk, authenticated and with its id recomputed. Every stored copy is tried before an error is returned.
+    /// The bytes of a chunk, authenticated and with its id recomputed. Every stored copy is tried before an error is
+    /// returned, also those that only a newer index names.
     pub fn chunk(&self, kind: ChunkKind, id: &ChunkId) -> Result<ChunkData> {
-        let index = self.index()?;
+        self.with_index(|index| self.chunk_in(index, kind, id)).map_err(|error| {
+            let kind = if error.kind() == ErrorKind::NotFound { ErrorKind::Damaged } else { error.kind() };
+            error.with_kind(kind)
+        })
+    }
+
+    fn chunk_in(&self, index: &Index, kind: ChunkKind, id: &ChunkId) -> std::result::Result<ChunkData, Miss> {
         let mut places = Vec::new();
         index.find(id, &mut |place| {
             places.push(place);
             true
         })?;
-        let mut first_error = None;
+        let (mut first_error, mut lack): (Option<Error>, Option<Lack>) = (None, None);
         for place in places {
-            let block = match self.block(&index, place) {
-                Ok(block) => block,
-                // A copy that another key opens is not lost, whatever became of the others.
-                Err(error) if error.kind() == ErrorKind::WrongKey => {
-                    first_error = Some(error);
-                    continue;
-                }
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                    continue;
-                }
+            let pack = index.pack(place)?;
+            let error = match self.block(index, place) {
+                Ok(block) => match block.range(kind, id) {
+                    Some(range) => return Ok(ChunkData { block, range }),
+                    None => Error::damaged(format!(
+                        "Block {} of the pack \"{}\" does not hold it, but the index says so",
+                        place.block,
+                        pack_key(&pack)
+                    )),
+                },
+                Err(error) => error,
             };
-            if let Some(range) = block.range(kind, id) {
-                return Ok(ChunkData { block, range });
+            if is_local(&error) {
+                lack.get_or_insert(Lack::Pack(pack.name));
             }
-            let pack = pack_key(index.pack(place)?.as_ref());
-            first_error.get_or_insert_with(|| {
-                Error::damaged(format!(
-                    "Block {} of the pack \"{pack}\" does not hold it, but the index says so",
-                    place.block
-                ))
-            });
+            // A copy that another key opens is not lost, whatever became of the others.
+            if first_error.is_none() || error.kind() == ErrorKind::WrongKey {
+                first_error = Some(error);
+            }
         }
         Err(match first_error {
-            Some(error) => {
-                let kind = if error.kind() == ErrorKind::NotFound { ErrorKind::Damaged } else { error.kind() };
-                error.with_kind(kind).context(format!("The chunk \"{id}\" cannot be read"))
-            }
-            None => Error::damaged(format!("The chunk \"{id}\" is not in the index")).with_hint(
-                "Run \"firn check\" to see what is damaged, and \"firn repair index\" if index segments were lost.",
-            ),
+            Some(error) => Miss { error: error.context(format!("The chunk \"{id}\" cannot be read")), lack },
+            None => Error::damaged(format!("The chunk \"{id}\" is not in the index"))
+                .with_hint(
+                    "Run \"firn check\" to see what is damaged, and \"firn repair index\" if index segments were lost.",
+                )
+                .into(),
         })
     }
 

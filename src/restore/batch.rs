@@ -1,8 +1,8 @@
 //! A bounded amount of work, carried out in the order in which chunks lie in packs. Not for: choosing what is restored
 //! (see `walk`).
 //!
-//! Memory: 64 bytes a chunk and what the files, links and directories of the batch weigh: see `Limits`.
-//! While it is carried out, 40 bytes a block more, the records of its packs, and for each thread one read and one block.
+//! Memory: 64 bytes a chunk and what the files, links and directories of the batch weigh: see `Limits`. While it is carried out, 40 bytes a block more, 64 bytes a chunk that a prune moves, the records of its packs, and for each
+//! thread one read and one block.
 
 use super::Context;
 use super::job::{FileJob, OpenFiles};
@@ -14,6 +14,7 @@ use crate::format::tree::{Body, Content, Metadata};
 use crate::id::{ChunkId, ObjectName};
 use crate::repository::index::{Index, Place};
 use crate::repository::read::{ReadBlock, pack_key};
+use crate::repository::refresh::{Lack, MAX_REPEATS};
 use crate::repository::table::PackInfo;
 use crate::view::content::check_length;
 use std::collections::HashMap;
@@ -47,6 +48,7 @@ const MAX_GAP: u64 = 64 << 10;
 const SMALL_FILES: usize = 64;
 
 /// Where one chunk goes.
+#[derive(Clone)]
 struct Ref {
     id: ChunkId,
     /// Where it lies; `pack` counts the packs of the batch once that is known.
@@ -92,6 +94,7 @@ struct Run {
 }
 
 /// A batch in the order in which it is carried out.
+#[derive(Default)]
 struct Plan {
     packs: Vec<Arc<PackInfo>>,
     frames: Vec<Frame>,
@@ -195,17 +198,33 @@ impl Batch {
 
     fn write_files(&mut self, context: &Context<'_>) -> Result<()> {
         let mut refs = std::mem::take(&mut self.refs);
-        let small = std::mem::take(&mut self.small);
-        let plan = match refs.is_empty() {
-            true => Plan { packs: Vec::new(), frames: Vec::new(), runs: Vec::new(), lost: 0..0 },
-            false => {
-                let index = context.repository.index()?;
-                plan(&index, &mut refs)?
+        let mut small = std::mem::take(&mut self.small);
+        for round in 0.. {
+            let index = if refs.is_empty() { None } else { Some(context.repository.index()?) };
+            let plan = match &index {
+                Some(index) => plan(index, &mut refs)?,
+                None => Plan::default(),
+            };
+            let keys: Vec<_> = plan.packs.iter().map(|pack| pack_key(pack)).collect();
+            context.repository.store().prepare(&keys)?;
+            let moved = self.carry_out(context, &refs, &plan, &small)?;
+            let (Some(index), Some(first)) = (index, moved.first()) else { break };
+            let lack = Lack::Pack(plan.packs[first.place.pack as usize].name);
+            (refs, small) = (moved, Vec::new());
+            refs.iter_mut().for_each(|chunk| chunk.place.table = NOWHERE);
+            // A prune has written them to other packs meanwhile, or they are lost, and other copies are tried one by one.
+            if round == MAX_REPEATS || context.repository.newer_index(&index, lack)?.is_none() {
+                let plan = Plan { lost: 0..refs.len(), ..Plan::default() };
+                self.carry_out(context, &refs, &plan, &[])?;
+                break;
             }
-        };
-        let keys: Vec<_> = plan.packs.iter().map(|pack| pack_key(pack)).collect();
-        context.repository.store().prepare(&keys)?;
-        let work = Work { context, jobs: &self.jobs, refs: &refs, plan: &plan, open: &self.open };
+        }
+        Ok(())
+    }
+
+    /// Does what is planned. Returns the chunks whose packs are gone.
+    fn carry_out(&self, context: &Context<'_>, refs: &[Ref], plan: &Plan, small: &[Arc<FileJob>]) -> Result<Vec<Ref>> {
+        let work = Work { context, jobs: &self.jobs, refs, plan, open: &self.open, moved: Mutex::default() };
         let portions = small.len().div_ceil(SMALL_FILES);
         context.parallel(plan.runs.len() + portions, &|at| match at.checked_sub(plan.runs.len()) {
             None => work.run(&plan.runs[at]),
@@ -219,7 +238,8 @@ impl Batch {
             }
         });
         context.parallel(plan.lost.len(), &|at| work.write_alone(&refs[plan.lost.start + at]));
-        context.check()
+        context.check()?;
+        Ok(work.moved.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -330,6 +350,8 @@ struct Work<'a> {
     refs: &'a [Ref],
     plan: &'a Plan,
     open: &'a OpenFiles,
+    /// Chunks whose pack is gone.
+    moved: Mutex<Vec<Ref>>,
 }
 
 impl Work<'_> {
@@ -346,9 +368,15 @@ impl Work<'_> {
         let mut bytes = Vec::new();
         if frames.iter().any(wanted) {
             bytes.resize((last.offset + u64::from(last.len) - first.offset) as usize, 0);
-            if self.context.repository.store().get_range(&pack_key(pack), first.offset, &mut bytes).is_err() {
-                // Chunk by chunk below: perhaps only a part of the pack is gone, perhaps there are other copies.
-                bytes.clear();
+            match self.context.repository.store().get_range(&pack_key(pack), first.offset, &mut bytes) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    let refs = &self.refs[first.refs.start..last.refs.end];
+                    self.moved.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(refs);
+                    return;
+                }
+                // Chunk by chunk below: perhaps only a part of the pack cannot be read, perhaps there are other copies.
+                Err(_) => bytes.clear(),
             }
         }
         for frame in frames {
