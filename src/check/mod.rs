@@ -12,6 +12,7 @@
 //! What cannot be noticed: that the newest snapshot of a writer was deleted, if no other snapshot names it.
 
 mod lengths;
+mod links;
 mod objects;
 mod packs;
 mod reading;
@@ -157,7 +158,7 @@ impl CheckReport {
 
 /// Checks a repository. An error means that the check itself could not go on (stopped, or the store cannot be listed).
 ///
-/// Memory: 250 bytes a pack (names, sizes and sums; a pack has 32 MiB, or 8 for trees), 80 MB for pages, 50 MB for lost chunks and
+/// Memory: 250 bytes a pack (names, sizes and sums; a pack has 32 MiB, or 8 for trees), 80 MB for pages, 70 MB for hard links, 50 MB for lost chunks and
 /// for chunks that no segment names each (see `MAX_BAD` and `MAX_ORPHANED`), `threads` × 50 MiB while packs are read, 16 MiB for
 /// an index segment, the index's filters, and the repository's block cache. Nothing grows with the number of chunks but the filters.
 pub fn run(
@@ -231,7 +232,8 @@ impl Pass<'_> {
         self.stop.check()?;
         let looked = self.check_packs(indexed, verdicts)?;
         self.progress.stage("checking trees");
-        self.check_trees(&snapshots.live, looked, verdicts)
+        self.check_trees(&snapshots.live, looked, verdicts)?;
+        self.check_links(&snapshots.live)
     }
 
     /// Whether the time is over.

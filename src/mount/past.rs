@@ -149,7 +149,7 @@ struct Kept {
     lists: Lists,
     listed: HashSet<u64>,
     gone: (Stamp, HashMap<Vec<u8>, bool>),
-    bodies: HashMap<(u32, u32), Arc<SnapshotTree>>,
+    bodies: HashMap<(u32, u64), Arc<SnapshotTree>>,
     moment: Option<Arc<Moment>>,
     /// Why something is missing in the listing of a folder, and since when, by its number.
     missing: HashMap<u64, (Instant, ErrorKind, String)>,
@@ -273,13 +273,14 @@ impl Past {
     /// What has a number that is not of the view; `None` if there is nothing (any more).
     pub(super) fn node(&self, number: Number) -> Result<Option<Node>> {
         let Some(moment) = self.moment() else { return Ok(None) };
-        if number == (Number { class: Class::Versions, slot: 0, depth: 0, rank: 1 }) {
+        if number == (Number { class: Class::Versions, slot: 0, rank: 1 }) {
             return Ok(Some(Node::Sign));
         }
         let Some(tree) = moment.folders.tree(number.slot) else { return Ok(None) };
         if number.class == Class::Body {
-            let Some(tree) = self.body(tree, number.depth) else { return Ok(None) };
-            return Ok(tree.by_rank(number.rank)?.map(|stored| Node::Seen(browse::Node::Stored(stored))));
+            let (depth, rank) = past::depth_and_rank(tree, number.rank);
+            let Some(tree) = self.body(tree, depth) else { return Ok(None) };
+            return Ok(tree.by_rank(rank)?.map(|stored| Node::Seen(browse::Node::Stored(stored))));
         }
         let ino = Number::of_folder(number.class, number.slot, number.rank);
         let path = tree.path_at(number.rank)?.filter(|path| path.len() > self.top().len());
@@ -291,12 +292,16 @@ impl Past {
         if number.class != Class::Body {
             return None;
         }
-        let tree = self.kept().bodies.get(&(number.slot, number.depth)).cloned();
-        tree?.peek(number.rank)
+        let kept = self.kept();
+        let tree = kept.moment.as_ref()?.folders.tree(number.slot)?;
+        let (depth, rank) = past::depth_and_rank(tree, number.rank);
+        let tree = kept.bodies.get(&(number.slot, depth)).cloned();
+        drop(kept);
+        tree?.peek(rank)
     }
 
     /// The tree of a snapshot below versions at a depth.
-    fn body(&self, tree: &SnapshotTree, depth: u32) -> Option<Arc<SnapshotTree>> {
+    fn body(&self, tree: &SnapshotTree, depth: u64) -> Option<Arc<SnapshotTree>> {
         let key = (tree.slot(), depth);
         let mut kept = self.kept();
         if let Some(body) = kept.bodies.get(&key) {
@@ -334,7 +339,9 @@ impl Past {
     pub(super) fn parent_of(&self, stored: &Stored) -> Result<Option<Node>> {
         let Some(number) = Number::parse(stored.tree.number(stored.rank)?) else { return Ok(None) };
         match stored.tree.path_at(stored.rank)? {
-            Some(path) if past::depth(&path) <= number.depth => self.folder_at(Class::Versions, &path),
+            Some(path) if past::depth(&path) <= past::depth_and_rank(&stored.tree, number.rank).0 => {
+                self.folder_at(Class::Versions, &path)
+            }
             _ => Ok(None),
         }
     }

@@ -6,7 +6,8 @@
 //!         0  0    slot      rank            an entry of a snapshot, as everywhere (see `tree`)
 //!         0  1    slot      rank            the folder of the versions of the path that this entry has
 //!         1  0    slot      rank            the folder of what is gone from that path
-//!         1  1    slot      depth, rank     the entry once more, below a folder at that depth that is shown as a version
+//!         1  1    slot      depth, rank     the entry once more, below a folder at that depth that is shown as a version: the depth
+//!                                           times one more than the highest rank of the snapshot, and the rank
 //! ```
 //!
 //! So every number leads back to a path through the pages of a snapshot, also after a remount, and there is no table. A directory
@@ -14,16 +15,13 @@
 //! hence the depth.
 
 use super::layout::Layout;
-use super::tree::{RANK_BITS, SnapshotTree};
+use super::tree::{RANK_BITS, ROOT_RANK, SnapshotTree};
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Bits of a snapshot's slot.
 pub const SLOT_BITS: u32 = 25;
-/// Bits of a rank below a version, and of the depth before it. A snapshot with more files than that has no folders as versions.
-const BODY_RANK_BITS: u32 = 31;
-const DEPTH_BITS: u32 = RANK_BITS - BODY_RANK_BITS;
 /// Longest ending that a version takes over from its file, in bytes.
 const LONGEST_ENDING: usize = 32;
 /// Longest text of a time, in bytes; a number and an ending fit behind it into a name.
@@ -47,9 +45,7 @@ pub struct Number {
     pub class: Class,
     /// Of the snapshot.
     pub slot: u32,
-    /// Of the version's folder, of a `Body`; else 0.
-    pub depth: u32,
-    /// Of the entry.
+    /// Of the entry; of a `Body`, with the depth of the version's folder (see `depth_and_rank`).
     pub rank: u64,
 }
 
@@ -64,26 +60,41 @@ impl Number {
     pub fn parse(ino: u64) -> Option<Number> {
         let slot = ((ino >> RANK_BITS) & ((1 << SLOT_BITS) - 1)) as u32;
         let rank = ino & ((1 << RANK_BITS) - 1);
-        let (class, depth, rank) = match ino >> (RANK_BITS + SLOT_BITS) {
-            1 => (Class::Versions, 0, rank),
-            2 => (Class::Deleted, 0, rank),
-            3 => (Class::Body, (rank >> BODY_RANK_BITS) as u32, rank & ((1 << BODY_RANK_BITS) - 1)),
+        let class = match ino >> (RANK_BITS + SLOT_BITS) {
+            1 => Class::Versions,
+            2 => Class::Deleted,
+            3 => Class::Body,
             _ => return None,
         };
-        Some(Number { class, slot, depth, rank })
+        Some(Number { class, slot, rank })
     }
 }
 
-/// How many names a path has, as far as numbers tell them apart.
-pub fn depth(path: &[u8]) -> u32 {
-    let names = path.iter().filter(|byte| **byte == b'/').count() as u32;
-    names.min((1 << DEPTH_BITS) - 1)
+/// How many names a path has.
+pub fn depth(path: &[u8]) -> u64 {
+    path.iter().filter(|byte| **byte == b'/').count() as u64
 }
 
-/// The tree of a snapshot below versions at this depth; `None` if it has too many files.
-pub fn body(tree: &SnapshotTree, depth: u32) -> Option<Arc<SnapshotTree>> {
-    let base = 3 << (RANK_BITS + SLOT_BITS) | u64::from(tree.slot()) << RANK_BITS | u64::from(depth) << BODY_RANK_BITS;
-    tree.renumbered(base, BODY_RANK_BITS).map(Arc::new)
+/// How many numbers a snapshot takes at each depth: one more than its highest rank.
+fn span(tree: &SnapshotTree) -> u64 {
+    tree.named().snapshot.totals.entries.saturating_add(ROOT_RANK + 1)
+}
+
+/// The depth of the version's folder and the rank of the entry that the last part of a `Body`'s number was made from, in this snapshot.
+pub fn depth_and_rank(tree: &SnapshotTree, rank: u64) -> (u64, u64) {
+    (rank / span(tree), rank % span(tree))
+}
+
+/// The tree of a snapshot below versions at this depth; `None` if its numbers do not reach so far down: a directory that was numbered
+/// like another one would be taken for it.
+pub fn body(tree: &SnapshotTree, depth: u64) -> Option<Arc<SnapshotTree>> {
+    let span = span(tree);
+    let first = depth.checked_mul(span)?;
+    if first.checked_add(span)? > 1 << RANK_BITS {
+        return None;
+    }
+    let base = 3 << (RANK_BITS + SLOT_BITS) | u64::from(tree.slot()) << RANK_BITS;
+    Some(Arc::new(tree.renumbered(base + first)))
 }
 
 /// Makes names of times that are unique in a folder.
@@ -155,16 +166,16 @@ mod tests {
         let most = (1 << SLOT_BITS) - 1;
         for (class, slot, rank) in [(Class::Versions, 1, 2), (Class::Deleted, most, (1 << RANK_BITS) - 1)] {
             let ino = Number::of_folder(class, slot, rank);
-            assert_eq!(Number::parse(ino), Some(Number { class, slot, depth: 0, rank }));
+            assert_eq!(Number::parse(ino), Some(Number { class, slot, rank }));
             assert!(i64::try_from(ino).is_ok());
         }
         let body = 3u64 << 61 | u64::from(most) << 36 | 31 << 31 | 77;
-        let expected = Number { class: Class::Body, slot: most, depth: 31, rank: 77 };
+        let expected = Number { class: Class::Body, slot: most, rank: 31 << 31 | 77 };
         assert_eq!(Number::parse(body), Some(expected));
         for other in [0, 1, u64::from(most) << RANK_BITS | 5, u64::MAX, 1 << 63] {
             assert_eq!(Number::parse(other), None, "{other}");
         }
-        assert_eq!((depth(b""), depth(b"/a/b"), depth(&b"/a".repeat(100))), (0, 2, 31));
+        assert_eq!((depth(b""), depth(b"/a/b"), depth(&b"/a".repeat(100))), (0, 2, 100));
     }
 
     #[test]

@@ -135,14 +135,11 @@ impl SnapshotTree {
         Ok(tree)
     }
 
-    /// The same tree with other inode numbers: `base` and the rank, which must be below 2^`bits`; `None` if it has more files.
-    pub fn renumbered(&self, base: u64, bits: u32) -> Option<SnapshotTree> {
-        if self.named.snapshot.totals.entries.saturating_add(ROOT_RANK) >> bits != 0 {
-            return None;
-        }
+    /// The same tree with other inode numbers: `base` and the rank.
+    pub fn renumbered(&self, base: u64) -> SnapshotTree {
         let mut tree = SnapshotTree::new(self.pages.clone(), self.locations.clone(), self.named.clone(), 0, b"");
         (tree.base, tree.path) = (base, self.path.clone());
-        Some(tree)
+        tree
     }
 
     /// The snapshot.
@@ -236,7 +233,7 @@ impl SnapshotTree {
         if self.mounted && self.top()?.rank == rank {
             return Ok(MOUNT_INO);
         }
-        Ok(self.base | rank)
+        Ok(self.base + rank)
     }
 
     /// First rank of each file with several names. The walk leaves out subtrees without links. A damaged page is passed over (what

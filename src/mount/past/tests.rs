@@ -325,6 +325,51 @@ fn while_nothing_can_be_told_there_is_a_sign() {
 }
 
 #[test]
+fn no_folder_has_the_number_of_another_however_deep() {
+    const LEVELS: usize = 80;
+    let tree = |text: &[u8]| {
+        let bottom = dir([("f", Thing::Inline(text.to_vec()))]);
+        (0..LEVELS).fold(bottom, |below, _| dir([("d", below), ("e", Thing::Fifo)]))
+    };
+    let sample = Sample::new();
+    for (day, text) in [("01", b"1"), ("02", b"2")] {
+        sample.snapshot(&format!("2026-01-{day}T00:00:00Z"), "h", &[], &tree(text));
+    }
+    let opened = open(&sample, utc(), false);
+    let past = &opened.0;
+    // Each folder by the way that leads to it, also those in the versions of the folders above it.
+    let mut places: BTreeMap<u64, String> = BTreeMap::new();
+    let mut folder = root(&opened, "versions");
+    let mut path = String::new();
+    for level in 0..LEVELS {
+        for (name, child) in list(past, &folder, 9) {
+            let Child::Entry(stored) = child else { continue };
+            let name = String::from_utf8(name).unwrap();
+            let (mut place, mut inside) = (format!("{path}/{name}"), stored);
+            loop {
+                let ino = inside.ino().unwrap();
+                let before = places.insert(ino, place.clone());
+                assert_eq!(before, None, "{ino:x} is {place} as well");
+                let node = past.node(Number::parse(ino).unwrap()).unwrap();
+                let Some(Node::Seen(browse::Node::Stored(again))) = node else { panic!("{ino:x} leads to {node:?}") };
+                assert_eq!((again.rank, again.ino().unwrap()), (inside.rank, ino), "{place}");
+                let is_version = place.matches('/').count() == level + 1;
+                assert_eq!(past.parent_of(&inside).unwrap().is_some(), is_version, "{place}");
+                let Some(below) = inside.tree.lookup(&inside.place().unwrap(), b"d").unwrap() else { break };
+                if below.place().is_none() {
+                    break;
+                }
+                (place, inside) = (format!("{place}/d"), below);
+            }
+        }
+        let Some(Child::Folder(below, _)) = past.lookup(&folder, b"d").unwrap() else { break };
+        folder = below;
+        path.push_str("/d");
+    }
+    assert!(places.len() > LEVELS * LEVELS / 2, "{}", places.len());
+}
+
+#[test]
 fn a_catalog_that_nobody_uses_is_closed() {
     let times = Times { idle: Duration::from_millis(300), ..Times::default() };
     let opened = open_for(&one_file(), utc(), false, times);
