@@ -9,6 +9,7 @@ pub use files::*;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Raises the limit of open files to what the administrator allows; how many that is.
@@ -93,6 +94,28 @@ pub fn user_id() -> u32 {
 /// The number of the group for which this process acts.
 pub fn group_id() -> u32 {
     rustix::process::getegid().as_raw()
+}
+
+/// Whether no process of this machine has the regular file, opened for reading, open for writing or mapped so. `None` where this
+/// cannot be told: the file is of another user, or its file system has no leases.
+///
+/// The kernel grants a lease for reading exactly if there is no writer. It is returned at once; a process that opens the file for
+/// writing in that very moment waits for this.
+pub fn has_no_writer(file: impl AsFd) -> Option<bool> {
+    /// Not in the `libc` crate.
+    const F_SETSIG: libc::c_int = 10;
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: these commands take a number and touch no memory of this process; the descriptor lives through the calls. The signal
+    // that tells of a writer is one that does nothing, where SIGIO would end the process.
+    let lease = |kind: libc::c_int| unsafe { libc::fcntl(fd, libc::F_SETLEASE, kind) };
+    // SAFETY: as above.
+    if unsafe { libc::fcntl(fd, F_SETSIG, libc::SIGURG) } != 0 {
+        return None;
+    }
+    if lease(libc::F_RDLCK.into()) == 0 {
+        return (lease(libc::F_UNLCK.into()) == 0).then_some(true);
+    }
+    (io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)).then_some(false)
 }
 
 /// The number of this process.

@@ -30,7 +30,14 @@ pub struct Content {
     data_end: u64,
     sparse: bool,
     after_hole: bool,
+    // Where reading ends: the stated size, unless more follows there.
+    end: u64,
+    // Whether anything follows behind the stated size is found out once.
+    end_is_known: bool,
 }
+
+/// How much is read of a file behind the size that it states; some files of /proc go on for ever.
+const MAX_UNSTATED: u64 = 256 << 20;
 
 impl Content {
     /// Opens the regular file `item`. Errors: the system's, and `Failed` if another file has its name by now.
@@ -46,11 +53,23 @@ impl Content {
         Ok(Content::new(file, stat))
     }
 
-    /// Reads an open file of which `stat` is known; at most `stat.size` bytes, should it have grown since.
+    /// Reads an open file of which `stat` is known. Of one that has grown since, `stat.size` bytes; of one that goes on behind the
+    /// size that it states even now, all.
     pub fn new(file: File, stat: Stat) -> Content {
         os::advise_sequential(&file);
         let sparse = stat.blocks.saturating_mul(512) < stat.size;
-        Content { file, stat, offset: 0, data_end: 0, sparse, after_hole: false }
+        let end = stat.size;
+        Content { file, stat, offset: 0, data_end: 0, sparse, after_hole: false, end, end_is_known: false }
+    }
+
+    /// Reads no more than `size` bytes.
+    pub fn end_at(&mut self, size: u64) {
+        (self.end, self.end_is_known) = (size, true);
+    }
+
+    /// Whether more was there than the file states as its size.
+    pub fn goes_beyond(&self) -> bool {
+        self.end > self.stat.size
     }
 
     /// What the file was when it was opened; before its first byte was read.
@@ -76,8 +95,8 @@ impl Content {
     /// What follows: the length of a hole, which counts as read, or of a run of data, to be taken with `read`. `None` at the
     /// end. Two holes never touch.
     pub fn segment(&mut self) -> io::Result<Option<Segment>> {
-        if self.offset >= self.stat.size {
-            return Ok(None);
+        if self.offset >= self.end {
+            return self.beyond();
         }
         let data = self.next_data()?;
         if data > self.offset && !self.after_hole {
@@ -107,13 +126,34 @@ impl Content {
         }
     }
 
+    // What follows the stated size: sizes are made up in /proc and /sys, and by file systems that make content on demand.
+    fn beyond(&mut self) -> io::Result<Option<Segment>> {
+        if self.goes_beyond() {
+            let most = MAX_UNSTATED >> 20;
+            return Err(io::Error::other(format!("it goes on for more than {most} MiB behind its stated size")));
+        }
+        if std::mem::replace(&mut self.end_is_known, true) {
+            return Ok(None);
+        }
+        self.data_end = self.offset + 1;
+        let more = self.read(&mut [0])?;
+        self.offset -= more as u64;
+        // One that has grown states another size by now; that is seen to by whoever compares the times.
+        if more == 0 || os::stat_fd(&self.file)?.size != self.stat.size {
+            return Ok(None);
+        }
+        self.end = self.offset + MAX_UNSTATED;
+        (self.data_end, self.after_hole) = (self.end, false);
+        Ok(Some(Segment::Data(MAX_UNSTATED)))
+    }
+
     // Where data begins, at or behind `offset`; at most the file's size.
     fn next_data(&mut self) -> io::Result<u64> {
         if !self.sparse {
             return Ok(self.offset);
         }
         match os::seek_data(&self.file, self.offset) {
-            Ok(found) => Ok(found.unwrap_or(self.stat.size).clamp(self.offset, self.stat.size)),
+            Ok(found) => Ok(found.unwrap_or(self.end).clamp(self.offset, self.end)),
             Err(error) if is_unsupported(&error) => {
                 self.sparse = false;
                 Ok(self.offset)
@@ -125,13 +165,13 @@ impl Content {
     // Where data ends that begins at `start`; at least one byte further (a hole may have been punched meanwhile).
     fn next_hole(&mut self, start: u64) -> io::Result<u64> {
         if !self.sparse {
-            return Ok(self.stat.size);
+            return Ok(self.end);
         }
         match os::seek_hole(&self.file, start) {
-            Ok(found) => Ok(found.unwrap_or(self.stat.size).clamp(start + 1, self.stat.size)),
+            Ok(found) => Ok(found.unwrap_or(self.end).clamp(start + 1, self.end)),
             Err(error) if is_unsupported(&error) => {
                 self.sparse = false;
-                Ok(self.stat.size)
+                Ok(self.end)
             }
             Err(error) => Err(error),
         }
@@ -319,5 +359,42 @@ mod tests {
         assert_eq!(link_target(&item(dir.path(), "odd")).unwrap(), b"\xff\n");
         std::fs::write(dir.path().join("file"), b"").unwrap();
         assert!(link_target(&item(dir.path(), "file")).is_err());
+    }
+
+    #[test]
+    fn what_follows_the_stated_size_is_read_unless_the_file_has_grown() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), "0123456789").unwrap();
+        let file = File::open(dir.path().join("f")).unwrap();
+        let stat = os::stat_fd(&file).unwrap();
+        let mut grown = Content::new(file.try_clone().unwrap(), Stat { size: 4, ..stat });
+        assert_eq!(read(&mut grown, 3).1, b"0123");
+        let mut limited = Content::new(file, stat);
+        limited.end_at(6);
+        assert_eq!(read(&mut limited, 4).1, b"012345");
+        let stated = File::open("/proc/sys/kernel/ostype").unwrap();
+        let stat = os::stat_fd(&stated).unwrap();
+        let mut content = Content::new(stated, stat);
+        assert_eq!((stat.size, read(&mut content, 4096).1), (0, std::fs::read("/proc/sys/kernel/ostype").unwrap()));
+        assert!(content.goes_beyond());
+        // One that never ends is an error, not a full repository.
+        let endless = File::open("/dev/zero").unwrap();
+        let stat = Stat { size: 0, ..os::stat_fd(&endless).unwrap() };
+        let mut content = Content::new(endless, stat);
+        let mut buffer = vec![0; 1 << 20];
+        let mut total = 0;
+        let error = loop {
+            match content.segment() {
+                Ok(Some(Segment::Data(mut left))) => {
+                    while left > 0 {
+                        left -= content.read(&mut buffer).unwrap() as u64;
+                    }
+                    total = content.offset();
+                }
+                Ok(_) => panic!("it never ends"),
+                Err(error) => break error,
+            }
+        };
+        assert!(total == MAX_UNSTATED && error.to_string().contains("256 MiB"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! One source item becomes one entry: read, cut, stored, described. Not for: order or directories (see `builder`).
 
+use super::calm::{Clocks, time_to_settle};
 use super::content::{Content as SourceFile, changed, link_target, look_again};
 use super::feed::Feed;
 use super::known::Known;
@@ -14,31 +15,19 @@ use crate::format::snapshot::IssueKind;
 use crate::format::tree::{AttributeSet, Attributes, Body, Content, Entry, Extent, Metadata};
 use crate::id::ChunkId;
 use crate::os::{FileType, Stat, stat_fd};
-use crate::progress::{Progress, Stop};
+use crate::progress::{Progress, Silent, Stop};
 use crate::repository::Repository;
 use crate::repository::assemble::{Assembler, Group};
 use crate::repository::files::CachedFile;
 use crate::repository::tree::ContentBuilder;
 use crate::repository::writer::Writer;
 use std::os::fd::AsFd;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 /// A file that changes while it is read is read this often before it is recorded as unreliable.
 const ATTEMPTS: u32 = 3;
-/// A file whose inode changed this short a time before it was read is not remembered, because it may change again unseen:
-/// 1. Within the same tick of the file system's clock (up to 2 s), its times stay the same. (The racy-git problem, git's
-///    Documentation/technical/racy-git.)
-/// 2. Of a file that is mapped into memory, only the first store into a clean page sets its times; further stores into that
-///    page leave no trace until the kernel has written it to the disk and protects it again. That happens once it has been
-///    dirty for `vm.dirty_expire_centisecs` (30 s), at the next round of `vm.dirty_writeback_centisecs` (5 s).
-///
-/// This leaves room for a disk that is slow to take what is written. (On tmpfs stores through a mapping never set the times.)
-const YOUNG: Duration = Duration::from_secs(60);
-/// The step of the clock from which file systems take their times is at most this (a jiffy of 10 ms, with room).
-const TICK: Duration = Duration::from_millis(50);
-/// File systems that keep whole seconds only.
-const COARSE_TICK: Duration = Duration::from_secs(2);
 /// Files that are for their owner alone and shorter than this get a padded block of their own.
 const PRIVATE_SIZE: u64 = 4096;
 /// Folders whose content is private whatever its size below the bound for solid blocks.
@@ -63,6 +52,32 @@ pub struct Done {
     pub cached: Option<CachedFile>,
     /// How a regular file compares with the last time.
     pub change: Option<Change>,
+    /// What was read may be a state that never was: to be read again after a while.
+    pub doubt: Option<Doubt>,
+}
+
+/// A file that somebody may have been writing to while it was read, without a trace in its times.
+#[derive(Debug)]
+pub struct Doubt {
+    /// The file, as it was when it was read.
+    item: SourceItem,
+    /// When it was read.
+    pub read: Instant,
+}
+
+impl Doubt {
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.item.path
+    }
+}
+
+/// What became of a doubt.
+pub enum Resolved {
+    /// What was read is there still.
+    Same,
+    /// It differs, or is gone: this was read now, and may be doubtful in turn.
+    Different(Option<Box<Done>>),
 }
 
 /// Something to report; the run goes on.
@@ -91,6 +106,8 @@ pub struct Filer<'a> {
     pub stop: &'a Stop,
     /// Filled with what went wrong.
     pub troubles: Vec<Trouble>,
+    /// Which file systems can be trusted how far.
+    pub clocks: Clocks,
 }
 
 impl Filer<'_> {
@@ -126,7 +143,8 @@ impl Filer<'_> {
         };
         let mut meta = self.describe(item, None)?;
         meta.blocks = blocks_given(&item.stat);
-        Ok(Some(Done { entry: Entry { name: item.name.clone(), meta, body }, cached: None, change: None }))
+        let entry = Entry { name: item.name.clone(), meta, body };
+        Ok(Some(Done { entry, cached: None, change: None, doubt: None }))
     }
 
     /// The metadata of any item, large attribute sets stored.
@@ -152,6 +170,8 @@ impl Filer<'_> {
         if let Known::Cached(cached) = &known
             && !self.force
             && is_same(cached, &item.stat)
+            // Where sizes cannot be relied on, a file that says 0 may have content by now.
+            && (item.stat.size > 0 || self.clocks.is_local(item))
             && self.is_present(&cached.content)
         {
             let mut meta = self.describe(item, None)?;
@@ -161,7 +181,8 @@ impl Filer<'_> {
             self.progress.bytes(item.stat.size);
             let body = Body::File { size: cached.size, content: cached.content.clone() };
             let entry = Entry { name: item.name.clone(), meta, body };
-            return Ok(Some(Done { entry, cached: Some((**cached).clone()), change: Some(Change::Unmodified) }));
+            let (cached, change) = (Some((**cached).clone()), Some(Change::Unmodified));
+            return Ok(Some(Done { entry, cached, change, doubt: None }));
         }
         let change = match &known {
             Known::Nothing => Change::New,
@@ -173,11 +194,17 @@ impl Filer<'_> {
             }
             _ => Change::Changed,
         };
+        let done = self.read_in_attempts(item)?;
+        Ok(done.map(|done| Done { change: Some(change), ..done }))
+    }
+
+    /// Reads a file, again if it changes meanwhile. `None` if it had to be left out (see `troubles`).
+    fn read_in_attempts(&mut self, item: &SourceItem) -> Result<Option<Done>> {
         let mut item = item.clone();
         for attempt in 1..=ATTEMPTS {
             let seen = if attempt == 1 { Ok(()) } else { look_again(&mut item).map_err(FileError::from_source) };
             match seen.and_then(|()| self.read_file(&mut item, attempt == ATTEMPTS)) {
-                Ok(Some((entry, cached))) => return Ok(Some(Done { entry, cached, change: Some(change) })),
+                Ok(Some(done)) => return Ok(Some(done)),
                 // Changed while it was read: once more.
                 Ok(None) => {}
                 Err(FileError::Fatal(error)) => return Err(error),
@@ -196,11 +223,7 @@ impl Filer<'_> {
     }
 
     /// One attempt at reading a file. `None` if it changed meanwhile and this was not the last attempt.
-    fn read_file(
-        &mut self,
-        item: &mut SourceItem,
-        last: bool,
-    ) -> std::result::Result<Option<(Entry, Option<CachedFile>)>, FileError> {
+    fn read_file(&mut self, item: &mut SourceItem, last: bool) -> std::result::Result<Option<Done>, FileError> {
         let mut source = SourceFile::open(item).map_err(FileError::from_source)?;
         item.stat = *source.stat();
         let path = item.path.clone();
@@ -214,33 +237,93 @@ impl Filer<'_> {
             calm = !changed(&item.stat, &look(&source)?);
         }
         let begun = SystemTime::now();
+        // Before the first byte: a writer that opens the file later changes its times.
+        let doubtful = self.clocks.is_doubtful(item, source.file(), begun);
         let (size, content, rule) = self.read_content(item, &mut source)?;
         let after = look(&source)?;
-        let unreliable = !calm || changed(&item.stat, &after) || size != after.size;
+        // Files of /proc, /sys and some of FUSE state a size that is not theirs.
+        let is_misstated =
+            size != after.size && after.size == item.stat.size && (source.goes_beyond() || !self.clocks.is_local(item));
+        let unreliable = !calm || (changed(&item.stat, &after) || size != after.size) && !is_misstated;
         if unreliable && !last {
             return Ok(None);
         }
+        let as_read = item.clone();
         item.stat = after;
         item.stat.size = size;
         let mut meta = self.describe(item, Some(source.file().as_fd())).map_err(FileError::Fatal)?;
         meta.blocks = rule.given(&after);
         meta.unreliable = unreliable;
         if unreliable {
-            let text = format!("\"{}\" changed while it was read; what was read is kept", item.path.display());
-            self.trouble(IssueKind::Changed, Error::new(ErrorKind::Failed, text));
+            self.trouble(IssueKind::Changed, changed_while_read(item));
         }
-        let cached =
-            (!unreliable && !is_racy(&after, begun, young()) && !is_private(&content, &after)).then(|| CachedFile {
-                name: item.name.clone(),
-                size,
-                mtime: timestamp(after.mtime),
-                ctime: timestamp(after.ctime),
-                inode: after.ino,
-                content: content.clone(),
-                blocks: meta.blocks,
-                flags: meta.flags,
-            });
-        Ok(Some((Entry { name: item.name.clone(), meta, body: Body::File { size, content } }, cached)))
+        item.stat = after;
+        let is_kept = !unreliable
+            && !is_misstated
+            && !self.clocks.is_young(item, begun)
+            && (size > 0 || self.clocks.is_local(item))
+            && !is_private(&content, &after);
+        let cached = is_kept.then(|| CachedFile {
+            name: item.name.clone(),
+            size,
+            mtime: timestamp(after.mtime),
+            ctime: timestamp(after.ctime),
+            inode: after.ino,
+            content: content.clone(),
+            blocks: meta.blocks,
+            flags: meta.flags,
+        });
+        let doubt = (doubtful && !unreliable && !is_misstated).then(|| Doubt { item: as_read, read: Instant::now() });
+        let entry = Entry { name: item.name.clone(), meta, body: Body::File { size, content } };
+        Ok(Some(Done { entry, cached, change: None, doubt }))
+    }
+
+    /// Reads a doubtful file again, as far as it went, and all of it anew if that differs from `entry`. (A log that grows is a
+    /// beginning of itself.) The `last` time it is not read anew. An error ends the backup.
+    pub fn resolve(&mut self, doubt: &Doubt, entry: &Entry, last: bool) -> Result<Resolved> {
+        let silent: &'static dyn Progress = &Silent;
+        let progress = std::mem::replace(&mut self.progress, silent);
+        let resolved = self.resolve_silently(doubt, entry, last);
+        self.progress = progress;
+        resolved
+    }
+
+    fn resolve_silently(&mut self, doubt: &Doubt, entry: &Entry, last: bool) -> Result<Resolved> {
+        match self.is_there_still(&doubt.item, entry) {
+            Ok(true) => return Ok(Resolved::Same),
+            Err(FileError::Fatal(error)) => return Err(error),
+            Ok(false) | Err(FileError::Gone(_) | FileError::Source(_)) if last => return Ok(Resolved::Different(None)),
+            Ok(false) | Err(FileError::Gone(_) | FileError::Source(_)) => {}
+        }
+        let mut item = doubt.item.clone();
+        let before = self.troubles.len();
+        let again = match look_again(&mut item) {
+            Ok(()) => self.read_in_attempts(&item)?,
+            Err(_) => None,
+        };
+        if again.is_none() {
+            // Why it cannot be read any more does not matter: something was read of it.
+            self.troubles.truncate(before);
+        }
+        Ok(Resolved::Different(again.map(Box::new)))
+    }
+
+    /// Whether the file still begins with what was read of it.
+    fn is_there_still(&mut self, item: &SourceItem, entry: &Entry) -> std::result::Result<bool, FileError> {
+        let Body::File { size, content } = &entry.body else { return Ok(true) };
+        let mut source = SourceFile::open(item).map_err(FileError::from_source)?;
+        if source.stat().size < *size {
+            return Ok(false);
+        }
+        source.end_at(*size);
+        let (read, again, _) = self.read_content(item, &mut source)?;
+        Ok(read == *size && again == *content)
+    }
+
+    /// Marks what was read of a file that would not keep still.
+    pub fn give_up(&mut self, doubt: &Doubt, entry: &mut Entry) {
+        entry.meta.unreliable = true;
+        self.trouble(IssueKind::Changed, changed_while_read(&doubt.item));
     }
 
     fn read_content(
@@ -274,7 +357,7 @@ impl Filer<'_> {
                 }
                 Piece::Data(data) => {
                     rule.data(data.len() as u64);
-                    if size == 0 && data.len() <= MAX_INLINE && item.stat.size == data.len() as u64 {
+                    if size == 0 && data.len() <= MAX_INLINE {
                         inline = Some(data.to_vec());
                         size = data.len() as u64;
                         continue;
@@ -284,7 +367,7 @@ impl Filer<'_> {
                 }
             };
             if let Some(first) = inline.take() {
-                // The file grew behind what looked like all of it.
+                // More follows on what looked like all of it.
                 let (id, _) = self.assembler.add(ChunkKind::Content, group, &first).map_err(FileError::Fatal)?;
                 let extent = Extent::Chunk { id, len: first.len() as u32 };
                 builder.push(extent, &mut self.assembler).map_err(FileError::Fatal)?;
@@ -344,6 +427,11 @@ impl FileError {
     }
 }
 
+fn changed_while_read(item: &SourceItem) -> Error {
+    let text = format!("\"{}\" changed while it was read; what was read is kept", item.path.display());
+    Error::new(ErrorKind::Failed, text)
+}
+
 /// Whether reading again may help: a replaced file, an I/O error of a disk or network.
 fn may_pass(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::Denied)
@@ -356,46 +444,9 @@ fn is_same(cached: &CachedFile, stat: &Stat) -> bool {
         && cached.inode == stat.ino
 }
 
-/// The step of the clock that file systems use, or of those that keep whole seconds only.
-fn tick(stat: &Stat) -> Duration {
-    let coarse = stat.ctime.nanos == 0 && stat.mtime.nanos == 0;
-    if coarse { COARSE_TICK } else { TICK }
-}
-
-/// How long to wait before a file is read that was changed just now. A call that writes sets the times when it begins, so
-/// that bytes may still change behind times that stay: a state that never was would be kept without a word. If the times
-/// are the same after a tick, such a call is over. An empty file has nothing to be torn.
-fn time_to_settle(stat: &Stat, now: SystemTime) -> Option<Duration> {
-    // Times further in the future come from a clock that was wrong, and waiting for each such file would take for ever.
-    let is_ahead = is_racy(stat, now + COARSE_TICK, Duration::ZERO);
-    (stat.size > 0 && is_racy(stat, now, tick(stat)) && !is_ahead).then(|| tick(stat))
-}
-
-/// Whether a file that was read from `begun` on may change, or have changed, without another change time.
-fn is_racy(stat: &Stat, begun: SystemTime, young: Duration) -> bool {
-    let Ok(begun) = begun.duration_since(SystemTime::UNIX_EPOCH) else { return true };
-    let changed = i128::from(stat.ctime.seconds) * 1_000_000_000 + i128::from(stat.ctime.nanos);
-    changed + young.as_nanos() as i128 > begun.as_nanos() as i128
-}
-
 /// Whether a record of the files cache would hold what only the file's owner may read. Such a file is short to read again.
 fn is_private(content: &Content, stat: &Stat) -> bool {
     matches!(content, Content::Inline(bytes) if !bytes.is_empty()) && stat.mode & 0o077 == 0
-}
-
-/// How long a change may go unseen here: longer than usual where writing waits longer, as power-saving laptops have it.
-fn young() -> Duration {
-    static YOUNG_HERE: OnceLock<Duration> = OnceLock::new();
-    *YOUNG_HERE.get_or_init(|| {
-        let setting = |name: &str| std::fs::read_to_string(format!("/proc/sys/vm/{name}")).ok()?.trim().parse().ok();
-        let wait = ["dirty_expire_centisecs", "dirty_writeback_centisecs"].map(|name| setting(name).unwrap_or(0));
-        young_for(wait)
-    })
-}
-
-fn young_for(centiseconds: [u32; 2]) -> Duration {
-    let wait: u64 = centiseconds.iter().map(|part| u64::from(*part) * 10).sum();
-    YOUNG.max(Duration::from_millis(wait) * 3 / 2)
 }
 
 fn group_of(item: &SourceItem) -> Group {

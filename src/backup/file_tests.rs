@@ -4,13 +4,14 @@ use super::*;
 use crate::backup::walk::Handle;
 use crate::check::fixture;
 use crate::chunk::secret::Secret;
-use crate::os::{self, FileTime};
+use crate::os;
 use crate::progress::Silent;
 use crate::repository::writer::WriterOptions;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::process::{Child, Command, Stdio};
 
 fn item(dir: &Path, name: &str) -> SourceItem {
     let fd = OwnedFd::from(File::open(dir).unwrap());
@@ -33,6 +34,7 @@ fn with_filer(test: impl FnOnce(&mut Filer<'_>)) {
         progress: &Silent,
         stop: &stop,
         troubles: Vec::new(),
+        clocks: Clocks::default(),
     };
     test(&mut filer);
     drop(filer);
@@ -102,18 +104,6 @@ fn a_file_that_was_saved_by_renaming_is_read() {
 }
 
 #[test]
-fn what_changed_within_the_last_minute_is_not_remembered() {
-    let dir = tempfile::tempdir().unwrap();
-    let begun = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-    let stat = os::stat_fd(std::fs::File::open(dir.path()).unwrap()).unwrap();
-    let racy = |seconds, nanos| is_racy(&Stat { ctime: FileTime { seconds, nanos }, ..stat }, begun, YOUNG);
-    assert!(!racy(-5, 0) && !racy(999_000, 0) && !racy(999_940, 0));
-    assert!(racy(999_940, 1) && racy(999_965, 0), "a page that is dirty takes further stores without a trace");
-    assert!(racy(1_000_000, 0) && racy(1_000_000, 1) && racy(2_000_000, 0), "the clock of a server may be ahead");
-    assert!(is_racy(&stat, SystemTime::UNIX_EPOCH - Duration::from_secs(1), YOUNG));
-}
-
-#[test]
 fn the_files_cache_holds_no_secrets() {
     let dir = tempfile::tempdir().unwrap();
     let stat = os::stat_fd(File::open(dir.path()).unwrap()).unwrap();
@@ -124,34 +114,105 @@ fn the_files_cache_holds_no_secrets() {
     assert!(!private(Content::Extents(Vec::new()), 0o600));
 }
 
-#[test]
-fn a_kernel_that_writes_late_makes_files_stay_young_for_longer() {
-    assert_eq!(young_for([3000, 500]), YOUNG);
-    assert_eq!(young_for([0, 0]), YOUNG);
-    assert_eq!(young_for([6000, 6000]), Duration::from_secs(180));
-    assert!(young_for([u32::MAX, u32::MAX]) > YOUNG);
-    assert!(young() >= YOUNG);
+/// A writer in a process of its own that has a file mapped and stores into it at a word.
+struct Mapped {
+    process: Child,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+impl Mapped {
+    fn new(path: &Path) -> Mapped {
+        let script = "import mmap, sys\nf = open(sys.argv[1], 'r+b')\nm = mmap.mmap(f.fileno(), 0)\n\
+            for line in sys.stdin:\n    a, b, c = line.split()\n    m[int(a):int(b)] = c.encode() * (int(b) - int(a))\n    \
+            print(flush=True)\n";
+        let mut command = Command::new("python3");
+        command.args(["-c", script]).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let said = BufReader::new(process.stdout.take().unwrap());
+        Mapped { process, said }
+    }
+
+    /// Returns once the bytes are there.
+    fn store(&mut self, from: usize, to: usize, byte: char) {
+        writeln!(self.process.stdin.as_mut().unwrap(), "{from} {to} {byte}").unwrap();
+        let mut line = String::new();
+        assert_eq!(self.said.read_line(&mut line).unwrap(), 1);
+    }
+
+    fn end(mut self) {
+        drop(self.process.stdin.take());
+        assert!(self.process.wait().unwrap().success());
+    }
 }
 
 #[test]
-fn a_file_that_was_just_changed_is_given_a_tick() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
-    std::fs::write(&path, "text").unwrap();
-    let mut stat = stat_fd(std::fs::File::open(path).unwrap()).unwrap();
-    let time = |seconds: i64, nanos: u32| crate::os::FileTime { seconds, nanos };
-    let now = UNIX_EPOCH + Duration::from_millis(1_000_000_500);
-    let tick = Some(Duration::from_millis(50));
-    // Changed 30 ms ago, 60 ms ago, and by a clock that is ahead.
-    for (millis, wait) in [(470, tick), (440, None), (900, tick)] {
-        stat.ctime = time(1_000_000, millis * 1_000_000);
-        assert_eq!(time_to_settle(&stat, now), wait, "{millis}");
+fn a_file_that_changes_without_a_trace_is_read_until_it_keeps_still() {
+    const LEN: usize = 100;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("f"), [b'-'; LEN]).unwrap();
+    let mut writer = Mapped::new(&dir.path().join("f"));
+    // The page is dirty: what is stored into it from now on leaves no trace in the file's times.
+    writer.store(0, LEN, 'a');
+    with_filer(|filer| {
+        writer.store(0, 50, 'b');
+        let mut done = filer.item(&item(dir.path(), "f"), Known::Nothing).unwrap().unwrap();
+        assert_eq!(inline(&done), [[b'b'; 50], [b'a'; 50]].concat(), "half of it is new");
+        let doubt = done.doubt.take().expect("somebody has it open");
+        writer.store(50, LEN, 'b');
+        let Resolved::Different(Some(mut again)) = filer.resolve(&doubt, &done.entry, false).unwrap() else {
+            panic!("the second half changed")
+        };
+        assert_eq!(inline(&again), [b'b'; LEN]);
+        let doubt = again.doubt.take().expect("still open");
+        assert!(matches!(filer.resolve(&doubt, &again.entry, true).unwrap(), Resolved::Same));
+        writer.store(99, LEN, 'c');
+        assert!(matches!(filer.resolve(&doubt, &again.entry, true).unwrap(), Resolved::Different(None)));
+        assert!(filer.troubles.is_empty());
+        filer.give_up(&doubt, &mut again.entry);
+        assert!(again.entry.meta.unreliable && filer.troubles.pop().unwrap().kind == IssueKind::Changed);
+        writer.end();
+        let done = filer.item(&item(dir.path(), "f"), Known::Nothing).unwrap().unwrap();
+        assert!(done.doubt.is_none(), "nobody has it open, and it is as it was before it was opened");
+    });
+}
+
+#[test]
+fn a_doubtful_file_that_grows_is_kept_as_it_was_and_one_that_is_replaced_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, "line 1\n").unwrap();
+    let mut log = File::options().append(true).open(&path).unwrap();
+    with_filer(|filer| {
+        let mut done = filer.item(&item(dir.path(), "f"), Known::Nothing).unwrap().unwrap();
+        let doubt = done.doubt.take().expect("it is open for writing");
+        log.write_all(b"line 2\n").unwrap();
+        assert!(matches!(filer.resolve(&doubt, &done.entry, true).unwrap(), Resolved::Same));
+        fs::write(dir.path().join("g"), "other\n").unwrap();
+        fs::rename(dir.path().join("g"), &path).unwrap();
+        let Resolved::Different(Some(again)) = filer.resolve(&doubt, &done.entry, false).unwrap() else { panic!() };
+        assert!(inline(&again) == b"other\n" && again.doubt.is_none());
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(filer.resolve(&doubt, &done.entry, false).unwrap(), Resolved::Different(None)));
+        assert!(filer.troubles.is_empty());
+    });
+}
+
+#[test]
+fn a_stated_size_of_nothing_is_not_believed() {
+    for (dir, name) in [("/proc/sys/kernel", "ostype"), ("/sys/devices/system/cpu", "possible")] {
+        let expected = fs::read(Path::new(dir).join(name)).unwrap();
+        with_filer(|filer| {
+            let item = item(Path::new(dir), name);
+            assert_ne!(item.stat.size, expected.len() as u64, "{name}");
+            let done = filer.item(&item, Known::Nothing).unwrap().unwrap();
+            assert_eq!(inline(&done), expected, "{name}");
+            let Body::File { size, .. } = done.entry.body else { panic!() };
+            assert!(size == expected.len() as u64 && !done.entry.meta.unreliable && done.cached.is_none());
+            assert!(filer.troubles.is_empty(), "{name}");
+            // What was remembered of it as empty, as its stated size has it, is not believed either.
+            let cached = CachedFile { size: item.stat.size, ..remembered(&item, b"") };
+            let done = filer.item(&item, Known::Cached(Box::new(cached))).unwrap().unwrap();
+            assert!(item.stat.size > 0 || inline(&done) == expected, "{name}");
+        });
     }
-    (stat.ctime, stat.mtime) = (time(999_999, 0), time(999_999, 0));
-    assert_eq!(time_to_settle(&stat, now), Some(Duration::from_secs(2)), "whole seconds");
-    stat.ctime = time(1_000_100, 5);
-    assert_eq!(time_to_settle(&stat, now), None, "a clock that was set back");
-    stat.ctime = time(1_000_000, 490_000_000);
-    stat.size = 0;
-    assert_eq!(time_to_settle(&stat, now), None, "empty");
 }

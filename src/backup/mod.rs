@@ -1,9 +1,11 @@
 //! A directory becomes a snapshot. Not for: how objects are sealed and stored (`repository`), or what a person sees (`cli`).
 //!
 //! `source` and `walk` say what is read and in which order, `meta` and `content` how; `known` remembers the last time;
-//! `file` turns one item into an entry, `builder` entries into directories; `pipeline` holds the threads.
+//! `file` turns one item into an entry, `calm` says when it may be torn, `builder` turns entries into directories; `pipeline`
+//! holds the threads.
 
 pub mod builder;
+pub mod calm;
 pub mod content;
 pub mod feed;
 pub mod file;

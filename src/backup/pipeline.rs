@@ -9,7 +9,8 @@
 //! Memory and open files: at most `IN_FLIGHT` batches (see `Bounds`) between walk and builder.
 
 use super::builder::{DirectoryCounts, TreeBuilder};
-use super::file::{Change, Filer, Trouble};
+use super::calm::Clocks;
+use super::file::{Change, Doubt, Filer, Resolved, Trouble};
 use super::issues::Issues;
 use super::known::{Known, Memory};
 use super::meta::Reader;
@@ -27,12 +28,13 @@ use crate::repository::assemble::Assembler;
 use crate::repository::files::{CachedFile, FilesCache};
 use crate::repository::tree::PageCut;
 use crate::repository::writer::Writer;
-use crossbeam_channel::{Receiver, Sender, bounded};
-use std::collections::BTreeMap;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Batches between walk and builder; a large file at the head holds up at most this many behind it.
 const IN_FLIGHT: usize = 32;
@@ -42,6 +44,10 @@ const BATCH_ITEMS: usize = 64;
 const BATCH_BYTES: u64 = 4 << 20;
 /// A batch is closed once the paths in it have this many bytes; far below `/` each may have a million.
 const BATCH_PATHS: usize = 64 << 10;
+/// A doubtful file is read again after this time: a call that writes goes on meanwhile, unless its disk is stuck for longer.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// A doubtful file that differs is read anew and once more after a while, before it is recorded as unreliable.
+const ROUNDS: u32 = 2;
 
 /// What may be between walk and builder at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -363,35 +369,128 @@ fn read_batches(
         progress: job.progress,
         stop: job.stop,
         troubles: Vec::new(),
+        clocks: Clocks::default(),
     };
-    while let Ok(batch) = queue.recv() {
-        let mut steps = Vec::with_capacity(batch.steps.len());
-        for step in batch.steps {
-            job.stop.check()?;
-            if shared.failed.load(Ordering::Acquire) {
-                return Ok(());
+    let mut waiting: VecDeque<Waiting> = VecDeque::new();
+    while let Some(next) = next_work(queue, &mut waiting) {
+        job.stop.check()?;
+        let done = match next {
+            Work::Batch(batch) => match read_batch(job, shared, &mut filer, batch)? {
+                None => return Ok(()),
+                Some(done) => done,
+            },
+            Work::Nothing => continue,
+            Work::Waiting(mut done) => {
+                done.round += 1;
+                resolve(job, shared, &mut filer, &mut done)?;
+                done
             }
-            steps.extend(take_step(job, shared, &mut filer, step)?);
-        }
-        if finished.send((batch.number, steps)).is_err() {
+        };
+        if !done.doubts.is_empty() {
+            waiting.push_back(done);
+        } else if finished.send((done.number, done.steps)).is_err() {
             return Ok(());
         }
     }
     filer.assembler.flush()
 }
 
-fn take_step(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, step: Step) -> Result<Option<Finished>> {
-    let (path, finished): (PathBuf, Option<Finished>) = match step {
-        Step::Leave => return Ok(Some(Finished::Leave)),
+/// What a reading thread turns to next.
+enum Work {
+    Batch(Batch),
+    /// A batch whose doubtful files are due.
+    Waiting(Waiting),
+    /// Nothing is due yet.
+    Nothing,
+}
+
+/// A batch that was read, with files that have to be read again after a while: others are read in the meantime.
+struct Waiting {
+    number: u64,
+    steps: Vec<Finished>,
+    /// Which of the steps, and what is known of the file.
+    doubts: Vec<(usize, Doubt)>,
+    round: u32,
+}
+
+impl Waiting {
+    /// How long until the last of the doubtful files may be read again.
+    fn wait(&self) -> Duration {
+        let read = self.doubts.iter().map(|(_, doubt)| doubt.read).max();
+        read.map_or(Duration::ZERO, |read| (read + READ_AGAIN).saturating_duration_since(Instant::now()))
+    }
+}
+
+/// `None` once everything is done.
+fn next_work(queue: &Receiver<Batch>, waiting: &mut VecDeque<Waiting>) -> Option<Work> {
+    let Some(first) = waiting.front() else { return queue.recv().ok().map(Work::Batch) };
+    let wait = first.wait();
+    if wait.is_zero() {
+        return waiting.pop_front().map(Work::Waiting);
+    }
+    // Not longer than it may take to notice that somebody asked to stop.
+    let wait = wait.min(Duration::from_millis(100));
+    match queue.recv_timeout(wait) {
+        Ok(batch) => return Some(Work::Batch(batch)),
+        Err(RecvTimeoutError::Timeout) => {}
+        Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wait),
+    }
+    Some(Work::Nothing)
+}
+
+/// `None` if another thread has failed.
+fn read_batch(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, batch: Batch) -> Result<Option<Waiting>> {
+    let (mut steps, mut doubts) = (Vec::with_capacity(batch.steps.len()), Vec::new());
+    for step in batch.steps {
+        job.stop.check()?;
+        if shared.failed.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let (finished, doubt) = take_step(job, shared, filer, step)?;
+        doubts.extend(doubt.map(|doubt| (steps.len(), doubt)));
+        steps.extend(finished);
+    }
+    Ok(Some(Waiting { number: batch.number, steps, doubts, round: 0 }))
+}
+
+/// Reads the doubtful files of a batch again. Those that differ become doubtful once more, or are given up in the last round.
+fn resolve(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, batch: &mut Waiting) -> Result<()> {
+    for (at, doubt) in std::mem::take(&mut batch.doubts) {
+        job.stop.check()?;
+        let Some(Finished::Entry { entry, cached }) = batch.steps.get_mut(at) else { continue };
+        if let Resolved::Different(again) = filer.resolve(&doubt, entry, batch.round == ROUNDS)? {
+            match again {
+                Some(again) => {
+                    (*entry, *cached) = (again.entry, again.cached);
+                    batch.doubts.extend(again.doubt.map(|doubt| (at, doubt)));
+                }
+                None => filer.give_up(&doubt, entry),
+            }
+        }
+        for trouble in filer.troubles.drain(..) {
+            shared.issue(job.progress, doubt.path(), &trouble);
+        }
+    }
+    Ok(())
+}
+
+fn take_step(
+    job: &Job<'_>,
+    shared: &Shared,
+    filer: &mut Filer<'_>,
+    step: Step,
+) -> Result<(Option<Finished>, Option<Doubt>)> {
+    let (path, finished, doubt): (PathBuf, Option<Finished>, Option<Doubt>) = match step {
+        Step::Leave => return Ok((Some(Finished::Leave), None)),
         Step::Enter(item, known) => {
             let mut meta = filer.describe(&item, None)?;
             meta.blocks = Some(item.stat.blocks);
             let finished = Finished::Enter { name: item.name, size: item.stat.size, meta, known };
-            (item.path, Some(finished))
+            (item.path, Some(finished), None)
         }
         Step::Item(item, known) => {
             job.progress.file(&item.path);
-            let done = filer.item(&item, known)?;
+            let mut done = filer.item(&item, known)?;
             job.progress.files(1);
             if let Some(change) = done.as_ref().and_then(|done| done.change) {
                 let mut files = lock(&shared.files);
@@ -401,13 +500,14 @@ fn take_step(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, step: Step) 
                     Change::Unmodified => files.unmodified += 1,
                 }
             }
-            (item.path, done.map(|done| Finished::Entry { entry: done.entry, cached: done.cached }))
+            let doubt = done.as_mut().and_then(|done| done.doubt.take());
+            (item.path, done.map(|done| Finished::Entry { entry: done.entry, cached: done.cached }), doubt)
         }
     };
     for trouble in filer.troubles.drain(..) {
         shared.issue(job.progress, &path, &trouble);
     }
-    Ok(finished)
+    Ok((finished, doubt))
 }
 
 #[cfg(test)]

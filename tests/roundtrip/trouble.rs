@@ -3,7 +3,9 @@
 use super::names;
 use crate::support::run::World;
 use std::fs::{self, File, Permissions};
+use std::io::Read;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[test]
@@ -104,4 +106,47 @@ fn a_file_is_never_torn_in_silence() {
     world.backup(0, ["source"]);
     world.run(["restore", &format!("latest:{}", world.text("source")), "-t", "calm"]).succeeds();
     assert_eq!(fs::read(world.path("calm/torn")).unwrap(), fs::read(world.path("source/torn")).unwrap());
+}
+
+#[test]
+fn a_mapped_file_is_never_torn_in_silence() {
+    const LEN: usize = 8 << 20;
+    let world = World::with_repository();
+    world.write("source/torn", vec![0; LEN]);
+    // Stores into a mapping set no times until the kernel has written the page: nothing but the content tells of them.
+    let script = "import mmap, sys\nf = open(sys.argv[1], 'r+b')\nm = mmap.mmap(f.fileno(), 0)\nh = len(m) // 2\n\
+        k = 0\nprint(flush=True)\nwhile True:\n    k = (k + 1) % 256\n    m[:h] = bytes([k]) * h\n    \
+        m[h:] = bytes([k]) * h\n";
+    let mut writer = Command::new("python3")
+        .args(["-c", script])
+        .arg(world.path("source/torn"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writer.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    let ran = world.run(["backup", "source"]);
+    let gone = writer.try_wait().unwrap();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    assert!(gone.is_none(), "the writer writes on");
+    ran.fails(3, &["source/torn", "changed while it was read"]);
+    let noted = world.run(["snapshots", "--json"]).succeeds().json();
+    assert_eq!(noted[0]["issues_total"], 1, "told once");
+    // With no writer it is what it is, at once.
+    world.backup(0, ["source"]);
+    world.run(["restore", &format!("latest:{}", world.text("source")), "-t", "calm"]).succeeds();
+    assert_eq!(fs::read(world.path("calm/torn")).unwrap(), fs::read(world.path("source/torn")).unwrap());
+}
+
+#[test]
+fn files_that_state_no_size_have_their_content() {
+    let world = World::with_repository();
+    let files = ["/proc/sys/kernel/ostype", "/proc/version", "/sys/devices/system/cpu/possible"];
+    for _ in 0..2 {
+        world.backup(0, files);
+        for file in files {
+            let kept = world.run(["dump", &format!("latest:{file}")]).succeeds().stdout;
+            assert_eq!(kept, fs::read_to_string(file).unwrap(), "{file}");
+        }
+    }
 }
