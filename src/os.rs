@@ -112,8 +112,8 @@ pub fn has_no_writer(file: impl AsFd) -> Option<bool> {
     if unsafe { libc::fcntl(fd, F_SETSIG, libc::SIGURG) } != 0 {
         return None;
     }
-    if lease(libc::F_RDLCK.into()) == 0 {
-        return (lease(libc::F_UNLCK.into()) == 0).then_some(true);
+    if lease(libc::F_RDLCK) == 0 {
+        return (lease(libc::F_UNLCK) == 0).then_some(true);
     }
     (io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)).then_some(false)
 }
