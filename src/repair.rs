@@ -6,6 +6,9 @@
 //! prune may yet spare it. New segments are durable before old ones go, and only the last of them says which old ones it
 //! replaces, so that at no moment a chunk is without an entry.
 //!
+//! That a segment names a pack does not prove that the index has all of it: older programs spread packs over segments. So what the
+//! index says is compared with the contents of every pack, also where nothing shows that a segment is missing.
+//!
 //! Memory: one segment being built (16 MiB), the names of packs (100 bytes each), and a pack's contents a thread.
 
 pub mod packs;
@@ -22,14 +25,16 @@ use crate::error::{ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::format::config::Config;
 use crate::format::header::{HEADER_LEN, Header, Kind};
+use crate::format::index::PackRecord;
 use crate::id::ObjectName;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::index::StoredPacks;
 use crate::repository::pack::{Salvaged, pack_folder, salvage, salvage_verified};
 use crate::repository::read::pack_kind;
-use crate::repository::segments::{OldSegments, Said, SegmentWriter, pack_record, replace};
+use crate::repository::segments::{OldSegments, Print, Rows, Said, SegmentWriter, pack_record, replace, rows, tidy};
 use crate::store::{ObjectKey, ObjectKind};
+use rayon::prelude::*;
 pub use rewrite::SUFFIX as DAMAGED_SUFFIX;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,8 +44,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub struct RepairOptions {
     /// Only finds out what would be done; nothing is stored or deleted.
     pub dry_run: bool,
-    /// Reads the contents of all packs and writes the whole index anew, instead of keeping good segments.
+    /// Reads all blocks of all packs and writes the whole index anew, instead of believing the packs' lists and keeping good segments.
     pub read_all: bool,
+    /// Only adds to the index: what it says about packs that are gone stays, for they may be put back.
+    pub keep_missing: bool,
     /// Packs that are looked at the same time.
     pub threads: usize,
 }
@@ -52,7 +59,9 @@ pub struct RepairReport {
     pub packs: u64,
     /// Packs whose contents were read.
     pub scanned: u64,
-    /// Packs among them whose list of contents was damaged, so that their blocks were read one by one.
+    /// Packs of which the index lacked something, or said something else.
+    pub indexed: u64,
+    /// Packs among those read whose list of contents was damaged, so that their blocks were read one by one.
     pub salvaged: Vec<String>,
     /// Packs that could not be read, and why; they are left alone.
     pub lost: Vec<(String, String)>,
@@ -86,12 +95,12 @@ pub fn repair_index(
         _ => {}
     }
     let pinned = if options.dry_run { None } else { Some(repository.pinned()?) };
-    let mut repair = Repair { repository, options, progress, stop, report: RepairReport::default() };
     let marked = repository.marked_packs()?;
     let old = OldSegments::read(repository, stop)?;
+    let mut repair = Repair { repository, options, progress, stop, old: &old, report: RepairReport::default() };
     let stored = StoredPacks::list(repository.store())?;
     repair.report.packs = stored.len() as u64;
-    let todo = repair.choose(&old, &stored, &marked);
+    let todo = repair.choose(&stored, &marked);
     repair.refuse_foreign(&todo)?;
     repair.repair_configs()?;
     if !options.dry_run {
@@ -101,8 +110,9 @@ pub fn repair_index(
         repository.store().settle(&keys)?;
     }
     let mut writer = SegmentWriter::new(repository, options.dry_run);
-    let (done, missing) = (repair.scan(&todo, &mut writer)?, repair.confirm_missing(&old, &stored)?);
-    repair.replace(&old, &done, &missing, writer)?;
+    let (done, missing) = (repair.scan(&todo, &mut writer)?, repair.confirm_missing(&stored)?);
+    repair.report.indexed = done.len() as u64;
+    repair.replace(&done, &missing, writer)?;
     drop(pinned);
     if !options.dry_run {
         repository.reload_index(progress)?;
@@ -115,6 +125,7 @@ struct Repair<'a> {
     options: &'a RepairOptions,
     progress: &'a dyn Progress,
     stop: &'a Stop,
+    old: &'a OldSegments,
     report: RepairReport,
 }
 
@@ -122,23 +133,16 @@ type Todo = Vec<(bool, ObjectName)>;
 
 impl Repair<'_> {
     /// The packs whose contents must be read.
-    fn choose(&mut self, old: &OldSegments, stored: &StoredPacks, marked: &HashSet<ObjectName>) -> Todo {
-        let mut todo = Todo::new();
-        for (is_tree, name, size) in stored.iter() {
-            let is_known = old.agree(&name, is_tree, size);
-            if marked.contains(&name) {
-                self.report.condemned += 1;
-            } else if self.options.read_all || !is_known {
-                todo.push((is_tree, name));
-            }
-        }
-        todo.sort();
-        todo
+    fn choose(&mut self, stored: &StoredPacks, marked: &HashSet<ObjectName>) -> Todo {
+        let (condemned, packs): (Todo, Todo) =
+            stored.iter().map(|(is_tree, name, _)| (is_tree, name)).partition(|(_, name)| marked.contains(name));
+        self.report.condemned = condemned.len() as u64;
+        packs
     }
 
     /// Packs of a newer firn, or under a key epoch that the key in use does not hold, would be called lost.
     fn refuse_foreign(&self, todo: &Todo) -> Result<()> {
-        for (is_tree, name) in todo {
+        todo.par_iter().try_for_each(|(is_tree, name)| {
             self.stop.check()?;
             let kind = pack_kind(*is_tree);
             let key = ObjectKey::new(pack_folder(kind), name);
@@ -146,18 +150,15 @@ impl Repair<'_> {
             let read = self.repository.store().get_range(&key, 0, &mut header);
             let read = read.and_then(|()| Header::decode(&header));
             match read.and_then(|_| self.repository.keyring().open(kind, &header)) {
-                Err(error) if error.kind() == ErrorKind::Unsupported => {
-                    return Err(error
-                        .context(format!("The pack \"{key}\" was written by a newer firn; nothing was changed"))
-                        .with_hint("Repair the index with a newer firn."));
-                }
+                Err(error) if error.kind() == ErrorKind::Unsupported => Err(error
+                    .context(format!("The pack \"{key}\" was written by a newer firn; nothing was changed"))
+                    .with_hint("Repair the index with a newer firn.")),
                 Err(error) if error.kind() == ErrorKind::WrongKey => {
-                    return Err(error.context(format!("The pack \"{key}\" cannot be opened; nothing was changed")));
+                    Err(error.context(format!("The pack \"{key}\" cannot be opened; nothing was changed")))
                 }
-                _ => {}
+                _ => Ok(()),
             }
-        }
-        Ok(())
+        })
     }
 
     /// Reads contents in parallel and hands them to the segment writer; returns the packs that now have an entry.
@@ -220,27 +221,46 @@ impl Repair<'_> {
             }
         };
         self.report.scanned += 1;
+        let frames = salvaged.contents.blocks.iter().map(|block| block.frame_len).collect();
+        let (mut record, mut rows) =
+            (pack_record(name, is_tree, salvaged.epoch, salvaged.size, frames), rows(&salvaged.contents));
         if let Some(damage) = salvaged.damage {
-            if salvaged.contents.blocks.iter().all(|block| block.chunks.is_empty()) {
+            if rows.is_empty() {
                 self.report.lost.push((key, damage.chain()));
                 return Ok(());
             }
             self.report.salvaged.push(key);
+            (record, rows) = self.with_known(record, rows)?;
         }
-        let frames = salvaged.contents.blocks.iter().map(|block| block.frame_len).collect();
-        let record = pack_record(name, is_tree, salvaged.epoch, salvaged.size, frames);
-        let mut rows = Vec::new();
-        for (number, block) in salvaged.contents.blocks.iter().enumerate() {
-            rows.extend(block.chunks.iter().map(|(id, _)| (*id, number as u32)));
+        if !self.options.read_all && self.old.is_said(&name, Print::of(&record, &rows)) {
+            return Ok(());
         }
         done.insert(name);
         writer.push(record, rows)
     }
 
+    /// What was salvaged of a damaged pack, and what only the index knows of it: chunks in blocks that could not be found without it,
+    /// and unless every block was read, all others.
+    fn with_known(&self, record: PackRecord, mut rows: Rows) -> Result<(PackRecord, Rows)> {
+        let found = record.frames.len() as u32;
+        for (known, more) in self.old.gather(self.repository, &record.name)? {
+            let agree = known.frames.starts_with(&record.frames) || record.frames.starts_with(&known.frames);
+            if agree && (known.is_tree, known.size) == (record.is_tree, record.size) {
+                rows.extend(more.into_iter().filter(|(_, block)| !self.options.read_all || *block >= found));
+                tidy(&mut rows);
+                return Ok((if known.frames.len() > record.frames.len() { known } else { record }, rows));
+            }
+        }
+        Ok((record, rows))
+    }
+
     /// Packs of the index that are really not stored: a listing alone proves nothing.
-    fn confirm_missing(&self, old: &OldSegments, stored: &StoredPacks) -> Result<HashSet<ObjectName>> {
+    fn confirm_missing(&self, stored: &StoredPacks) -> Result<HashSet<ObjectName>> {
         let mut missing = HashSet::new();
-        for said in old.packs() {
+        if self.options.keep_missing {
+            return Ok(missing);
+        }
+        for said in self.old.packs() {
             let is_listed = said.iter().any(|said| stored.size(said.is_tree, &said.name).is_some());
             if !is_listed && !self.is_any_stored(said)? {
                 missing.insert(said[0].name);
@@ -262,11 +282,11 @@ impl Repair<'_> {
     /// Carries over what old segments say about packs that were not read, writes the rest, and removes what is replaced.
     fn replace(
         &mut self,
-        old: &OldSegments,
         done: &HashSet<ObjectName>,
         missing: &HashSet<ObjectName>,
         writer: SegmentWriter<'_>,
     ) -> Result<()> {
+        let old = self.old;
         let is_meant = |name: &ObjectName| missing.contains(name) || done.contains(name);
         // A segment is kept unless it names a pack that is gone or was read anew.
         let dirty = if self.options.read_all { old.readable.clone() } else { old.naming(is_meant) };

@@ -4,7 +4,6 @@
 //! Asked only when all data is read anyway: it takes the contents frame of each data pack, which may lie in a drawer.
 //! Memory: `BYTES`, and the contents of one pack.
 
-use super::objects::fingerprint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::message::ChunkKind;
 use crate::id::ChunkId;
@@ -12,6 +11,7 @@ use crate::repository::Repository;
 use crate::repository::index::{Index, Place};
 use crate::repository::pack::read_contents;
 use crate::repository::read::pack_kind;
+use crate::repository::segments::fingerprint;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::sync::Arc;

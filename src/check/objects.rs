@@ -8,8 +8,9 @@ use crate::format::coordination::{Hold, Mark, Pin, Revoke, Tomb};
 use crate::format::header::Kind;
 use crate::format::index::Segment;
 use crate::format::json::Record;
-use crate::id::{ChunkId, ObjectName};
+use crate::id::ObjectName;
 use crate::repository::index::{Index, Place, read_segment};
+use crate::repository::segments::{Print, shape, unfold};
 use crate::repository::snapshots::Snapshots;
 use crate::repository::table::PackInfo;
 use crate::store::{ObjectKey, ObjectKind};
@@ -42,26 +43,6 @@ pub(super) enum Home {
     Table(Place),
     /// Among the packs that no segment names.
     Orphan(u32),
-}
-
-/// A number by which chunks are compared; ids are keyed hashes, so equal numbers mean equal chunks.
-pub(super) fn fingerprint(id: &ChunkId) -> u64 {
-    u64::from_le_bytes(*id.0.first_chunk().expect("an id has 32 bytes"))
-}
-
-/// A number for a chunk in a block. The sum of these over a pack says what the pack holds; parts of it can be added up.
-pub(super) fn stands_for(id: &ChunkId, block: u32) -> u64 {
-    let mixed = (fingerprint(id) ^ (u64::from(block) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).rotate_left(29);
-    mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9)
-}
-
-fn shape(is_tree: bool, epoch: u16, size: u64, frames: &[u32]) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[u8::from(is_tree)]).update(&epoch.to_le_bytes()).update(&size.to_le_bytes());
-    for frame in frames {
-        hasher.update(&frame.to_le_bytes());
-    }
-    u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }
 
 /// All packs that the index names, by name; a pack of which segments say different things stands there several times.
@@ -351,18 +332,9 @@ impl Pass<'_> {
 }
 
 fn records(segment: Segment, by: u32) -> impl Iterator<Item = Known> {
-    let mut sums: Vec<u64> = vec![0; segment.packs.len()];
-    for (id, pack, block) in &segment.chunks {
-        let sum = &mut sums[*pack as usize];
-        *sum = sum.wrapping_add(stands_for(id, *block));
-    }
-    segment.packs.into_iter().zip(sums).map(move |(pack, sum)| Known {
-        name: pack.name,
-        is_tree: pack.is_tree,
-        size: pack.size,
-        home: Home::Unknown,
-        shape: shape(pack.is_tree, pack.epoch, pack.size, &pack.frames),
-        sum: Some(sum),
-        by,
+    unfold(segment).map(move |(pack, rows)| {
+        let Print { shape, sum } = Print::of(&pack, &rows);
+        let (name, is_tree, size) = (pack.name, pack.is_tree, pack.size);
+        Known { name, is_tree, size, home: Home::Unknown, shape, sum: Some(sum), by }
     })
 }

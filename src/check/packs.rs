@@ -1,7 +1,7 @@
 //! Which packs are stored, and which of their blocks can be read. Not for: whether anything needs them (see `walk`), or how one
 //! pack is read (see `reading`).
 
-use super::objects::{Home, Indexed, Known, REPAIR, stands_for};
+use super::objects::{Home, Indexed, Known, REPAIR};
 use super::reading::{Verdict, read_twice};
 use super::scrub::Turn;
 use super::{Pass, Severity, Subset};
@@ -9,10 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, ObjectName};
 use crate::repository::index::StoredPacks;
 use crate::repository::ledger::{Ledger, is_recent};
-use crate::repository::pack::{pack_folder, salvage};
+use crate::repository::pack::{Salvaged, pack_folder, salvage};
 use crate::repository::read::pack_kind;
+use crate::repository::segments::{rows, sum};
 use crate::repository::table::{PackInfo, prefix};
 use crate::store::ObjectKey;
+use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +26,9 @@ const MAX_PACK_FINDINGS: usize = 10_000;
 const MAX_ORPHANED: usize = 2_000_000;
 #[cfg(test)]
 const MAX_ORPHANED: usize = 4;
+
+/// Packs whose contents are compared with the index at the same time.
+const COMPARED_AT_ONCE: usize = 64;
 
 /// What reading whole packs has shown. A pack's name never comes to mean other bytes, so verdicts outlive a second look.
 #[derive(Debug, Default)]
@@ -266,20 +271,11 @@ impl Pass<'_> {
                     self.add_pack(packs, Severity::Note, &key, "No index segment names this pack".into(),
                         "It is left over from an interrupted backup, or a backup is writing it; the next backup uses it.");
                     let number = packs.orphans.len() as u32;
-                    let mut sum: u64 = 0;
-                    for (block, listed) in salvaged.contents.blocks.iter().enumerate() {
-                        let mut ids: Vec<ChunkId> = listed.chunks.iter().map(|(id, _)| *id).collect();
-                        ids.sort_unstable();
-                        ids.dedup();
-                        for id in ids {
-                            sum = sum.wrapping_add(stands_for(&id, block as u32));
-                            packs.orphaned.push((prefix(&id), number, block as u32));
-                        }
-                    }
-                    let frames = salvaged.contents.blocks.iter().map(|block| block.frame_len).collect();
-                    let info = PackInfo { name, is_tree, epoch: salvaged.epoch, size: salvaged.size, frames };
+                    let rows = rows(&salvaged.contents);
+                    packs.orphaned.extend(rows.iter().map(|(id, block)| (prefix(id), number, *block)));
+                    let info = info_of(name, is_tree, &salvaged);
                     packs.orphans.push(Arc::new(info.clone()));
-                    found.push((info, sum));
+                    found.push((info, sum(&rows)));
                 }
                 Err(error) if error.kind() == ErrorKind::WrongKey => {
                     packs.unread_orphans += 1;
@@ -299,6 +295,47 @@ impl Pass<'_> {
         }
         packs.orphaned.sort_unstable();
         indexed.add_orphans(found);
+        Ok(())
+    }
+
+    /// Compares the contents of all packs with what the index says of them, and keeps the chunks of those that it does not name
+    /// whole, as if no segment named them: whatever was in a lost segment is not lost.
+    pub(super) fn find_unnamed(&mut self, looked: &mut Looked) -> Result<()> {
+        self.progress.stage("comparing the index with packs");
+        let is_stored = |known: &Known| looked.stored.size(known.is_tree, &known.name).is_some();
+        let named = looked.indexed.each().filter(|known| !matches!(known[0].home, Home::Orphan(_)));
+        let wanted: Vec<_> =
+            named.filter(|known| is_stored(&known[0])).map(|known| (known[0].is_tree, known[0].name)).collect();
+        for part in wanted.chunks(COMPARED_AT_ONCE) {
+            self.stop.check()?;
+            let (keyring, store) = (self.repository.keyring(), self.repository.store());
+            let read = |(is_tree, name): &(bool, ObjectName)| salvage(keyring, store, pack_kind(*is_tree), *name);
+            let contents: Vec<_> = part.par_iter().map(read).collect();
+            for ((is_tree, name), salvaged) in part.iter().zip(contents) {
+                let packs = &mut looked.packs;
+                let salvaged = match salvaged {
+                    Ok(salvaged) => salvaged,
+                    Err(error) => {
+                        packs.unread_orphans += u64::from(error.kind() == ErrorKind::WrongKey);
+                        packs.unreadable_orphans += u64::from(error.kind() == ErrorKind::Damaged);
+                        continue;
+                    }
+                };
+                let rows = rows(&salvaged.contents);
+                let total = sum(&rows);
+                if looked.indexed.get(name).iter().any(|known| known.sum == Some(total)) {
+                    continue;
+                }
+                if packs.orphaned.len() >= MAX_ORPHANED {
+                    packs.unread_orphans += 1;
+                    continue;
+                }
+                let number = packs.orphans.len() as u32;
+                packs.orphaned.extend(rows.iter().map(|(id, block)| (prefix(id), number, *block)));
+                packs.orphans.push(Arc::new(info_of(*name, *is_tree, &salvaged)));
+            }
+        }
+        looked.packs.orphaned.sort_unstable();
         Ok(())
     }
 
@@ -388,9 +425,8 @@ impl Pass<'_> {
                 .hint("Test this machine's memory, and the disk and its cable.");
         }
         if is_whole && verdict.other {
-            let message = "The index names other chunks than it holds".into();
-            let hint = "Run \"firn repair index --read-all-packs\".";
-            let finding = self.add_pack(packs, Severity::Repairable, key, message, hint);
+            let message = "The index does not name exactly the chunks that it holds, whole in each segment".into();
+            let finding = self.add_pack(packs, Severity::Repairable, key, message, REPAIR);
             packs.problems.insert(name, Problem { finding, missing: false, bad: HashSet::new() });
         }
         if let (true, Some(why)) = (is_whole, &verdict.locked) {
@@ -459,6 +495,11 @@ fn part_of(name: &ObjectName, of: u64) -> u64 {
 
 fn key_of(is_tree: bool, name: ObjectName) -> ObjectKey {
     ObjectKey::new(pack_folder(pack_kind(is_tree)), name)
+}
+
+fn info_of(name: ObjectName, is_tree: bool, salvaged: &Salvaged) -> PackInfo {
+    let frames = salvaged.contents.blocks.iter().map(|block| block.frame_len).collect();
+    PackInfo { name, is_tree, epoch: salvaged.epoch, size: salvaged.size, frames }
 }
 
 /// "block 3", "blocks 3, 4, 9", "blocks 1, 2, … (40 in all)".

@@ -1,15 +1,14 @@
 //! Reading one whole pack: every byte, every block, and whether it holds what the index says. Not for: which packs.
 
-use super::objects::stands_for;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_PACK;
 use crate::format::header::HEADER_LEN;
-use crate::id::ChunkId;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::keyring::Opened;
 use crate::repository::pack::open_block;
 use crate::repository::read::{pack_key, pack_kind};
+use crate::repository::segments::{Rows, sum, tidy};
 use crate::repository::table::PackInfo;
 use crate::store::ObjectKey;
 use std::collections::BTreeMap;
@@ -66,11 +65,9 @@ pub(super) fn read_twice(
             verdict: Verdict { size, ..Verdict::default() },
         };
         match reader.read() {
-            // Several segments may name a pack each for itself, or share its chunks.
+            // A pack stands whole in one segment, or in several.
             Ok(()) if reader.verdict.bad.is_empty() && reader.verdict.locked.is_none() => {
-                let total = sums.iter().fold(0, |total: u64, sum| total.wrapping_add(*sum));
-                let agrees = sums.is_empty() || sums.contains(&reader.sum) || total == reader.sum;
-                reader.verdict.other = !agrees;
+                reader.verdict.other = !sums.is_empty() && !sums.iter().all(|sum| *sum == reader.sum);
             }
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
@@ -227,10 +224,9 @@ impl PackReader<'_> {
         match open_block(self.repository.keyring(), opened, block as u32, frame) {
             Err(error) => self.bad(block, error.chain()),
             Ok(decoded) => {
-                let mut ids: Vec<ChunkId> = decoded.chunks.into_iter().map(|(id, _)| id).collect();
-                ids.sort_unstable();
-                ids.dedup();
-                self.sum = ids.iter().fold(self.sum, |sum, id| sum.wrapping_add(stands_for(id, block as u32)));
+                let mut rows: Rows = decoded.chunks.into_iter().map(|(id, _)| (id, block as u32)).collect();
+                tidy(&mut rows);
+                self.sum = self.sum.wrapping_add(sum(&rows));
             }
         }
     }

@@ -74,6 +74,8 @@ struct Walk<'p, 'a> {
     /// The findings about chunks that no segment names: those found in stored packs, and those found nowhere.
     unindexed: Option<usize>,
     nowhere: Option<usize>,
+    /// The contents of all packs were compared with the index.
+    compared: bool,
     page_findings: usize,
     listed: usize,
     steps: u64,
@@ -103,6 +105,7 @@ impl Pass<'_> {
             losses: BTreeMap::new(),
             unindexed: None,
             nowhere: None,
+            compared: false,
             page_findings: 0,
             listed: 0,
             steps: 0,
@@ -301,8 +304,19 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// The first good copy of a chunk; else what is wrong with the first one.
+    /// The first good copy of a chunk; else what is wrong with the first one. That the index does not name a chunk proves nothing:
+    /// then the packs themselves are asked, once.
     fn locate(&mut self, reference: &Reference) -> Result<Found> {
+        let mut found = self.look_up(reference)?;
+        if matches!(found, None | Some(Found::Bad(_))) && !std::mem::replace(&mut self.compared, true) {
+            self.pass.find_unnamed(&mut self.looked)?;
+            found = self.look_up(reference)?;
+        }
+        Ok(found.unwrap_or_else(|| Found::Bad(self.nowhere())))
+    }
+
+    /// The same, as far as is known; `None` if nothing is known of the chunk.
+    fn look_up(&mut self, reference: &Reference) -> Result<Option<Found>> {
         let index = self.index.clone();
         let mut places = Vec::new();
         index.find(&reference.id, &mut |place| {
@@ -342,19 +356,18 @@ impl Walk<'_, '_> {
             self.losses.entry(finding).or_default().elsewhere = true;
         }
         Ok(match (good, orphaned, wrong) {
-            (Some(good), _, _) => good,
+            (Some(good), _, _) => Some(good),
             (None, Some(orphaned), _) => {
                 self.note_unindexed();
-                orphaned
+                Some(orphaned)
             }
-            (None, None, Some(finding)) => Found::Bad(finding),
-            (None, None, None) => Found::Bad(self.nowhere()),
+            (None, None, wrong) => wrong.map(Found::Bad),
         })
     }
 
     fn note_unindexed(&mut self) {
         if self.unindexed.is_none() {
-            let message = "Chunks that snapshots need are in stored packs that no index segment names";
+            let message = "Chunks that snapshots need are in stored packs, and no index segment says so";
             self.pass.add(Severity::Repairable, "index", message).hint(REPAIR);
             self.unindexed = Some(self.pass.report.findings.len() - 1);
         }

@@ -63,14 +63,15 @@ pub(crate) struct Snapshots {
 
 /// Write the index, and copies of the config, again from what is stored
 ///
-/// Nothing but damaged index segments and configs is ever removed. Packs that cannot be read are named and left alone.
+/// What every pack says that it holds is compared with the index, and what the index lacks is written. Nothing but damaged
+/// index segments and configs is ever removed. Packs that cannot be read are named and left alone.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Index {
     /// Tell what would be done, and change nothing
     #[arg(short = 'n', long)]
     pub(super) dry_run: bool,
 
-    /// Write the whole index anew from the contents of all packs, instead of keeping what is good
+    /// Read every block of every pack and write the whole index anew, instead of keeping what is good
     #[arg(long)]
     read_all_packs: bool,
 }
@@ -91,7 +92,8 @@ impl Index {
         let repository = context.open()?;
         context.watch_signals()?;
         let threads = context.global.threads();
-        let options = RepairOptions { dry_run: args.dry_run, read_all: args.read_all_packs, threads };
+        let options =
+            RepairOptions { dry_run: args.dry_run, read_all: args.read_all_packs, keep_missing: false, threads };
         let progress = context.progress("repair");
         let report = crate::repair::repair_index(&repository, &options, &progress, &context.stop);
         progress.finish();
@@ -150,6 +152,7 @@ fn json(report: &RepairReport, dry_run: bool) -> serde_json::Value {
         "dry_run": dry_run,
         "packs": report.packs,
         "packs_scanned": report.scanned,
+        "packs_indexed": report.indexed,
         "packs_salvaged": report.salvaged,
         "packs_lost": report.lost.iter().map(|(pack, _)| pack).collect::<Vec<_>>(),
         "packs_condemned": report.condemned,

@@ -12,6 +12,8 @@ pub const MAX_WINDOW_LOG: u32 = 24;
 pub const MAX_PACK: u64 = 1 << 30;
 /// A whole object that is a record: header, one frame of the longest message, and its padding.
 pub const MAX_RECORD_OBJECT: u64 = (16 << 20) + (512 << 10);
+/// What a pack takes in an index segment, its chunks included. It stands whole in one, so it holds no more chunks than that.
+pub const MAX_PACK_ENTRY: usize = 12 << 20;
 /// One chunk.
 pub const MAX_CHUNK: usize = 8 << 20;
 /// Chunks in one block.

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::format::block;
-use crate::format::bounds::{MAX_BLOCK_CHUNKS, MAX_BODY, MAX_CHUNK, MAX_MESSAGE, MAX_PACK};
+use crate::format::bounds::{MAX_BLOCK_CHUNKS, MAX_BODY, MAX_CHUNK, MAX_MESSAGE, MAX_PACK, MAX_PACK_ENTRY};
 use crate::format::bytes::{Put, Reader, unfit};
 use crate::format::frame::FRAME_OVERHEAD;
 use crate::format::header::HEADER_LEN;
@@ -58,6 +58,11 @@ impl Contents {
         let frames: u64 = self.blocks.iter().map(|block| u64::from(block.frame_len)).sum();
         if frames + HEADER_LEN as u64 > MAX_PACK {
             return Err("the blocks are too long for a pack");
+        }
+        // What it takes in an index segment, with a SHA-256.
+        let entry = 80 + self.blocks.iter().map(|block| 4 + 40 * block.chunks.len()).sum::<usize>();
+        if entry > MAX_PACK_ENTRY {
+            return Err("the chunks are too many for an index segment");
         }
         let tree = self.blocks.first().is_some_and(|block| block.kind.is_tree());
         if self.blocks.iter().any(|block| block.kind.is_tree() != tree) {

@@ -66,6 +66,11 @@ impl PackRecord {
 const PACK_LEN: usize = 32 + 1 + 1 + 2 + 8 + 4;
 const CHUNK_LEN: usize = 40;
 
+/// Bytes that a pack with so many chunks takes in a segment.
+pub fn entry_len(pack: &PackRecord, chunks: usize) -> usize {
+    PACK_LEN + 4 * pack.frames.len() + if pack.sha256.is_some() { 32 } else { 0 } + CHUNK_LEN * chunks
+}
+
 impl Segment {
     fn check(&self) -> std::result::Result<(), &'static str> {
         if !self.replaces.is_sorted_by(|a, b| a < b) {
@@ -88,8 +93,7 @@ impl Segment {
 
     /// Length of the body in bytes. A segment holds at most 16 MiB (`MAX_BODY`).
     pub fn encoded_len(&self) -> usize {
-        let packs =
-            self.packs.iter().map(|pack| PACK_LEN + 4 * pack.frames.len() + if pack.sha256.is_some() { 32 } else { 0 });
+        let packs = self.packs.iter().map(|pack| entry_len(pack, 0));
         12 + 32 * self.replaces.len() + packs.sum::<usize>() + CHUNK_LEN * self.chunks.len()
     }
 

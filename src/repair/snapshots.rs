@@ -9,12 +9,14 @@
 //! The old snapshot stays unless asked otherwise. The new one has its time, host, paths and tags, names it as parent, and is
 //! tagged "repaired". Done twice, the second time finds the same tree and writes nothing.
 //!
-//! A chunk counts as lost if no stored pack holds it. Blocks of packs that are known to be damaged are read before they are
+//! A chunk counts as lost if no stored pack holds it. That the index does not name it proves nothing, so before anything counts as
+//! lost, the index is compared with the contents of all packs, and completed. Blocks of packs that are known to be damaged are read before they are
 //! believed; all others are trusted, as a backup trusts them.
 //!
 //! Memory: `MAX_KNOWN` pages at 33 bytes, the repository's caches, and a few pages for each directory on the way down.
 
 use super::rewrite::{Lost, Rewriter};
+use super::{RepairOptions, repair_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_ISSUES;
 use crate::format::json::PathText;
@@ -116,13 +118,14 @@ pub fn repair_snapshots(
             outcomes.push(outcome(*name, Became::Hopeless(error.chain())));
         }
     }
+    let mut is_complete = false;
     let names: Vec<ObjectName> = listed.live.iter().map(|named| named.name).collect();
     for name in names.into_iter().filter(|name| chosen.is_none_or(|chosen| chosen.contains(name))) {
         stop.check()?;
         progress.stage("looking for what is lost");
         // A thread of its own has room for the deepest trees.
         let repaired = std::thread::scope(|scope| {
-            let work = || repair_one(repository, name, options, progress, stop);
+            let work = || repair_one(repository, name, options, &mut is_complete, progress, stop);
             let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
             let thread = thread.map_err(|error| Error::io("A thread could not be started", error))?;
             thread.join().unwrap_or_else(|_| {
@@ -142,14 +145,21 @@ fn repair_one(
     repository: &Arc<Repository>,
     name: ObjectName,
     options: &SnapshotsOptions,
+    is_complete: &mut bool,
     progress: &dyn Progress,
     stop: &Stop,
 ) -> Result<SnapshotOutcome> {
     let snapshot = repository.snapshot(name)?;
     // The first look needs no pin and no writer: most snapshots are whole.
-    let looked = Lost::look(repository)?;
-    if looked.is_clean(&snapshot, stop)? {
+    if Lost::look(repository)?.is_clean(&snapshot, stop)? {
         return Ok(outcome(name, Became::Whole));
+    }
+    if !*is_complete {
+        complete_index(repository, options, progress, stop)?;
+        *is_complete = true;
+        if Lost::look(repository)?.is_clean(&snapshot, stop)? {
+            return Ok(outcome(name, Became::Whole));
+        }
     }
     progress.stage("writing a snapshot anew");
     let writer_options = WriterOptions { level: 3, threads: options.threads, dry_run: options.dry_run };
@@ -188,6 +198,27 @@ fn repair_one(
         done.forgotten = true;
     }
     Ok(done)
+}
+
+/// Makes sure that the index names all that is stored. Without being allowed to write it cannot, so it fails where something is missing.
+fn complete_index(
+    repository: &Repository,
+    options: &SnapshotsOptions,
+    progress: &dyn Progress,
+    stop: &Stop,
+) -> Result<()> {
+    let (dry_run, threads) = (options.dry_run, options.threads);
+    let index = RepairOptions { dry_run, read_all: false, keep_missing: true, threads };
+    let report = repair_index(repository, &index, progress, stop)?;
+    match (report.indexed, dry_run) {
+        (0, _) => Ok(()),
+        (_, true) => Err(Error::damaged("The index lacks chunks that are stored, so it cannot be told what is lost")
+            .with_hint("Run \"firn repair index\", then again what you wanted.")),
+        (_, false) => {
+            progress.note("The index lacked chunks that are stored; it was written again from the packs");
+            Ok(())
+        }
+    }
 }
 
 type Made = (ChunkId, crate::format::tree::Totals, Issues);

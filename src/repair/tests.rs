@@ -3,14 +3,16 @@
 use super::*;
 use crate::check::fixture::{coordinate, keys, open, repository};
 use crate::check::{CheckOptions, CheckReport, Severity, run};
+use crate::id::ChunkId;
 use crate::progress::Silent;
+use crate::repair::snapshots::{Became, SnapshotsOptions, repair_snapshots};
 use crate::repository::index::read_segment;
 use crate::repository::segments;
 use crate::store::{Listed, MemoryStore, Operation, Properties, RecordingStore, Store};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-const FAST: RepairOptions = RepairOptions { dry_run: false, read_all: false, threads: 2 };
+const FAST: RepairOptions = RepairOptions { dry_run: false, read_all: false, keep_missing: false, threads: 2 };
 
 fn repair(store: &MemoryStore, options: RepairOptions) -> Result<RepairReport> {
     repair_index(&open(Arc::new(store.clone())), &options, &Silent, &Stop::new())
@@ -36,7 +38,8 @@ fn a_whole_index_is_left_alone() {
     let (store, _) = repository();
     let before = store.raw_keys();
     let report = repair(&store, FAST).unwrap();
-    assert_eq!(report, RepairReport { packs: report.packs, segments_kept: 2, ..RepairReport::default() });
+    let packs = report.packs;
+    assert_eq!(report, RepairReport { packs, scanned: packs, segments_kept: 2, ..RepairReport::default() });
     assert_eq!(store.raw_keys(), before);
 }
 
@@ -50,7 +53,7 @@ fn lost_and_damaged_segments_come_back_from_the_packs() {
         }
         assert_eq!(check(&store).worst(), Some(Severity::Repairable));
         let before = store.raw_keys();
-        let plan = repair(&store, RepairOptions { dry_run: true, read_all, threads: 1 }).unwrap();
+        let plan = repair(&store, RepairOptions { dry_run: true, read_all, ..FAST }).unwrap();
         assert_eq!(store.raw_keys(), before);
         let report = repair(&store, RepairOptions { read_all, ..FAST }).unwrap();
         assert_eq!(plan, report);
@@ -68,7 +71,7 @@ fn one_damaged_segment_costs_only_its_packs() {
     flip(&store, &keys(&store, ObjectKind::Index)[0], 150);
     let report = repair(&store, FAST).unwrap();
     assert_eq!((report.segments_kept, report.segments_written, report.segments_removed), (1, 1, 1));
-    assert!(report.scanned < report.packs);
+    assert!(report.indexed < report.packs);
     assert_eq!(check(&store).findings, []);
     assert_eq!(rows(&store), chunks);
 }
@@ -121,7 +124,7 @@ fn lost_packs_are_named_and_left_alone() {
     for read_all in [false, true] {
         let report = repair(&store, RepairOptions { read_all, ..FAST }).unwrap();
         let lost: Vec<String> = report.lost.into_iter().map(|(key, _)| key).collect();
-        assert_eq!(lost, if read_all { vec![pack.path()] } else { vec![] });
+        assert_eq!(lost, [pack.path()]);
         // What is known about it stays known, so that check goes on naming it.
         assert!(check(&store).findings.iter().any(|finding| finding.object == pack.path()));
     }
@@ -134,7 +137,7 @@ fn packs_that_are_gone_leave_the_index() {
     let pack = keys(&store, ObjectKind::Data).remove(0);
     store.raw_remove(&pack);
     let report = repair(&store, FAST).unwrap();
-    assert_eq!((report.scanned, report.segments_kept, report.segments_removed), (0, 1, 1));
+    assert_eq!((report.indexed, report.segments_kept, report.segments_removed), (0, 1, 1));
     let findings = check(&store).findings;
     assert!(findings.iter().all(|finding| finding.object == "index"), "{findings:?}");
     assert_eq!(repair(&store, FAST).unwrap().segments_kept, 1 + report.segments_written);
@@ -183,25 +186,134 @@ fn configs_come_back() {
     }
 }
 
+fn chunk(n: u32) -> ChunkId {
+    ChunkId(*blake3::hash(&n.to_le_bytes()).as_bytes())
+}
+
 #[test]
-fn a_pack_with_more_chunks_than_a_segment_is_spread() {
+fn a_pack_stands_whole_in_one_segment_however_many_chunks_it_has() {
     let (store, _) = repository();
     let repository = open(Arc::new(store));
-    let name = ObjectName([1; 32]);
-    let record = pack_record(name, false, 0, 1000, vec![100, 100]);
-    let ids = (0..segments::SEGMENT_CHUNKS as u32 + 5).map(|n| {
-        let mut id = [0; 32];
-        id[..4].copy_from_slice(&n.to_be_bytes());
-        (crate::id::ChunkId(id), n % 2)
-    });
     let mut writer = SegmentWriter::new(&repository, false);
-    writer.push(record, ids.collect()).unwrap();
+    let mut next = 0;
+    // Around the number at which a segment is full, and the most that a pack can have.
+    let sizes = [segments::SEGMENT_CHUNKS - 1, segments::SEGMENT_CHUNKS, 5, 230_000, 262_144, 90_000, 90_000, 7];
+    for (number, size) in sizes.into_iter().enumerate() {
+        let mut rows: Rows = (next..next + size as u32).map(|n| (chunk(n), n % 2)).collect();
+        next += size as u32;
+        tidy(&mut rows);
+        writer.push(pack_record(ObjectName([number as u8; 32]), false, 0, 1000, vec![100, 100]), rows).unwrap();
+    }
     let written = writer.finish(&BTreeSet::from([ObjectName([3; 32])])).unwrap();
-    assert_eq!((written.count, written.chunks), (2, segments::SEGMENT_CHUNKS as u64 + 5));
-    let read = |at: usize| read_segment(repository.keyring(), repository.store(), written.names[at]).unwrap();
-    // Only the last one replaces.
-    assert_eq!((read(0).replaces.len(), read(1).replaces.len()), (0, 1));
-    assert_eq!((read(0).packs, read(0).chunks.len()), (read(1).packs, segments::SEGMENT_CHUNKS));
+    assert_eq!(written.chunks, u64::from(next));
+    let mut found = BTreeMap::new();
+    for (number, name) in written.names.iter().enumerate() {
+        let segment = read_segment(repository.keyring(), repository.store(), *name).unwrap();
+        // Only the last one replaces.
+        assert_eq!(segment.replaces.len(), usize::from(number == written.names.len() - 1));
+        for (record, rows) in segments::unfold(segment) {
+            assert_eq!(found.insert(record.name, rows.len()), None);
+        }
+    }
+    assert_eq!(found.into_values().collect::<Vec<_>>(), sizes);
+    let mut writer = SegmentWriter::new(&repository, true);
+    let rows = (0..400_000).map(|n| (chunk(n), 0)).collect();
+    let refused = writer.push(pack_record(ObjectName([1; 32]), false, 0, 1000, vec![100]), rows);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+/// Puts the index as a program before this one may have done: what it says about each pack, spread over two segments.
+fn split(store: &MemoryStore) -> Vec<ObjectKey> {
+    let repository = open(Arc::new(store.clone()));
+    let old = keys(store, ObjectKind::Index);
+    let mut halves = [SegmentWriter::new(&repository, false), SegmentWriter::new(&repository, false)];
+    for key in &old {
+        let name = ObjectName::parse(&key.name).unwrap();
+        let segment = read_segment(repository.keyring(), repository.store(), name).unwrap();
+        for (record, mut rows) in segments::unfold(segment) {
+            let rest = rows.split_off(rows.len() / 2);
+            halves[0].push(record.clone(), rows).unwrap();
+            halves[1].push(record, rest).unwrap();
+        }
+    }
+    old.iter().for_each(|key| drop(store.raw_remove(key)));
+    let written = halves.into_iter().flat_map(|half| half.finish(&BTreeSet::new()).unwrap().names);
+    written.map(|name| ObjectKey::new(ObjectKind::Index, name)).collect()
+}
+
+#[test]
+fn parts_of_packs_are_read_and_joined_when_they_are_written_again() {
+    let (store, _) = repository();
+    let chunks = rows(&store);
+    split(&store);
+    assert_eq!(rows(&store), chunks);
+    assert_eq!(check(&store).worst(), Some(Severity::Repairable));
+    // Whoever replaces any of them joins them: one pack is left out, and all others of its segments are carried over.
+    let repository = open(Arc::new(store.clone()));
+    let old = OldSegments::read(&repository, &Stop::new()).unwrap();
+    let writer = SegmentWriter::new(&repository, false);
+    replace(&repository, &old, &old.readable, |_| false, writer, &Stop::new()).unwrap();
+    assert_eq!(rows(&store), chunks);
+    assert_eq!(check(&store).findings, []);
+    // So does a repair, also of a single one.
+    let parts = split(&store);
+    flip(&store, &parts[0], 150);
+    let report = repair(&store, FAST).unwrap();
+    assert!(report.indexed > 1, "{report:?}");
+    assert_eq!((report.chunks, report.segments_removed), (chunks, 2));
+    assert_eq!(check(&store).findings, []);
+    assert_eq!(rows(&store), chunks);
+}
+
+/// Whatever is left of the index: no chunk that a stored pack holds is ever called lost, and no file is dropped for it.
+#[test]
+fn a_part_of_the_index_is_never_taken_for_the_whole() {
+    for delete in [false, true] {
+        for which in 0..2 {
+            let (store, named) = repository();
+            let chunks = rows(&store);
+            let parts = split(&store);
+            if delete {
+                drop(store.raw_remove(&parts[which]))
+            } else {
+                flip(&store, &parts[which], 150)
+            }
+            let report = check(&store);
+            assert_eq!(report.worst(), Some(Severity::Repairable), "{delete} {which}: {:?}", report.findings);
+            let options = SnapshotsOptions { dry_run: true, forget: true, threads: 1 };
+            let repository = open(Arc::new(store.clone()));
+            let repair =
+                |options: &SnapshotsOptions| repair_snapshots(&repository, None, options, &Silent, &Stop::new());
+            assert!(repair(&options).is_err(), "{delete} {which}");
+            let outcomes = repair(&SnapshotsOptions { dry_run: false, ..options }).unwrap();
+            let whole: Vec<_> = outcomes.iter().map(|one| (one.snapshot, one.became.clone(), one.forgotten)).collect();
+            let expected: Vec<_> = named.iter().map(|name| (*name, Became::Whole, false)).collect();
+            assert!(expected.iter().all(|one| whole.contains(one)) && whole.len() == expected.len(), "{whole:?}");
+            assert_eq!((rows(&store), check(&store).findings), (chunks, vec![]), "{delete} {which}");
+        }
+    }
+}
+
+/// A pack whose list of contents is damaged, and a block before its end as well: what only the index says stays.
+#[test]
+fn what_the_index_knows_of_a_damaged_pack_is_kept() {
+    let (store, _) = repository();
+    let chunks = rows(&store);
+    let index = open(Arc::new(store.clone())).index().unwrap();
+    let mut packs = Vec::new();
+    index.for_each_pack(&mut |pack| Ok(packs.push(pack))).unwrap();
+    let pack = packs.into_iter().max_by_key(|pack| pack.frames.len()).expect("a pack");
+    assert!(pack.frames.len() > 1);
+    let key = crate::repository::read::pack_key(&pack);
+    let last = store.raw_get(&key).unwrap().len() - 1;
+    flip(&store, &key, last);
+    // The length of the first frame: without the index nothing behind it is found.
+    flip(&store, &key, HEADER_LEN);
+    for _ in 0..2 {
+        let report = repair(&store, FAST).unwrap();
+        assert_eq!((report.lost.len() + report.salvaged.len(), report.indexed), (1, 0));
+        assert_eq!(rows(&store), chunks);
+    }
 }
 
 /// Lists only a part of what is there, as some servers do for a while.

@@ -15,7 +15,8 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// A contents list never grows past this, so that its body stays within its bound of 16 MiB with room to spare.
+/// A contents list never grows past this (unless one block alone does), so that it stays within its bound of 16 MiB and all that
+/// the index says about the pack stands in one segment.
 const CONTENTS_TARGET: usize = 8 << 20;
 
 /// A compressed block, ready to be sealed into whatever pack is open.
@@ -67,6 +68,11 @@ pub fn pack_folder(kind: Kind) -> ObjectKind {
     if kind == Kind::TreePack { ObjectKind::Tree } else { ObjectKind::Data }
 }
 
+/// Bytes of a block in a contents list.
+fn contents_len(block: &ReadyBlock) -> usize {
+    13 + 36 * block.chunks.len()
+}
+
 impl PackBuilder {
     /// An empty pack of `kind` (data or tree).
     pub fn new(keyring: &Keyring, kind: Kind, target: usize) -> Result<Self> {
@@ -90,7 +96,7 @@ impl PackBuilder {
         let number = self.contents.blocks.len() as u64;
         let from = self.bytes.len();
         keyring.seal_frame(&self.object, FrameTag::Block, number, &block.message, &mut self.bytes)?;
-        self.contents_len += 13 + 36 * block.chunks.len();
+        self.contents_len += contents_len(&block);
         self.contents.blocks.push(BlockContents {
             frame_len: (self.bytes.len() - from) as u32,
             kind: block.kind,
@@ -98,6 +104,11 @@ impl PackBuilder {
             chunks: block.chunks,
         });
         Ok(())
+    }
+
+    /// Whether the contents list has room for this block, too. An empty pack takes any block.
+    pub fn has_room(&self, block: &ReadyBlock) -> bool {
+        self.is_empty() || self.contents_len + contents_len(block) <= CONTENTS_TARGET
     }
 
     /// Whether the pack has reached `target` bytes, or its contents their bound.

@@ -8,22 +8,23 @@
 use super::Repository;
 use super::assemble::RawBlock;
 use super::index::{Index, StoredPacks, Usable};
-use super::keyring::{encode_message, object_name, raw_message};
+use super::keyring::{encode_message, raw_message};
 use super::life::Life;
 use super::mistake::{self, Mistake};
 use super::pack::{FinishedPack, PackBuilder, ReadyBlock, Salvaged, pack_folder, read_contents};
 use super::read::pack_kind;
+use super::segments::{Rows, SEGMENT_CHUNKS, SegmentWriter, pack_record, rows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::contents::Contents;
 use crate::format::header::Kind;
-use crate::format::index::{PackRecord, Segment};
+use crate::format::index::PackRecord;
 use crate::format::message::ChunkKind;
 use crate::format::snapshot::Snapshot;
 use crate::id::{ChunkId, ObjectName, SessionId};
 use crate::progress::Progress;
 use crate::store::{ObjectKey, ObjectKind};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -31,13 +32,8 @@ use std::time::{Duration, Instant};
 
 /// Blocks waiting to be compressed and sealed; each has at most 8 MiB, usually 1.
 const QUEUED_BLOCKS: usize = 8;
-/// A new index segment at the latest after this many new chunks (40 bytes each) …
-const SEGMENT_CHUNKS: usize = 100_000;
-/// … or this long after the one before, so that an interrupted backup finds what it stored.
+/// A new index segment at the latest so long after the one before, so that an interrupted backup finds what it stored.
 const SEGMENT_AGE: Duration = Duration::from_secs(60);
-/// A segment never weighs more than this many chunks (of 40 bytes), so that it stays within 16 MiB; the chunks of a single pack are
-/// bounded by its contents list.
-const MAX_SEGMENT_WEIGHT: usize = 300_000;
 /// Data packs open at the same time; blocks are assigned at random, so that the store cannot follow the order of files.
 const OPEN_DATA_PACKS: usize = 2;
 const CLAIM_SHARDS: usize = 64;
@@ -105,7 +101,7 @@ struct Known {
 
 #[derive(Debug)]
 struct Pending {
-    packs: Vec<(PackRecord, Contents)>,
+    packs: Vec<(PackRecord, Rows)>,
     chunks: usize,
     since: Instant,
 }
@@ -423,23 +419,23 @@ impl Shared {
             } else {
                 (&self.tree_open, Kind::TreePack, config.tree_pack)
             };
-            let full = {
+            let mut full = Vec::new();
+            {
                 let mut slot = lock(slot);
                 let mut pack = match slot.take() {
-                    Some(pack) => pack,
-                    None => PackBuilder::new(self.repository.keyring(), kind, target as usize)?,
+                    Some(pack) if pack.has_room(&ready) => pack,
+                    before => {
+                        full.extend(before);
+                        PackBuilder::new(self.repository.keyring(), kind, target as usize)?
+                    }
                 };
                 pack.push(self.repository.keyring(), ready)?;
-                if pack.is_full(target as usize) {
-                    Some(pack)
-                } else {
-                    slot.replace(pack);
-                    None
+                match pack.is_full(target as usize) {
+                    true => full.push(pack),
+                    false => drop(slot.replace(pack)),
                 }
-            };
-            if let Some(pack) = full
-                && packs.send(pack).is_err()
-            {
+            }
+            if full.into_iter().any(|pack| packs.send(pack).is_err()) {
                 return Ok(());
             }
         }
@@ -476,11 +472,12 @@ impl Shared {
 
     fn note_pack(&self, name: ObjectName, is_tree: bool, epoch: u16, size: u64, contents: Contents) -> Result<()> {
         let frames = contents.blocks.iter().map(|block| block.frame_len).collect();
-        let record = PackRecord { name, is_tree, sha256: None, epoch, size, frames };
+        let record = pack_record(name, is_tree, epoch, size, frames);
+        let rows = rows(&contents);
         let due = {
             let mut pending = lock(&self.segment);
-            pending.chunks += contents.blocks.iter().map(|block| block.chunks.len()).sum::<usize>();
-            pending.packs.push((record, contents));
+            pending.chunks += rows.len();
+            pending.packs.push((record, rows));
             pending.chunks >= SEGMENT_CHUNKS || pending.since.elapsed() >= SEGMENT_AGE
         };
         if due { self.flush_segment() } else { Ok(()) }
@@ -498,22 +495,14 @@ impl Shared {
         if packs.is_empty() {
             return Ok(());
         }
-        let mut stored = Vec::new();
-        let mut rest = packs.into_iter().peekable();
-        while rest.peek().is_some() {
-            // While one segment was written, packs with far more chunks than one may hold can have come together.
-            let (mut part, mut weight) = (Vec::new(), 0);
-            while let Some(pack) = rest.next_if(|pack| weight == 0 || weight + weigh(pack) <= MAX_SEGMENT_WEIGHT) {
-                weight += weigh(&pack);
-                part.push(pack);
-            }
-            let segment = build_segment(part, Vec::new());
-            let bytes = self.repository.keyring().seal_record(Kind::IndexSegment, &segment.encode()?)?;
-            let key = ObjectKey::new(ObjectKind::Index, object_name(&bytes));
-            self.repository.store().put(&key, &bytes)?;
-            self.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            stored.extend(segment.chunks.into_iter().map(|(id, _, _)| id));
+        let mut stored: Vec<ChunkId> = Vec::new();
+        let mut writer = SegmentWriter::new(&self.repository, false);
+        for (record, rows) in packs {
+            stored.extend(rows.iter().map(|(id, _)| *id));
+            writer.push(record, rows)?;
         }
+        let written = writer.finish(&BTreeSet::new())?;
+        self.stored.fetch_add(written.bytes, Ordering::Relaxed);
         let index = settled_index(&self.repository, &self.options, &crate::progress::Silent)?;
         let usable = index.usable(&StoredPacks::list(self.repository.store())?, &self.marked)?;
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { index, usable };
@@ -556,25 +545,4 @@ impl Shared {
         }
         self.flush_segment()
     }
-}
-
-/// What a pack weighs in a segment, in chunks of 40 bytes: its chunks, its blocks (4 bytes each) and itself.
-fn weigh((_, contents): &(PackRecord, Contents)) -> usize {
-    2 + contents.blocks.iter().map(|block| block.chunks.len() + 1).sum::<usize>()
-}
-
-/// A segment that names these packs.
-pub(super) fn build_segment(mut packs: Vec<(PackRecord, Contents)>, mut replaces: Vec<ObjectName>) -> Segment {
-    packs.sort_by_key(|(record, _)| record.name);
-    packs.dedup_by_key(|(record, _)| record.name);
-    replaces.sort();
-    let mut chunks = Vec::new();
-    for (number, (_, contents)) in packs.iter().enumerate() {
-        for (block, listed) in contents.blocks.iter().enumerate() {
-            chunks.extend(listed.chunks.iter().map(|(id, _)| (*id, number as u32, block as u32)));
-        }
-    }
-    chunks.sort_unstable();
-    chunks.dedup();
-    Segment { replaces, packs: packs.into_iter().map(|(record, _)| record).collect(), chunks }
 }

@@ -102,7 +102,7 @@ fn init_can_be_cut_off() {
             assert!(error.hint().is_some_and(|hint| hint.contains("repair index")), "{moment}: {error:?}");
         }
         // With one config of two it works, and check says what to do for the other.
-        let options = RepairOptions { dry_run: false, read_all: false, threads: 2 };
+        let options = RepairOptions { dry_run: false, read_all: false, keep_missing: false, threads: 2 };
         repair_index(&repository, &options, &Silent, &Stop::new()).unwrap();
         repository = open(Arc::new(store), &key(1), None).unwrap();
         lab.is_whole(&repository, &[], moment);
@@ -257,7 +257,7 @@ fn epochs(store: &MemoryStore) -> Vec<u16> {
 #[test]
 fn repair_index_can_be_cut_off() {
     let lab = Lab::new();
-    let options = RepairOptions { dry_run: false, read_all: false, threads: 2 };
+    let options = RepairOptions { dry_run: false, read_all: false, keep_missing: false, threads: 2 };
     let operation = |options: RepairOptions| {
         move |store: Arc<dyn Store>, cache: &Path| {
             let repository = open(store, &key(1), Some(cache))?;

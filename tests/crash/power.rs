@@ -204,7 +204,7 @@ fn power_fails_during_init() {
         if let Err(error) = repository.check_writable() {
             assert_eq!(error.kind(), ErrorKind::Damaged, "{text}");
         }
-        let options = RepairOptions { dry_run: false, read_all: false, threads: 2 };
+        let options = RepairOptions { dry_run: false, read_all: false, keep_missing: false, threads: 2 };
         repair_index(&repository, &options, &Silent, &Stop::new()).unwrap();
         let repository = open(local(&lab.path("repository")), &key(1), None).unwrap();
         lab.is_whole(&repository, &[], &text);

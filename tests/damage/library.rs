@@ -297,7 +297,7 @@ fn back_up_again(store: &Arc<Hiding>, sample: &Sample, case: &str) -> Seen {
 
 fn repaired(store: &Arc<Hiding>, sample: &Sample, case: &str, before: Seen) -> Seen {
     let Ok(repository) = open(store.clone()) else { return Seen::Detected };
-    let options = RepairOptions { dry_run: false, read_all: true, threads: 1 };
+    let options = RepairOptions { dry_run: false, read_all: true, keep_missing: false, threads: 1 };
     let done = repair::repair_index(&repository, &options, &Silent, &Stop::new());
     drop(repository);
     let after = read(store, sample, case);

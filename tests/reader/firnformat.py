@@ -319,6 +319,7 @@ class Sealed:
             out.append((frame_len, kind, body_len, [c.fmt("32sI") for _ in range(c.count(n, 36))]))
             pos += frame_len
         c.end()
+        c.need(80 + sum(4 + 40 * len(chunks) for *_, chunks in out) <= 12 * MiB, "more chunks than an index segment holds")
         c.need(pos == at, "frame lengths do not add up to the offset of the contents frame")
         self.check_padding(at + flen, len(self.data) - 16, len(self.data))
         return out
