@@ -44,8 +44,8 @@ use crate::store::{ObjectKey, ObjectKind};
 use live::{Live, Rank, Walk};
 pub use options::{Limit, PruneOptions};
 pub use pins::{Answer, Patience};
-use plan::{Plan, Victim};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use plan::{Plan, Victim, Victims};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 pub use whole::whole;
@@ -171,8 +171,6 @@ struct Scene {
     known: HashSet<ObjectName>,
 }
 
-type Victims = BTreeMap<ObjectName, Victim>;
-
 impl<'a> Prune<'a> {
     fn run(&mut self) -> Result<()> {
         self.progress.stage("finding what snapshots need");
@@ -210,7 +208,7 @@ impl<'a> Prune<'a> {
         self.rewrite(&live, &plan, &mut victims)?;
         drop(live);
         return_memory();
-        let (prune, marks) = self.mark(&victims, &scene)?;
+        let (prune, marks) = self.mark(&mut victims, &scene)?;
         // c, d
         self.progress.stage("waiting for others");
         self.report.revoked = pins::drain(self.repository, self.patience)?.len() as u64;
@@ -222,6 +220,7 @@ impl<'a> Prune<'a> {
         self.progress.stage("deleting");
         self.delete(&plan, &doomed, &victims)?;
         drop(marks);
+        self.repository.store().keep_room();
         self.clear_leavings()?;
         self.repository.reload_index(&crate::progress::Silent)
     }
@@ -419,7 +418,16 @@ impl<'a> Prune<'a> {
         absent.extend(plan.rewrite.iter().map(|number| live.packs[*number].name));
         let options = WriterOptions { level: self.options.level, threads: self.options.threads, dry_run: false };
         let rewritten =
-            rewrite::rewrite(self.repository, live, &plan.rewrite, absent, &options, self.progress, self.stop)?;
+            rewrite::rewrite(self.repository, live, &plan.rewrite, absent, &options, self.progress, self.stop);
+        let rewritten = match rewritten {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                self.progress.note(
+                    "There is no room to write packs again, so only those of which nothing is needed are deleted",
+                );
+                return Ok(());
+            }
+            rewritten => rewritten?,
+        };
         self.report.written = rewritten.written.stored;
         for number in rewritten.done {
             let pack = &live.packs[number];
@@ -429,16 +437,22 @@ impl<'a> Prune<'a> {
         Ok(())
     }
 
-    /// Puts the marks, under an id that is returned. On a full store snapshots that are to be dropped make room for them.
-    fn mark(&self, victims: &Victims, scene: &Scene) -> Result<(SessionId, Vec<Transient<'a>>)> {
-        let names: Vec<ObjectName> = victims.keys().copied().collect();
+    /// Puts the marks, under an id that is returned. On a full store snapshots that are to be dropped make room for them; if that does
+    /// not suffice, only the larger half of the packs goes now.
+    fn mark(&self, victims: &mut Victims, scene: &Scene) -> Result<(SessionId, Vec<Transient<'a>>)> {
         let mut doomed = scene.doomed.iter();
         loop {
+            let names: Vec<ObjectName> = victims.keys().copied().collect();
             let prune = SessionId::random()?;
-            match (self.repository.mark(prune, &names), doomed.next()) {
-                (Ok(marks), _) => return Ok((prune, marks)),
-                (Err(error), Some(name)) if error.kind() == ErrorKind::Full => self.sacrifice(name)?,
-                (Err(error), _) => return Err(error),
+            let error = match self.repository.mark(prune, &names) {
+                Ok(marks) => return Ok((prune, marks)),
+                Err(error) if error.kind() == ErrorKind::Full => error,
+                Err(error) => return Err(error),
+            };
+            match doomed.next() {
+                Some(name) => self.sacrifice(name)?,
+                None if victims.len() > 1 => plan::keep_larger_half(victims),
+                None => return Err(error),
             }
         }
     }

@@ -121,6 +121,10 @@ pub fn run(
     crate::os::raise_open_files();
     let writer_options = WriterOptions { level: options.level, threads: options.threads, dry_run: options.dry_run };
     let mut writer = Writer::begin(repository, writer_options, progress)?;
+    if !options.dry_run {
+        // Before this run takes what is left.
+        repository.store().keep_room();
+    }
     let walked = walk_and_store(repository, &writer, &source, excludes, options, progress, stop);
     // The last packs take a while; whoever asks to stop meanwhile wants no snapshot either.
     let stored = walked.and_then(|walked| writer.flush().and_then(|()| stop.check()).map(|()| walked));

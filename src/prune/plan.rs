@@ -11,13 +11,24 @@ use crate::repository::pack::pack_folder;
 use crate::repository::read::pack_kind;
 use crate::store::ObjectKey;
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// A stored pack that is to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Victim {
     pub is_tree: bool,
     pub size: u64,
+}
+
+pub(super) type Victims = BTreeMap<ObjectName, Victim>;
+
+/// Leaves out the smaller half of what was to go; the next prune finds it.
+pub(super) fn keep_larger_half(victims: &mut Victims) {
+    let mut sizes: Vec<(u64, ObjectName)> = victims.iter().map(|(name, victim)| (victim.size, *name)).collect();
+    sizes.sort_unstable();
+    for (_, name) in &sizes[..sizes.len() / 2] {
+        victims.remove(name);
+    }
 }
 
 /// What would be done; packs of the index are named by their numbers in `Live`.

@@ -578,15 +578,18 @@ impl World {
 
 #[test]
 fn a_full_store_can_be_pruned() {
-    let (world, [first, _]) = changed();
-    world.forget(first);
-    let stray = ObjectKey::new(ObjectKind::Tree, ObjectName([5; 32]));
-    world.store.raw_set(&stray, [0; 5000]);
-    // Not a byte is left until something is deleted.
-    let faulty = Arc::new(FaultyStore::new(world.store.clone(), Faults { full_after: Some(0), ..Faults::default() }));
-    let report = run(&open(faulty), &PruneOptions { rewrite: false, ..thorough() }, &Silent, &Stop::new()).unwrap();
-    assert_eq!(report.snapshots_dropped, [first]);
-    assert!(report.deleted.packs >= 1, "{report:?}");
-    assert_eq!(keys(&world.store, ObjectKind::Mark), []);
-    world.is_whole();
+    for rewrite in [false, true] {
+        let (world, [first, _]) = changed();
+        world.forget(first);
+        let stray = ObjectKey::new(ObjectKind::Tree, ObjectName([5; 32]));
+        world.store.raw_set(&stray, [0; 5000]);
+        // Not a byte is left until something is deleted.
+        let full = Faults { full_after: Some(0), ..Faults::default() };
+        let faulty = Arc::new(FaultyStore::new(world.store.clone(), full));
+        let report = run(&open(faulty), &PruneOptions { rewrite, ..thorough() }, &Silent, &Stop::new()).unwrap();
+        assert_eq!(report.snapshots_dropped, [first]);
+        assert!(report.deleted.packs >= 1, "{report:?}");
+        assert_eq!((keys(&world.store, ObjectKind::Mark), keys(&world.store, ObjectKind::Pin)), (vec![], vec![]));
+        world.is_whole();
+    }
 }

@@ -114,6 +114,7 @@ impl Repository {
             let bytes = keyring.seal_record(Kind::Config, &config.encode()?)?;
             store.put(&ObjectKey::new(ObjectKind::Config, number), &bytes)?;
         }
+        store.keep_room();
         Ok(keyring.repository())
     }
 

@@ -4,6 +4,8 @@
 //! Everything goes through one file descriptor of the repository's folder: if the disk is unmounted or the folder is
 //! renamed meanwhile, nothing is ever written to (or missed in) whatever has taken its place.
 
+mod spare;
+
 use super::handles::Handles;
 use super::{Listed, ObjectKey, ObjectKind, Properties, Store};
 use super::{check_key, check_limit, check_range, exists, missing, no_space, reserve, truncated};
@@ -11,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{from_hex, to_hex};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
+use spare::must_go_in;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -312,9 +315,8 @@ impl LocalStore {
     }
 }
 
-impl Store for LocalStore {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        check_key(key)?;
+impl LocalStore {
+    fn put_once(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
         let folder = self.folder_for(key).map_err(|error| match error.kind() {
             ErrorKind::Full => no_space(key, &self.location).with_source(error),
             ErrorKind::NotFound | ErrorKind::Exists => error.with_kind(ErrorKind::Failed),
@@ -332,6 +334,24 @@ impl Store for LocalStore {
             let _ = rustix::fs::unlinkat(&folder, &key.name, AtFlags::empty());
         }
         synced
+    }
+}
+
+impl Store for LocalStore {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+        check_key(key)?;
+        loop {
+            let is_full = |error: &Error| error.kind() == ErrorKind::Full;
+            match self.put_once(key, bytes) {
+                Err(error) if is_full(&error) && must_go_in(key.kind) && self.give_spare(bytes.len()) => {}
+                put => return put,
+            }
+        }
+    }
+
+    fn keep_room(&self) {
+        // Without it things go on as they did before there was any.
+        drop(self.fill_spare());
     }
 
     fn settle(&self, keys: &[ObjectKey]) -> Result<()> {

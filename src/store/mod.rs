@@ -205,6 +205,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Removes an object durably.
     fn delete(&self, key: &ObjectKey) -> Result<()>;
 
+    /// Keeps a little room aside for objects without which nothing can be freed, so that these go in where the place is full. Of no
+    /// consequence where that is not possible.
+    fn keep_room(&self) {}
+
     /// Makes objects readable soon (thaws them, asks for a medium) and waits for it. Nothing to do where all is online.
     fn prepare(&self, _keys: &[ObjectKey]) -> Result<()> {
         Ok(())
@@ -281,6 +285,9 @@ macro_rules! store_behind {
             fn delete(&self, key: &ObjectKey) -> Result<()> {
                 (**self).delete(key)
             }
+            fn keep_room(&self) {
+                (**self).keep_room();
+            }
             fn prepare(&self, keys: &[ObjectKey]) -> Result<()> {
                 (**self).prepare(keys)
             }
@@ -314,7 +321,12 @@ fn exists(key: &ObjectKey, location: &str) -> Error {
 
 fn no_space(key: &ObjectKey, location: &str) -> Error {
     Error::new(ErrorKind::Full, format!("No space is left for \"{key}\" in \"{location}\""))
-        .with_hint("Free some space there, or let old snapshots go")
+        .with_hint(match key.kind {
+            ObjectKind::Tomb | ObjectKind::Mark | ObjectKind::Revoke => {
+                "Free some space there: what was kept aside for this is used up, too. \"firn prune --keep-deleted 0s\" frees what forgotten snapshots hold."
+            }
+            _ => "Free some space there, or run \"firn forget --prune\" with what may go: that works on a full disk.",
+        })
 }
 
 fn truncated(key: &ObjectKey, expected: u64, received: u64) -> Error {

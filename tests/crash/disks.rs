@@ -57,6 +57,47 @@ fn the_repository_is_on_a_full_disk() {
     }
 }
 
+/// No space at all, or no inode: what frees space works, with writing packs again and without.
+#[test]
+fn forgetting_and_pruning_on_a_full_disk() {
+    let (space, inodes) = ("size=16m", "size=64m,nr_inodes=730");
+    for (limit, prune) in [(space, ""), (space, "--no-repack"), (inodes, ""), (inodes, "--no-repack")] {
+        let world = World::with_key_file();
+        noise(&world, "source/stays", 1, 1 << 20);
+        for number in 0..9 {
+            noise(&world, &format!("once{number}/file"), 10 + number, 200_000);
+        }
+        std::fs::create_dir(world.path("disk")).unwrap();
+        let script = r#"
+            mount -t tmpfs -o LIMIT none disk
+            export FIRN_REPOSITORY=disk/repository
+            "$FIRN" init -q
+            for number in 0 1 2 3 4 5 6 7 8; do "$FIRN" backup -q source once$number; done
+            "$FIRN" backup -q source
+            mkdir disk/filling
+            for size in 1048576 65536 4096 1; do
+                i=0; while head -c $size /dev/zero > disk/filling/$size-$i 2>/dev/null; do i=$((i+1)); done
+            done
+            code=0; "$FIRN" backup -q once0 || code=$?
+            echo "full $code"
+            "$FIRN" forget -q --keep-last 1 --group-by host && echo forgotten
+            "$FIRN" prune -q PRUNE --keep-deleted 0s && echo pruned
+            "$FIRN" snapshots --json | grep -c short_id | sed 's/^/snapshots /'
+            "$FIRN" check -q --read-data && echo clean
+            "$FIRN" restore -q "latest:$PWD/source" -t out && echo restored
+            rm -r disk/filling
+            "$FIRN" prune -q --keep-deleted 0s && "$FIRN" check -q --read-data && echo clean again
+            ls disk/repository/spare | wc -l | sed 's/^/spare /'
+        "#;
+        let script = script.replace("LIMIT", limit).replace("PRUNE", prune);
+        let Some(ran) = in_namespace(&world, &script) else { return };
+        let said: Vec<&str> = ran.stdout.lines().collect();
+        let expected =
+            ["full 14", "forgotten", "pruned", "snapshots 1", "clean", "restored", "clean again", "spare 128"];
+        assert_eq!(said, expected, "{limit} {prune}: {ran:?}");
+    }
+}
+
 fn restored(world: &World, from: &str, out: &str) -> std::path::PathBuf {
     let deep = world.path(out).join(world.path(from).strip_prefix("/").unwrap());
     if deep.exists() { deep } else { world.path(out) }
