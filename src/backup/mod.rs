@@ -106,6 +106,16 @@ pub struct BackupReport {
     pub elapsed: Duration,
 }
 
+/// Where relative paths begin. The folder in which a program stands may have been deleted; absolute paths do not need it.
+fn working_folder(paths: &[PathBuf]) -> Result<PathBuf> {
+    match std::env::current_dir() {
+        Ok(folder) => Ok(folder),
+        Err(_) if paths.iter().all(|path| path.is_absolute()) => Ok(PathBuf::from("/")),
+        Err(error) => Err(Error::io("The current directory cannot be read", error)
+            .with_hint("It may have been deleted: change to another one, or name absolute paths.")),
+    }
+}
+
 /// Backs up the sources into a new snapshot. It exists, durable and complete, exactly if this returns a report with its name.
 pub fn run(
     repository: &Arc<Repository>,
@@ -115,7 +125,7 @@ pub fn run(
 ) -> Result<BackupReport> {
     let clock = Instant::now();
     let started = Timestamp::now();
-    let cwd = std::env::current_dir().map_err(|error| Error::io("The current directory cannot be read", error))?;
+    let cwd = working_folder(&options.paths)?;
     let source = Arc::new(Source::new(&options.paths, &cwd)?);
     let excludes = Patterns::from_arguments(options.excludes.iter())?;
     crate::os::raise_open_files();

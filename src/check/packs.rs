@@ -167,7 +167,8 @@ impl Pass<'_> {
                 continue;
             }
             all += size;
-            let last = ledger.as_ref().and_then(|ledger| ledger.verified(&name, size));
+            let last =
+                ledger.as_ref().and_then(|ledger| ledger.verified(&name, (size, looked.stored.mark(false, &name))));
             if is_recent(last, self.options.max_age) {
                 self.report.packs_recent += 1;
             } else if !verdicts.has(&name) {
@@ -370,7 +371,7 @@ impl Pass<'_> {
                         };
                         let is_right = verdict.is_whole(looked.indexed.get(name)[0].size);
                         match ledger {
-                            Some(ledger) if is_right => ledger.note(name, *size),
+                            Some(ledger) if is_right => ledger.note(name, (*size, looked.stored.mark(false, name))),
                             Some(ledger) => ledger.forget(name),
                             None => {}
                         }

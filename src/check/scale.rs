@@ -55,7 +55,7 @@ impl Store for Vast {
             return self.0.list(kind, visit);
         }
         (0..self.1).try_for_each(|number| {
-            visit(Listed { name: pack_name(number).to_string(), size: PACK, stored: SystemTime::UNIX_EPOCH })
+            visit(Listed { name: pack_name(number).to_string(), size: PACK, stored: SystemTime::UNIX_EPOCH, mark: 0 })
         })
     }
     fn delete(&self, key: &ObjectKey) -> Result<()> {

@@ -54,6 +54,9 @@ pub(crate) struct Global {
     pub(crate) json: bool,
 }
 
+/// Whether it was said that there is no place for a cache.
+static WARNED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 /// A variable of the environment; an empty one counts as absent.
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
@@ -81,10 +84,14 @@ impl Global {
             return Ok(CacheChoice::None);
         }
         let given = self.cache_dir.clone().or_else(|| variable("FIRN_CACHE_DIR").map(PathBuf::from));
-        let root = given.or_else(crate::repository::cache::default_root).ok_or_else(|| {
-            Error::new(ErrorKind::Input, "No place for the cache is known: HOME is not set")
-                .with_hint("Name a folder with --cache-dir or FIRN_CACHE_DIR, or use --no-cache.")
-        })?;
+        let Some(root) = given.or_else(crate::repository::cache::default_root) else {
+            if !WARNED.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                let error = Error::new(ErrorKind::NotFound, "There is no place for a cache, so this takes longer")
+                    .with_hint("Set HOME or XDG_CACHE_HOME, or name a folder with --cache-dir or FIRN_CACHE_DIR; --no-cache says that none is meant.");
+                super::message::warning(&error, "open", self.json);
+            }
+            return Ok(CacheChoice::None);
+        };
         let shown = root.display().to_string();
         let root = std::path::absolute(root)
             .map_err(|error| Error::io(format!("The path of the cache folder \"{shown}\" cannot be found"), error))?;

@@ -115,8 +115,8 @@ With \fB\-\-json\fR every line is one object. Its field \fBmessage_type\fR says 
 field whose name ends in \fB_base64\fR. Unknown fields and types are to be ignored: there may be more of them in later versions.
 .SH FILES
 .TP
-~/.cache/firn
-Local state: index tables, the files cache and the history catalog, below a folder for each repository.
+$XDG_CACHE_HOME/firn, ~/.cache/firn, /var/cache/firn
+Local state, in the first of these that can be written (the last one only for root); without any, there is none. Index tables, the files cache and the history catalog, below a folder for each repository.
 "#;
 
 impl Args {

@@ -122,7 +122,7 @@ pub fn run() -> ExitCode {
 
 /// The same for mount(8).
 fn run_for_mount(arguments: &[std::ffi::OsString]) -> u8 {
-    match mount_helper::translate(arguments, &command(), mount_helper::is_homeless()) {
+    match mount_helper::translate(arguments, &command()) {
         Ok(None) => 0,
         Ok(Some(line)) => mount_helper::exit_code(run_line(&line)),
         Err(why) => {

@@ -1,7 +1,7 @@
 //! `mount.firn` and `mount.fuse.firn`: what mount(8) starts for lines of /etc/fstab and systemd, as `firn mount --daemon` with the
 //! options that it means. Not for: the mount itself (see `mount`).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -48,8 +48,6 @@ const IGNORED: &[&str] = &[
 const IGNORED_PREFIXES: &[&str] = &["x-", "X-", "comment=", "user=", "uhelper=", "helper="];
 /// Options of `firn mount` that make no sense in a table.
 const UNFIT: &[&str] = &["repo", "daemon", "help", "samba-help", "json", "verbose"];
-/// Where root's local state goes if there is no home, as in a system service.
-const SYSTEM_CACHE: &str = "/var/cache/firn";
 
 /// The arguments without the program's name, if mount(8) or mount.fuse3 calls: by its name, or as `firn /REPOSITORY FOLDER -o OPTIONS`.
 pub(crate) fn called_by_mount(argv: &[OsString]) -> Option<&[OsString]> {
@@ -60,12 +58,8 @@ pub(crate) fn called_by_mount(argv: &[OsString]) -> Option<&[OsString]> {
     (by_name || by_form()).then_some(rest)
 }
 
-/// The line for `firn` that these arguments of mount(8) mean; `None` if there is nothing to do. `is_homeless`: root without a home.
-pub(crate) fn translate(
-    arguments: &[OsString],
-    command: &clap::Command,
-    is_homeless: bool,
-) -> Result<Option<Vec<OsString>>, String> {
+/// The line for `firn` that these arguments of mount(8) mean; `None` if there is nothing to do.
+pub(crate) fn translate(arguments: &[OsString], command: &clap::Command) -> Result<Option<Vec<OsString>>, String> {
     let mut places = Vec::new();
     let (mut options, mut sloppy, mut fake) = (Vec::new(), false, false);
     let mut rest = arguments.iter();
@@ -109,10 +103,6 @@ pub(crate) fn translate(
             line.extend(argument(&option, command, sloppy)?);
         }
     }
-    let has_place = |argument: &OsString| argument == "--no-cache" || argument.as_bytes().starts_with(b"--cache-dir=");
-    if is_homeless && !line.iter().any(has_place) {
-        line.push(format!("--cache-dir={SYSTEM_CACHE}").into());
-    }
     line.extend(["--".into(), folder.clone()]);
     line.extend(snapshot);
     Ok(Some(line))
@@ -152,15 +142,6 @@ fn split(list: &[u8]) -> Vec<Vec<u8>> {
     options
 }
 
-/// Whether root runs without a home.
-pub(crate) fn is_homeless() -> bool {
-    crate::os::is_root() && crate::repository::cache::default_root().is_none() && is_unset("FIRN_CACHE_DIR")
-}
-
-fn is_unset(name: &str) -> bool {
-    std::env::var_os(name).as_deref().unwrap_or(OsStr::new("")).is_empty()
-}
-
 /// The exit code that mount(8) understands: 1 for a wrong line, 32 for a mount that failed.
 pub(crate) fn exit_code(code: u8) -> u8 {
     match code {
@@ -176,7 +157,7 @@ mod tests {
 
     fn translated(arguments: &[&str]) -> Result<Option<Vec<String>>, String> {
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-        let line = translate(&arguments, &crate::cli::command(), false)?;
+        let line = translate(&arguments, &crate::cli::command())?;
         Ok(line.map(|line| line.into_iter().map(|word| word.into_string().unwrap()).collect()))
     }
 
@@ -215,14 +196,6 @@ mod tests {
         for wrong in [&["/repo"][..], &["/repo", "/mnt", "/more"], &["/repo", "/mnt", "-o"], &["/repo", "/mnt", "-x"]] {
             assert!(translated(wrong).is_err(), "{wrong:?}");
         }
-        let homeless = |list: &str| {
-            let arguments: Vec<OsString> = ["/repo", "/mnt", "-o", list].map(OsString::from).to_vec();
-            let line = translate(&arguments, &crate::cli::command(), true).unwrap().unwrap();
-            line.iter().filter(|word| word.as_bytes().starts_with(b"--cache-dir=")).cloned().collect::<Vec<_>>()
-        };
-        assert_eq!(homeless("ro"), ["--cache-dir=/var/cache/firn"]);
-        assert_eq!(homeless("cache-dir=/c"), ["--cache-dir=/c"]);
-        assert!(homeless("no_cache").is_empty());
         assert_eq!([0, 1, 2, 12].map(exit_code), [0, 32, 1, 32]);
     }
 }

@@ -3,6 +3,7 @@
 use super::amount;
 use super::check::{exit_code, json, words};
 use super::context::Context;
+use super::message;
 use super::text;
 use crate::check::scrub::{ScrubOptions, ScrubReport};
 use crate::error::Result;
@@ -33,7 +34,9 @@ impl Args {
         let started = Instant::now();
         let store = context.store()?;
         let state = match context.global.cache()? {
-            CacheChoice::Root(root) => Some(keyless_folder(&root, &store.properties().location)?),
+            CacheChoice::Root(root) => keyless_folder(&root, &store.properties().place)
+                .inspect_err(|error| message::warning(error, "scrub", context.global.json))
+                .ok(),
             CacheChoice::None => None,
         };
         context.watch_signals()?;

@@ -10,6 +10,7 @@ use crate::repository::coordination::StoredPin;
 use crate::repository::writer::Writer;
 use crate::restore::{self, Overwrite, RestoreOptions};
 use crate::store::{Faults, FaultyStore, MemoryStore, Operation, RecordingStore, Store};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 

@@ -1,38 +1,70 @@
 //! The local folder of a repository: where it is, that it belongs to this repository, who this writer is. Not for: what the
 //! index tables and the files cache hold. Everything in it can be deleted at any time.
+//!
+//! The folder is that of a repository's id, and clones have the same. What is in it is either proven by itself wherever it is used
+//! (index tables name segments, whose names stand for their bytes; cached files name chunks, which are looked up), or meant for all
+//! of them (which snapshots were ever seen), or about the state of stored objects: then it is in a folder of that place.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RepositoryId, WriterId};
+use rustix::fs::Access;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Raised when anything in the folder changes its form; another version's folder is emptied.
-const VERSION: &str = "firn cache 2";
+const VERSION: &str = "firn cache 3";
 
 /// The file in the folder whose lock is held while the folder is set up.
 const LOCK: &str = "lock";
+
+/// How folders begin that hold what is known about the objects of one place.
+const PLACE: &str = "place-";
+
+/// Where else a temporary folder may be.
+const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
+const ANOTHER: &str = "Name another one with --cache-dir or FIRN_CACHE_DIR, or use --no-cache.";
+
+/// Places of one repository that are remembered; of more, those that were not used for the longest time are forgotten.
+const MAX_PLACES: usize = 16;
 
 /// A repository's folder in the cache, or a temporary one.
 #[derive(Debug)]
 pub struct CacheFolder {
     path: PathBuf,
+    /// For what is known about the objects of one place.
+    place: PathBuf,
     writer: WriterId,
     temporary: bool,
 }
 
-/// Where caches live unless told otherwise: `$FIRN_CACHE_DIR` is resolved by the caller; else `$XDG_CACHE_HOME/firn` or `~/.cache/firn`.
-pub fn default_root() -> Option<PathBuf> {
+/// Where caches may live unless told otherwise, the best place first: `$XDG_CACHE_HOME/firn`, `~/.cache/firn`, for root also
+/// `/var/cache/firn`. `$FIRN_CACHE_DIR` is resolved by the caller.
+fn default_roots() -> Vec<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_CACHE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-        .map(|path| path.join("firn"))
+    let named = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let system = crate::os::is_root().then(|| PathBuf::from("/var/cache"));
+    named.into_iter().chain(system).map(|path| path.join("firn")).collect()
+}
+
+/// The first place where a cache can be, made if it is not there.
+pub fn default_root() -> Option<PathBuf> {
+    default_roots().into_iter().find(|root| make(root).and_then(|()| check_usable(root)).is_ok())
+}
+
+/// An error unless something can be put into this folder.
+fn check_usable(path: &Path) -> Result<()> {
+    rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        Error::io(format!("The cache folder \"{}\" cannot be used", path.display()), error).with_hint(ANOTHER)
+    })
 }
 
 impl CacheFolder {
     /// Opens (or makes) the folder of `repository` below `root`; one of another version or another repository is emptied first.
-    pub fn open(root: &Path, repository: &RepositoryId) -> Result<CacheFolder> {
+    /// `place` is that of the store (see `Properties`).
+    pub fn open(root: &Path, repository: &RepositoryId, place: &[u8; 32]) -> Result<CacheFolder> {
         let path = root.join(&repository.to_string()[..32]);
         let stamp = format!("{VERSION}\n{repository}\n");
         let mut attempts = 0;
@@ -45,16 +77,30 @@ impl CacheFolder {
                 Err(error) => return Err(error),
             }
         };
-        Ok(CacheFolder { path, writer, temporary: false })
+        check_usable(&path)?;
+        let name = format!("{PLACE}{}", crate::id::to_hex(&place[..16]));
+        let place = path.join(&name);
+        if !place.is_dir() {
+            make(&place)?;
+            forget_places(&path, &name);
+        }
+        // A help for those that come later.
+        drop(fs::File::open(&place).and_then(|folder| folder.set_modified(std::time::SystemTime::now())));
+        Ok(CacheFolder { path, place, writer, temporary: false })
     }
 
     /// A folder that is removed with this value, for runs without a cache. `writer` is the same for all of them on one machine, else
     /// each would add a writer to the heads of all later snapshots.
     pub fn temporary(writer: WriterId) -> Result<CacheFolder> {
         let name = format!("firn-{}", crate::id::SessionId::random()?);
-        let path = std::env::temp_dir().join(name);
-        make(&path)?;
-        Ok(CacheFolder { path, writer, temporary: true })
+        let mut made = make(&std::env::temp_dir().join(&name)).map(|()| std::env::temp_dir().join(&name));
+        for other in TEMPORARY {
+            made = made.or_else(|error| {
+                make(&Path::new(other).join(&name)).map_err(|_| error).map(|()| Path::new(other).join(&name))
+            });
+        }
+        let path = made?;
+        Ok(CacheFolder { place: path.clone(), path, writer, temporary: true })
     }
 
     /// The id of the writer that this folder stands for; a lost folder means a new writer, which is harmless.
@@ -74,7 +120,7 @@ impl CacheFolder {
 
     /// Where it is noted what was verified when; none for a temporary folder.
     pub fn verified(&self) -> Option<PathBuf> {
-        (!self.temporary).then(|| self.path.join("verified"))
+        (!self.temporary).then(|| self.place.join("verified"))
     }
 
     /// Where the newest snapshot of each writer is noted, a line each.
@@ -82,9 +128,9 @@ impl CacheFolder {
         self.path.join("heads")
     }
 
-    /// Where known damage is noted: names of packs, a line each.
+    /// Where known damage of this place is noted: names of packs, a line each.
     pub fn damaged(&self) -> PathBuf {
-        self.path.join("damaged")
+        self.place.join("damaged")
     }
 
     /// The folder itself.
@@ -93,12 +139,12 @@ impl CacheFolder {
     }
 }
 
-/// Where a run that has no key remembers what it verified of the store at `location`, below `root`. Nothing in it is secret: names
+/// Where a run that has no key remembers what it verified of the store of that place, below `root`. Nothing in it is secret: names
 /// of objects, sizes and times.
-pub fn keyless_folder(root: &Path, location: &str) -> Result<PathBuf> {
-    let name = blake3::Hasher::new_derive_key("firn v1 keyless state").update(location.as_bytes()).finalize().to_hex();
-    let path = root.join(format!("scrub-{}", &name[..32]));
+pub fn keyless_folder(root: &Path, place: &[u8; 32]) -> Result<PathBuf> {
+    let path = root.join(format!("scrub-{}", crate::id::to_hex(&place[..16])));
     make(&path)?;
+    check_usable(&path)?;
     Ok(path)
 }
 
@@ -112,9 +158,21 @@ impl Drop for CacheFolder {
 
 fn make(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-        Error::io(format!("The cache folder \"{}\" cannot be made", path.display()), error)
-            .with_hint("Name another one with --cache-dir or FIRN_CACHE_DIR, or use --no-cache.")
+        Error::io(format!("The cache folder \"{}\" cannot be made", path.display()), error).with_hint(ANOTHER)
     })
+}
+
+/// Forgets the places that were not used for the longest time, if there are too many: disks that are plugged in no more.
+fn forget_places(path: &Path, but: &str) {
+    let Ok(entries) = fs::read_dir(path) else { return };
+    let is_place =
+        |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.starts_with(PLACE) && name != but);
+    let time = |entry: fs::DirEntry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()));
+    let mut places: Vec<_> = entries.flatten().filter(is_place).filter_map(time).collect();
+    places.sort();
+    for (_, place) in places.iter().take((places.len() + 1).saturating_sub(MAX_PLACES)) {
+        drop(fs::remove_dir_all(place));
+    }
 }
 
 fn clear(path: &Path) -> Result<()> {
@@ -222,7 +280,7 @@ mod tests {
             let root = tempfile::tempdir().expect("a folder");
             let id = RepositoryId::random().expect("an id");
             if round % 2 == 1 {
-                let folder = CacheFolder::open(root.path(), &id).expect("a first run");
+                let folder = CacheFolder::open(root.path(), &id, &[0; 32]).expect("a first run");
                 fs::write(folder.path().join("VERSION"), "firn cache 1\n").expect("an older version's");
                 fs::create_dir(folder.index()).expect("what it left");
             }
@@ -230,7 +288,7 @@ mod tests {
             let writers: Vec<WriterId> = std::thread::scope(|scope| {
                 let run = || {
                     start.wait();
-                    let folder = CacheFolder::open(root.path(), &id).expect("a first run among others");
+                    let folder = CacheFolder::open(root.path(), &id, &[0; 32]).expect("a first run among others");
                     // What a run has put there, no other one may take away.
                     let own = folder.path().join(format!("{:?}", std::thread::current().id()));
                     fs::write(&own, "").expect("a note");

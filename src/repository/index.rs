@@ -237,9 +237,12 @@ impl Index {
     }
 }
 
-/// The packs that a store lists, with their sizes. Memory: 48 bytes a pack.
+/// The packs that a store lists, with their sizes and marks. Memory: 56 bytes a pack.
 #[derive(Debug, Default)]
-pub struct StoredPacks(Vec<(bool, ObjectName, u64)>);
+pub struct StoredPacks(Vec<StoredPack>);
+
+/// Whether it is a tree pack, its name, its size, and the mark of what is stored.
+type StoredPack = (bool, ObjectName, u64, u64);
 
 impl StoredPacks {
     /// Lists both pack folders.
@@ -247,7 +250,7 @@ impl StoredPacks {
         let mut packs = Vec::new();
         for (kind, is_tree) in [(ObjectKind::Data, false), (ObjectKind::Tree, true)] {
             store.list(kind, &mut |object| {
-                packs.push((is_tree, ObjectName::parse(&object.name)?, object.size));
+                packs.push((is_tree, ObjectName::parse(&object.name)?, object.size, object.mark));
                 Ok(())
             })?;
         }
@@ -258,19 +261,19 @@ impl StoredPacks {
     pub(super) fn believed(index: &Index) -> Result<StoredPacks> {
         let mut packs = Vec::new();
         index.for_each_pack(&mut |pack| {
-            packs.push((pack.is_tree, pack.name, pack.size));
+            packs.push((pack.is_tree, pack.name, pack.size, 0));
             Ok(())
         })?;
         Ok(StoredPacks::sorted(packs))
     }
 
     /// A flat list: a table would take twice as much, and three times while it grows. Of a pack that is listed twice the last counts.
-    fn sorted(mut packs: Vec<(bool, ObjectName, u64)>) -> StoredPacks {
-        packs.sort_by_key(|(is_tree, name, _)| (*is_tree, *name));
+    fn sorted(mut packs: Vec<StoredPack>) -> StoredPacks {
+        packs.sort_by_key(|(is_tree, name, ..)| (*is_tree, *name));
         packs.dedup_by(|later, kept| {
             let is_same = (later.0, later.1) == (kept.0, kept.1);
             if is_same {
-                kept.2 = later.2;
+                (kept.2, kept.3) = (later.2, later.3);
             }
             is_same
         });
@@ -284,13 +287,22 @@ impl StoredPacks {
 
     /// The size of a stored pack.
     pub fn size(&self, is_tree: bool, name: &ObjectName) -> Option<u64> {
-        let found = self.0.binary_search_by_key(&(is_tree, *name), |(is_tree, name, _)| (*is_tree, *name));
-        found.ok().map(|at| self.0[at].2)
+        self.find(is_tree, name).map(|pack| pack.2)
+    }
+
+    /// The mark of a stored pack (see `Listed`).
+    pub fn mark(&self, is_tree: bool, name: &ObjectName) -> u64 {
+        self.find(is_tree, name).map_or(0, |pack| pack.3)
+    }
+
+    fn find(&self, is_tree: bool, name: &ObjectName) -> Option<&StoredPack> {
+        let found = self.0.binary_search_by_key(&(is_tree, *name), |(is_tree, name, ..)| (*is_tree, *name));
+        found.ok().map(|at| &self.0[at])
     }
 
     /// All of them: whether it is a tree pack, its name, its size; in order.
     pub fn iter(&self) -> impl Iterator<Item = (bool, ObjectName, u64)> + '_ {
-        self.0.iter().copied()
+        self.0.iter().map(|(is_tree, name, size, _)| (*is_tree, *name, *size))
     }
 
     /// How many there are.

@@ -1,5 +1,8 @@
 //! What was verified when: for each object the time at which all its bytes were last found right. Not for: what is damaged.
 //!
+//! A ledger is of one place: a clone of a repository has objects of the same names, and has its own (see `cache`). And it is of the
+//! objects that were read: one that was put in their place, or changed by a program, has another mark.
+//!
 //! Kept in a local database that is never trusted for safety (see `database`): a lost record costs one more reading, and a
 //! wrong one can do no more than postpone a reading by the age that was asked for, since it says a time and not "good".
 //! A time that lies ahead counts as none, and so does a record of another size.
@@ -27,19 +30,20 @@ impl Ledger {
         Some(Ledger { database: Database::open(folder)?, pending: AtomicU32::new(0) })
     }
 
-    /// When this object, if it still has `size` bytes, was last found right; in seconds since 1970.
-    pub fn verified(&self, name: &ObjectName, size: u64) -> Option<u64> {
+    /// When this object, if it still has this size and this mark, was last found right; in seconds since 1970.
+    pub fn verified(&self, name: &ObjectName, (size, mark): (u64, u64)) -> Option<u64> {
         let value = self.database.get(&name.0)?;
         let mut input = Reader::new("verification record", &value);
-        let (when, of) = (input.u64().ok()?, input.u64().ok()?);
-        (of == size && when <= now()).then_some(when)
+        let (when, of) = (input.u64().ok()?, (input.u64().ok()?, input.u64().ok()?));
+        (of == (size, mark) && when <= now()).then_some(when)
     }
 
-    /// Remembers that all `size` bytes of this object are right as of now.
-    pub fn note(&self, name: &ObjectName, size: u64) {
+    /// Remembers that all bytes of this object, which has this size and was listed with this mark before it was read, are right as of now.
+    pub fn note(&self, name: &ObjectName, (size, mark): (u64, u64)) {
         let mut value = Vec::new();
         value.put_u64(now());
         value.put_u64(size);
+        value.put_u64(mark);
         self.database.put(&name.0, value);
         if self.pending.fetch_add(1, Ordering::Relaxed) % FLUSH_EVERY == FLUSH_EVERY - 1 {
             self.database.flush();
@@ -80,24 +84,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let name = ObjectName([5; 32]);
         let ledger = Ledger::open(folder.path()).unwrap();
-        assert_eq!(ledger.verified(&name, 10), None);
-        ledger.note(&name, 10);
-        ledger.note(&ObjectName([6; 32]), 1);
+        assert_eq!(ledger.verified(&name, (10, 7)), None);
+        ledger.note(&name, (10, 7));
+        ledger.note(&ObjectName([6; 32]), (1, 0));
         ledger.close();
         let ledger = Ledger::open(folder.path()).unwrap();
-        let when = ledger.verified(&name, 10);
+        let when = ledger.verified(&name, (10, 7));
         assert!(is_recent(when, Some(Duration::from_secs(60))) && !is_recent(when, None));
         assert!(!is_recent(when, Some(Duration::ZERO)) && !is_recent(None, Some(Duration::MAX)));
-        assert_eq!(ledger.verified(&name, 11), None);
+        assert_eq!(ledger.verified(&name, (11, 7)), None);
+        assert_eq!(ledger.verified(&name, (10, 8)), None);
         let mut ahead = Vec::new();
         ahead.put_u64(now() + 1000);
         ahead.put_u64(10);
+        ahead.put_u64(7);
         ledger.database.put(&name.0, ahead);
-        assert_eq!(ledger.verified(&name, 10), None);
-        ledger.note(&name, 10);
+        assert_eq!(ledger.verified(&name, (10, 7)), None);
+        ledger.note(&name, (10, 7));
         ledger.retain(|kept| *kept == name);
-        assert!(ledger.verified(&name, 10).is_some() && ledger.verified(&ObjectName([6; 32]), 1).is_none());
+        assert!(ledger.verified(&name, (10, 7)).is_some() && ledger.verified(&ObjectName([6; 32]), (1, 0)).is_none());
         ledger.forget(&name);
-        assert_eq!(ledger.verified(&name, 10), None);
+        assert_eq!(ledger.verified(&name, (10, 7)), None);
     }
 }

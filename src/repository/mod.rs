@@ -133,7 +133,14 @@ impl Repository {
             Err(error) => return Err(error),
         };
         let cache = match &options.cache {
-            CacheChoice::Root(root) => CacheFolder::open(root, &id)?,
+            CacheChoice::Root(root) => match CacheFolder::open(root, &id, &store.properties().place) {
+                Ok(cache) => cache,
+                // It only makes things faster, so it must not be what prevents a backup.
+                Err(error) => {
+                    warnings.push(error.context("No cache is used, so this takes longer"));
+                    CacheFolder::temporary(homeless_writer(&keyring))?
+                }
+            },
             CacheChoice::None => CacheFolder::temporary(homeless_writer(&keyring))?,
         };
         Ok(Repository {

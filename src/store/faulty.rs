@@ -271,7 +271,7 @@ impl<S: Store> FaultyStore<S> {
     fn note_delete(&self, key: &ObjectKey, size: u64) {
         let mut state = self.lock();
         let lag = state.faults.list_lag;
-        let entry = Listed { name: key.name.clone(), size, stored: SystemTime::now() };
+        let entry = Listed { name: key.name.clone(), size, stored: SystemTime::now(), mark: 0 };
         state.recent_deletes.push_back((key.kind, entry));
         while state.recent_deletes.len() > lag {
             state.recent_deletes.pop_front();

@@ -134,6 +134,20 @@ impl LocalStore {
         Ok(LocalStore { root, location: shown.to_string(), folder, handles: Handles::default() })
     }
 
+    /// The path alone is not enough: the next disk is mounted in the same place. Nor are path and inode, for new file systems count alike.
+    #[allow(clippy::unnecessary_cast, reason = "the types of these fields differ between machines")]
+    fn place(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("firn v1 place of a store");
+        hasher.update(self.folder.as_os_str().as_encoded_bytes());
+        // The file system's own id stays the same when its disk is plugged in again; the device's number need not.
+        let system = rustix::fs::fstatvfs(&self.root).map_or(0, |system| system.f_fsid as u64);
+        if let Ok(stat) = rustix::fs::fstat(&self.root) {
+            let device = if system == 0 { stat.st_dev as u64 } else { system };
+            hasher.update(&device.to_le_bytes()).update(&(stat.st_ino as u64).to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
     fn failed(&self, verb: &str, what: &str, error: impl Into<std::io::Error>) -> Error {
         Error::io(format!("Cannot {verb} \"{what}\" in \"{}\"", self.location), error)
     }
@@ -404,7 +418,12 @@ impl Store for LocalStore {
             };
             let wanted = |name: &str| name.starts_with(prefix) && kind.accepts(name);
             self.each_file(&fd, folder, &wanted, &mut |name, stat| {
-                visit(Listed { name: name.to_owned(), size: bytes_of(stat), stored: modified(stat) })
+                visit(Listed {
+                    name: name.to_owned(),
+                    size: bytes_of(stat),
+                    stored: modified(stat),
+                    mark: mark_of(stat),
+                })
             })
         };
         if !kind.is_fanned_out() {
@@ -429,7 +448,12 @@ impl Store for LocalStore {
     }
 
     fn properties(&self) -> Properties {
-        Properties { location: self.location.clone(), folder: Some(self.folder.clone()), wants_sha256: false }
+        Properties {
+            location: self.location.clone(),
+            folder: Some(self.folder.clone()),
+            place: self.place(),
+            wants_sha256: false,
+        }
     }
 }
 
@@ -488,6 +512,17 @@ fn link_without_replacing(folder: &OwnedFd, temp: &str, name: &str) -> std::resu
 
 fn bytes_of(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+/// What tells a file from another one, and from itself with other bytes: copies have another inode, and whatever is done to a file
+/// sets its time of change, which no program can set back.
+#[allow(clippy::unnecessary_cast, reason = "the types of these fields differ between machines")]
+fn mark_of(stat: &Stat) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for number in [stat.st_ino as u64, stat.st_ctime as u64, stat.st_ctime_nsec as u64] {
+        hasher.update(&number.to_le_bytes());
+    }
+    u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }
 
 /// When a file was modified last; 1970 if that is beyond what can be told.

@@ -113,6 +113,7 @@ impl Store for MemoryStore {
                 name: key.name.clone(),
                 size: object.bytes.len() as u64,
                 stored: object.stored,
+                mark: 0,
             })
             .collect();
         listed.into_iter().try_for_each(visit)
@@ -125,7 +126,9 @@ impl Store for MemoryStore {
     }
 
     fn properties(&self) -> Properties {
-        Properties { location: LOCATION.into(), ..Properties::default() }
+        // Clones of a handle are one place, and copies of its objects are another.
+        let place = *blake3::hash(&(Arc::as_ptr(&self.0) as usize).to_le_bytes()).as_bytes();
+        Properties { location: LOCATION.into(), place, ..Properties::default() }
     }
 }
 
@@ -158,7 +161,7 @@ mod tests {
             Ok(())
         };
         store.list(ObjectKind::Config, &mut visit).unwrap();
-        assert_eq!(listed, [Listed { name: "1".into(), size: 5, stored: time }]);
+        assert_eq!(listed, [Listed { name: "1".into(), size: 5, stored: time, mark: 0 }]);
         assert_eq!(other.raw_keys().len(), 2);
         assert_eq!(other.raw_remove(&key).unwrap(), b"other");
         assert!(!other.raw_set_time(&key, time));

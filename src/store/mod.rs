@@ -145,6 +145,9 @@ pub struct Listed {
     pub size: u64,
     /// When the store says it was stored, by the store's clock.
     pub stored: SystemTime,
+    /// A number that is another one if something else was put in its place or its bytes were changed by a program, as far as
+    /// the store can tell; 0 if it cannot.
+    pub mark: u64,
 }
 
 /// What a store says about itself.
@@ -154,6 +157,9 @@ pub struct Properties {
     pub location: String,
     /// The local folder that holds it, if there is one (a mountpoint inside it is refused).
     pub folder: Option<std::path::PathBuf>,
+    /// Stands for this very place: a clone, a copy or a moved folder has another one. What a cache says about the state of stored
+    /// objects holds only there.
+    pub place: [u8; 32],
     /// Whether packs should carry a SHA-256 in the index, because the store can attest one.
     pub wants_sha256: bool,
 }

@@ -12,6 +12,7 @@ mod limits;
 mod man;
 mod missing;
 mod past;
+mod places;
 mod readme;
 mod refusals;
 mod rotation;

@@ -1,0 +1,109 @@
+//! Where the cache is, for which place it speaks, and where the program stands. Not for: what is in the cache (see `cache`).
+
+use crate::support::run::{FIRN, Ran, World, patch};
+use std::process::Command;
+
+fn shell(world: &World, script: &str, variables: &[(&str, Option<&str>)]) -> Ran {
+    let mut command = Command::new("sh");
+    command.args(["-euc", script]);
+    let variables: Vec<_> = variables.iter().copied().chain([("FIRN", Some(FIRN))]).collect();
+    world.surround(&mut command, &variables);
+    Ran::from(command.output().unwrap())
+}
+
+fn world_with_snapshot() -> World {
+    let world = World::with_key_file();
+    let bytes: Vec<u8> = (0..100_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    world.write("source/random", bytes);
+    world.run(["backup", "-q", "source"]).succeeds();
+    world
+}
+
+const CHECK: &[&str] = &["check", "-q", "--read-data", "--max-age", "1d"];
+const SCRUB: &[&str] = &["scrub", "-q", "--max-age", "1d"];
+
+/// A clone, a moved copy, a copy put in the place of the original, and bytes put into the very file: none of them passes because the
+/// original was read before.
+#[test]
+fn what_was_verified_was_verified_in_that_place_only() {
+    for (command, recent) in [(CHECK, "packs_recent"), (SCRUB, "objects_recent")] {
+        let world = world_with_snapshot();
+        let run = |more: &[&str]| world.run(command.iter().chain(more).copied());
+        run(&[]).succeeds();
+        let summary = run(&["--json"]).succeeds().json().pop().unwrap();
+        assert!(summary[recent].as_u64().unwrap() > 0, "what was read lately is left out: {summary}");
+        shell(&world, "cp -a repository clone", &[]).succeeds();
+        let damage = |folder: &str| {
+            let name = world.objects("data")[0].strip_prefix(world.path("repository")).unwrap().to_owned();
+            let path = world.path(folder).join(name);
+            let before = std::fs::metadata(&path).unwrap().modified().unwrap();
+            patch(&path, 500, |byte| byte ^ 1);
+            std::fs::File::open(&path).unwrap().set_modified(before).unwrap();
+        };
+        damage("clone");
+        run(&["--repo", "clone"]).fails(5, &[]);
+        run(&[]).succeeds();
+        // The damage of the clone is none of the original: nothing is stored again there.
+        let packs = world.objects("data").len();
+        world.run(["backup", "-q", "source"]).succeeds();
+        assert_eq!(world.objects("data").len(), packs);
+        shell(&world, "mv repository aside; mv clone repository", &[]).succeeds();
+        run(&[]).fails(5, &[]);
+        shell(&world, "mv repository clone; mv aside repository", &[]).succeeds();
+        run(&[]).succeeds();
+        damage("repository");
+        run(&[]).fails(5, &[]);
+    }
+}
+
+#[test]
+fn without_a_place_for_a_cache_everything_works_and_it_is_said() {
+    let world = world_with_snapshot();
+    world.write("file", "in the way");
+    for cache in [world.text("file"), "/proc/firn".to_owned()] {
+        let variables = [("FIRN_CACHE_DIR", Some(cache.as_str()))];
+        let commands: [&[&str]; 5] = [
+            &["backup", "-q", "source"],
+            &["snapshots"],
+            &["check", "-q", "--read-data"],
+            &["scrub", "-q"],
+            &["prune", "-q"],
+        ];
+        for command in commands {
+            let ran = world.run_with(command, &variables).succeeds();
+            assert!(ran.stderr.contains("Warning: ") && ran.stderr.contains("--cache-dir"), "{command:?}: {ran:?}");
+        }
+    }
+}
+
+#[test]
+fn without_a_home_everything_works_and_it_is_said() {
+    let world = world_with_snapshot();
+    // Root has another place, which is not for tests to write to.
+    let script = r#"
+        as=; if [ "$(id -u)" = 0 ]; then as="setpriv --reuid=65534 --regid=65534 --clear-groups"; fi
+        chmod 755 .; chmod -R a+rwX repository source key; cp "$FIRN" ./firn-copy; chmod 755 firn-copy
+        $as ./firn-copy backup -q source && echo stored
+        $as ./firn-copy check -q --no-cache && echo clean
+    "#;
+    let ran = shell(&world, script, &[("HOME", None), ("FIRN_CACHE_DIR", None), ("XDG_CACHE_HOME", None)]).succeeds();
+    assert_eq!(ran.stdout, "stored\nclean\n");
+    assert_eq!(ran.stderr.matches("Warning: There is no place for a cache").count(), 1, "{ran:?}");
+}
+
+#[test]
+fn where_the_program_stands_may_be_gone() {
+    let world = world_with_snapshot();
+    let script = r#"
+        here=$PWD; mkdir gone; cd gone; rmdir ../gone
+        "$FIRN" backup -q "$here/source" && echo stored
+        "$FIRN" restore -q latest -t "$here/out" && echo restored
+        "$FIRN" ls "latest:$here/source" | grep -c random
+        "$FIRN" prune -q && "$FIRN" check -q && echo clean
+        code=0; "$FIRN" backup source || code=$?
+        echo "refused $code"
+    "#;
+    let ran = shell(&world, script, &[]).succeeds();
+    assert_eq!(ran.stdout, "stored\nrestored\n1\nclean\nrefused 1\n", "{ran:?}");
+    assert!(ran.stderr.contains("Hint: "), "{ran:?}");
+}
