@@ -301,7 +301,11 @@ fn what_the_index_knows_of_a_damaged_pack_is_kept() {
     let chunks = rows(&store);
     let index = open(Arc::new(store.clone())).index().unwrap();
     let mut packs = Vec::new();
-    index.for_each_pack(&mut |pack| Ok(packs.push(pack))).unwrap();
+    let mut keep = |pack| {
+        packs.push(pack);
+        Ok(())
+    };
+    index.for_each_pack(&mut keep).unwrap();
     let pack = packs.into_iter().max_by_key(|pack| pack.frames.len()).expect("a pack");
     assert!(pack.frames.len() > 1);
     let key = crate::repository::read::pack_key(&pack);
