@@ -124,9 +124,51 @@ pub fn process_id() -> u32 {
 }
 
 /// Whether there is a process with this number; one that may not be seen counts.
-pub fn is_process(number: u32) -> bool {
+fn is_process(number: u32) -> bool {
     let pid = i32::try_from(number).ok().and_then(rustix::process::Pid::from_raw);
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+/// What tells a process from any other, of whatever machine: process numbers are given again, and mean nothing in another container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessIdentity {
+    /// The kernel's id of this boot.
+    pub boot: String,
+    /// The namespace of the process number.
+    pub namespace: u64,
+    /// When it was started, in the kernel's ticks since the boot.
+    pub started: u64,
+}
+
+/// Of this process; nothing where the system does not tell.
+pub fn process_identity() -> Option<ProcessIdentity> {
+    use std::os::unix::fs::MetadataExt;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+    let namespace = std::fs::metadata("/proc/self/ns/pid").ok()?.ino();
+    Some(ProcessIdentity { boot, namespace, started: start_ticks("self")? })
+}
+
+/// Whether the process that had this number and identity is still there. Only a process that could be seen from here can be missed:
+/// one of another boot or namespace counts as there.
+pub fn is_alive(number: u32, identity: &ProcessIdentity) -> bool {
+    let Some(own) = process_identity() else { return true };
+    if (&own.boot, own.namespace) != (&identity.boot, identity.namespace) {
+        return true;
+    }
+    if !is_process(number) {
+        return false;
+    }
+    // /proc may be that of another namespace, where the number belongs to somebody else.
+    let shown = std::fs::read_link("/proc/self").ok();
+    let is_ours = shown.is_some_and(|shown| shown.as_os_str() == process_id().to_string().as_str());
+    !is_ours || start_ticks(&number.to_string()).is_none_or(|started| started == identity.started)
+}
+
+/// The 22nd field of `stat`; the second, in parentheses, may hold anything.
+fn start_ticks(process: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// The name of this machine; bytes that are not UTF-8 are replaced.

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 /// Receives what happens during a long operation. Methods are called from several threads, often; they must be quick.
 pub trait Progress: Send + Sync {
@@ -56,6 +57,19 @@ impl Stop {
         match self.signal() {
             None => Ok(()),
             Some(signal) => Err(Error::new(crate::error::ErrorKind::Interrupted, stopped_by(signal))),
+        }
+    }
+
+    /// Sleeps for so long; an error as of `check` once somebody asked to stop.
+    pub fn sleep(&self, span: Duration) -> crate::error::Result<()> {
+        let since = Instant::now();
+        loop {
+            self.check()?;
+            let left = span.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(Duration::from_millis(100)));
         }
     }
 }

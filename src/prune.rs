@@ -14,6 +14,8 @@
 //! the next prune deletes both. Memory: see `live`; besides, 100 bytes a stored pack.
 
 mod brake;
+mod guard;
+mod leavings;
 mod live;
 mod options;
 mod pins;
@@ -98,6 +100,8 @@ pub struct PruneReport {
     pub written: u64,
     /// Condemned packs that turned out to be needed and stay.
     pub spared: Amount,
+    /// Condemned packs that stay for now because they were stored a moment ago, in a place where listings may be old.
+    pub young: Amount,
     /// Packs that are deleted.
     pub deleted: Amount,
     /// Unused bytes that stay in packs, estimated.
@@ -112,6 +116,8 @@ pub struct PruneReport {
     pub segments_removed: u64,
     /// Marks of stopped prunes that were cleared away.
     pub marks_cleared: u64,
+    /// Temporary files of stopped writers that were cleared away.
+    pub temporary_files_removed: u64,
     /// On a dry run: how long writing again would take, measured with a part of it.
     pub estimate: Option<Duration>,
 }
@@ -142,7 +148,7 @@ pub fn run_with(
     progress: &dyn Progress,
     stop: &Stop,
 ) -> Result<PruneReport> {
-    repository.check_prunable()?;
+    repository.check_prunable(options.dry_run)?;
     let mut prune = Prune { repository, options, patience, progress, stop, report: PruneReport::default() };
     prune.run()?;
     Ok(prune.report)
@@ -182,7 +188,6 @@ impl<'a> Prune<'a> {
         self.report.chunks = live.chunks;
         let mut plan = Plan::make(&live, &stored, self.options);
         drop(stored);
-        plan.confirm_absent(self.repository, &live)?;
         plan::refuse_foreign(self.repository, &plan.orphans)?;
         self.leave_running_ones(&mut plan, &scene)?;
         self.describe(&live, &plan, &scene);
@@ -211,15 +216,17 @@ impl<'a> Prune<'a> {
         let (prune, marks) = self.mark(&mut victims, &scene)?;
         // c, d
         self.progress.stage("waiting for others");
+        pins::outwait(self.repository, self.patience, 2)?;
         self.report.revoked = pins::drain(self.repository, self.patience)?.len() as u64;
+        pins::outwait(self.repository, self.patience, 1)?;
         // e, f
-        let doomed = self.look_again(prune, scene, &mut victims)?;
+        let doomed = self.look_again(prune, &marks, scene, &mut plan, &mut victims)?;
         return_memory();
         // g, h, i
         self.stop.check()?;
         self.progress.stage("deleting");
-        self.delete(&plan, &doomed, &victims)?;
-        drop(marks);
+        let deleted = self.delete(&plan, &doomed, &victims);
+        self.take_away(marks, deleted)?;
         self.repository.store().keep_room();
         self.clear_leavings()?;
         self.repository.reload_index(&crate::progress::Silent)
@@ -321,7 +328,8 @@ impl<'a> Prune<'a> {
             self.repository.reload_index(self.progress)?;
             let mut segments = self.repository.index()?.segments.clone();
             segments.sort();
-            let stored = StoredPacks::list(self.repository.store())?;
+            let mut stored = StoredPacks::list(self.repository.store())?;
+            stored.confirm(&*self.repository.index()?, self.repository.store())?;
             match self.find_live(scene, &stored, own, marked) {
                 Err(error) if error.kind() == ErrorKind::Damaged && before.as_ref() != Some(&segments) => {
                     before = Some(segments);
@@ -467,27 +475,37 @@ impl<'a> Prune<'a> {
             Err(error) => return Err(error),
         };
         store.delete(&key)?;
+        pins::outwait(self.repository, self.patience, 1)?;
         if self.repository.tombs()?.contains_key(name) { Ok(()) } else { store.put(&key, &bytes) }
     }
 
     /// Steps e and f: which snapshots are dropped after all; condemned packs that are needed leave `victims`.
-    fn look_again(&mut self, prune: SessionId, before: Scene, victims: &mut Victims) -> Result<BTreeSet<ObjectName>> {
+    fn look_again(
+        &mut self,
+        prune: SessionId,
+        own_marks: &[Transient<'_>],
+        before: Scene,
+        plan: &mut Plan,
+        victims: &mut Victims,
+    ) -> Result<BTreeSet<ObjectName>> {
         self.progress.stage("making sure that nothing is needed");
         let scene = self.look(Some(&before))?;
-        let others: HashSet<ObjectName> = self
-            .repository
-            .marks()?
+        let marks = self.repository.marks()?;
+        let marked = self.marked_at(&marks, own_marks)?;
+        let others: HashSet<ObjectName> = marks
             .into_iter()
             .filter(|stored| stored.mark.prune != prune && !mistake::made(Mistake::OthersMarks))
             .flat_map(|stored| stored.mark.packs)
             .collect();
         let own: HashSet<ObjectName> = victims.keys().copied().collect();
-        let (_, live) = self.survey(&scene, &own, &others)?;
+        let (stored, live) = self.survey(&scene, &own, &others)?;
         for pack in live.packs.iter().filter(|pack| pack.needed > 0) {
+            plan.absent.remove(&pack.name);
             if let Some(victim) = victims.remove(&pack.name) {
                 self.report.spared.add(victim.size);
             }
         }
+        self.spare_young(&stored, marked, victims);
         self.settle(&live, &scene)?;
         Ok(scene.doomed)
     }
@@ -555,31 +573,5 @@ impl<'a> Prune<'a> {
     /// The snapshots go, their tombs stay: they say that nobody hid the snapshots.
     fn drop_snapshots(&self, doomed: &BTreeSet<ObjectName>) -> Result<()> {
         doomed.iter().try_for_each(|name| self.repository.store().delete(&ObjectKey::new(ObjectKind::Snapshot, name)))
-    }
-
-    /// Takes away what stopped sessions left: pins of those that were revoked (with or without a pin they cannot commit), and marks of
-    /// stopped prunes whose packs are all gone, from the store and from the index, which say nothing any more.
-    fn clear_leavings(&mut self) -> Result<()> {
-        let revoked = self.repository.revoked()?;
-        for pin in self.repository.pins()?.iter().filter(|pin| revoked.contains(&pin.session)) {
-            pin.keys.iter().try_for_each(|key| self.repository.store().delete(key))?;
-        }
-        let marks = self.repository.marks()?;
-        if marks.is_empty() {
-            return Ok(());
-        }
-        let stored = StoredPacks::list(self.repository.store())?;
-        let old = OldSegments::read(self.repository, self.stop)?;
-        for mark in marks {
-            let is_stored =
-                |name: &ObjectName| [false, true].iter().any(|is_tree| stored.size(*is_tree, name).is_some());
-            let is_over = |name: &ObjectName| !is_stored(name) && !old.names(name);
-            let is_old = !mark.mark.packs.is_empty() || self.age(mark.stored) >= self.options.revoke_after;
-            if is_old && mark.mark.packs.iter().all(is_over) {
-                self.repository.store().delete(&mark.key)?;
-                self.report.marks_cleared += 1;
-            }
-        }
-        Ok(())
     }
 }

@@ -89,7 +89,8 @@ pub fn repair_index(
     progress: &dyn Progress,
     stop: &Stop,
 ) -> Result<RepairReport> {
-    match repository.check_writable() {
+    let may_write = if options.dry_run { repository.check_access() } else { repository.check_writable() };
+    match may_write {
         // Only a lost config is for us to mend.
         Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
         _ => {}

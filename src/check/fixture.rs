@@ -139,7 +139,15 @@ pub(crate) fn repository() -> (MemoryStore, [ObjectName; 2]) {
 pub(crate) fn coordinate(repository: &Repository, marked: Vec<ObjectName>) {
     let time = jiff::Timestamp::now();
     let session = SessionId([7; 16]);
-    let pin = Pin { version: 1, session, writer: repository.writer_id(), host: "h".into(), pid: 1, started: time };
+    let pin = Pin {
+        version: 1,
+        session,
+        writer: repository.writer_id(),
+        host: "h".into(),
+        pid: 1,
+        started: time,
+        process: None,
+    };
     let name = |kind, name: String| ObjectKey::new(kind, name);
     repository.put_json(Kind::Pin, &name(ObjectKind::Pin, session.to_string()), &pin).unwrap();
     repository.put_json(Kind::Revoke, &name(ObjectKind::Revoke, session.to_string()), &Revoke(pin)).unwrap();

@@ -58,6 +58,9 @@ impl Store for Vast {
             visit(Listed { name: pack_name(number).to_string(), size: PACK, stored: SystemTime::UNIX_EPOCH, mark: 0 })
         })
     }
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list(kind, visit)
+    }
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.0.delete(key)
     }

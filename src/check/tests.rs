@@ -222,6 +222,9 @@ impl Store for Moving {
         }
         self.0.list(kind, visit)
     }
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list(kind, visit)
+    }
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.0.delete(key)
     }

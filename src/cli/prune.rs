@@ -135,6 +135,9 @@ fn words(report: &PruneReport, options: &PruneOptions, elapsed: Duration) -> Str
     if report.spared.packs > 0 {
         line("Spared:", format!("{}, because they came to be needed meanwhile", packs(report.spared)));
     }
+    if report.young.packs > 0 {
+        line("Left for later:", format!("{}, stored a moment ago", packs(report.young)));
+    }
     if report.revoked > 0 {
         line(
             "Revoked:",
@@ -168,6 +171,7 @@ fn summary(report: &PruneReport, dry_run: bool, elapsed: Duration) -> serde_json
         "repacked": amount(report.rewritten),
         "bytes_written": report.written,
         "spared": amount(report.spared),
+        "young": amount(report.young),
         "deleted": amount(report.deleted),
         "bytes_freed": report.freed(),
         "bytes_unused": report.unused,
@@ -176,6 +180,7 @@ fn summary(report: &PruneReport, dry_run: bool, elapsed: Duration) -> serde_json
         "segments_written": report.segments_written,
         "segments_removed": report.segments_removed,
         "marks_cleared": report.marks_cleared,
+        "temporary_files_removed": report.temporary_files_removed,
         "estimated_duration": report.estimate.map(|estimate| estimate.as_secs_f64()),
         "total_duration": elapsed.as_secs_f64(),
     })

@@ -174,6 +174,10 @@ impl Patience for Scheduled {
             None => Answer::Wait,
         })
     }
+
+    fn sleep(&self, _: Duration) -> Result<()> {
+        self.gate.sleep(self.actor)
+    }
 }
 
 /// An actor at work.

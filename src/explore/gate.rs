@@ -150,6 +150,11 @@ impl Gate {
         })
     }
 
+    /// The pruner waits as long as listings lag.
+    pub(super) fn sleep(&self, actor: usize) -> Result<()> {
+        self.pass(actor, Step::Sleep, |_, _| Ok(()))
+    }
+
     /// A tree that the actor is about to store: the chunks that it needs, and the files in it.
     pub(super) fn learn_tree(&self, tree: ChunkId, needs: Vec<ChunkId>, files: Files) {
         self.shared().knowledge.learn_tree(tree, needs, files);

@@ -77,6 +77,11 @@ impl Knowledge {
         hash
     }
 
+    /// How large an object is, or was.
+    pub(super) fn size(&self, key: &ObjectKey) -> u64 {
+        self.bytes.get(&of_key(key)).map_or(0, |bytes| bytes.len() as u64)
+    }
+
     /// A store that holds these.
     pub(super) fn store_of(&self, objects: &Objects) -> MemoryStore {
         let store = MemoryStore::new();

@@ -74,9 +74,9 @@ impl Reach {
     pub(super) fn of_step(step: &Step, read: Kinds) -> Reach {
         let (changes, looks) = match step {
             Step::Put(key, _) | Step::Delete(key) => (Kinds::of(&[key.kind]), read),
-            Step::List(kind) => (Kinds::default(), read.and(*kind)),
+            Step::List { kind, .. } => (Kinds::default(), read.and(*kind)),
             Step::Read(key) => (Kinds::default(), read.and(key.kind)),
-            Step::Pick(_) => (Kinds::default(), read),
+            Step::Pick(_) | Step::Sleep => (Kinds::default(), read),
             Step::Wait(_) => (Kinds::of(&[Revoke]), read.with(Kinds::of(&[Pin, Revoke]))),
         };
         Reach { changes, looks }

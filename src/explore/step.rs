@@ -35,12 +35,29 @@ pub(super) enum Step {
     /// An object, with the hash that `Objects` will have of it.
     Put(Arc<ObjectKey>, Hash),
     Delete(Arc<ObjectKey>),
-    List(ObjectKind),
+    /// All objects of a kind; fresh, or as they may have been long ago.
+    List {
+        kind: ObjectKind,
+        is_fresh: bool,
+    },
     Read(Arc<ObjectKey>),
     /// The schedule decides which of so many things to do.
     Pick(usize),
     /// Until one of these pins is gone; or the schedule says that one is revoked.
     Wait(Vec<ObjectKey>),
+    /// As long as fresh listings lag: what was put or deleted before this began, all can see once it has ended.
+    Sleep,
+}
+
+/// What came and went, in order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Past<'a> {
+    /// All of it.
+    pub all: &'a [Change],
+    /// Since the actor came to where it stands.
+    pub since: &'a [Change],
+    /// What nobody has waited out yet.
+    pub unsettled: &'a [Change],
 }
 
 /// How an operation turns out.
@@ -60,6 +77,10 @@ pub(super) enum Variant {
     Hidden(u8),
     /// The listing lacks this one of its objects, whenever it came.
     Missing(u8),
+    /// The listing is old, and lacks this one of the objects that it may lack.
+    Withheld(u8),
+    /// The listing is old, and still names this one of those that have gone.
+    Lingering(u8),
 }
 
 /// One step of a schedule.
@@ -94,6 +115,11 @@ pub(super) struct Faults {
     pub hidden: u8,
     /// Listings of packs or index segments that lack an object that had been there before, which no contract allows.
     pub missing: u8,
+    /// Listings that are old: they lack any one object, of any kind, or name one that has gone. Only those that are not fresh, or
+    /// not yet, where `lags` says so.
+    pub stale: u8,
+    /// Fresh listings, too, are old until somebody has waited for as long as the place says that they lag.
+    pub lags: bool,
     /// Pins may be revoked.
     pub revokes: bool,
 }
@@ -107,17 +133,18 @@ impl Faults {
             Variant::Lost | Variant::Refused => left.failures -= 1,
             Variant::Hidden(_) => left.hidden -= 1,
             Variant::Missing(_) => left.missing -= 1,
+            Variant::Withheld(_) | Variant::Lingering(_) => left.stale -= 1,
         }
         left
     }
 
     /// Whether anything may go wrong but for pins being revoked.
     pub(super) fn is_any(&self) -> bool {
-        *self != Faults { revokes: self.revokes, ..Faults::default() }
+        *self != Faults { revokes: self.revokes, lags: self.lags, ..Faults::default() }
     }
 
     pub(super) fn hash(&self) -> Hash {
-        [self.crashes, self.failures, self.hidden, self.missing]
+        [self.crashes, self.failures, self.hidden, self.missing, self.stale]
             .iter()
             .fold(7, |hash, left| mix(hash, Hash::from(*left)))
     }
@@ -125,7 +152,7 @@ impl Faults {
 
 impl Step {
     /// The ways in which this may turn out now.
-    pub(super) fn variants(&self, keys: &Objects, since: &[Change], faults: &Faults) -> Vec<Variant> {
+    pub(super) fn variants(&self, keys: &Objects, past: Past<'_>, faults: &Faults) -> Vec<Variant> {
         let mut variants = Vec::new();
         match self {
             Step::Pick(count) => variants.extend((0..*count).map(|n| Variant::Pick(n as u8))),
@@ -150,11 +177,15 @@ impl Step {
             Step::Put(..) | Step::Delete(_) if faults.failures > 0 => {
                 variants.extend([Variant::Lost, Variant::Refused]);
             }
-            Step::List(kind) => {
+            Step::List { kind, .. } => {
                 if faults.hidden > 0 {
-                    let new =
-                        since.iter().filter(|(key, is_put)| *is_put && key.kind == *kind && keys.contains_key(key));
+                    let new = came(past.since, *kind, keys);
                     variants.extend((0..new.count()).map(|n| Variant::Hidden(n as u8)));
+                }
+                if faults.stale > 0 {
+                    let (withheld, lingering) = self.outdated(keys, past);
+                    variants.extend((0..withheld.len()).map(|n| Variant::Withheld(n as u8)));
+                    variants.extend((0..lingering.len()).map(|n| Variant::Lingering(n as u8)));
                 }
                 if faults.missing > 0 && matches!(kind, ObjectKind::Data | ObjectKind::Tree | ObjectKind::Index) {
                     variants.extend((0..of_kind(keys, *kind).count()).map(|n| Variant::Missing(n as u8)));
@@ -175,31 +206,52 @@ impl Step {
         }
     }
 
+    /// What an old listing may leave out, and what it may still name. One that is fresh is only so old that nobody has waited since,
+    /// which is nothing but where listings lag.
+    fn outdated(&self, keys: &Objects, past: Past<'_>) -> (Vec<Arc<ObjectKey>>, Vec<Arc<ObjectKey>>) {
+        let Step::List { kind, is_fresh } = self else { return (Vec::new(), Vec::new()) };
+        let gone = |changes: &[Change]| {
+            let gone = changes.iter().filter(|(key, is_put)| !is_put && key.kind == *kind && !keys.contains_key(key));
+            gone.map(|(key, _)| key.clone()).collect()
+        };
+        if *is_fresh {
+            return (came(past.unsettled, *kind, keys).cloned().collect(), gone(past.unsettled));
+        }
+        (of_kind(keys, *kind).map(|(key, _)| key.clone()).collect(), gone(past.all))
+    }
+
     /// What a listing leaves out.
-    pub(super) fn hidden(&self, variant: Variant, keys: &Objects, since: &[Change]) -> Option<Arc<ObjectKey>> {
-        let Step::List(kind) = self else { return None };
+    pub(super) fn hidden(&self, variant: Variant, keys: &Objects, past: Past<'_>) -> Option<Arc<ObjectKey>> {
+        let Step::List { kind, .. } = self else { return None };
         match variant {
-            Variant::Hidden(n) => since
-                .iter()
-                .filter(|(key, is_put)| *is_put && key.kind == *kind && keys.contains_key(key))
-                .nth(n.into())
-                .map(|(key, _)| key.clone()),
+            Variant::Hidden(n) => came(past.since, *kind, keys).nth(n.into()).cloned(),
             Variant::Missing(n) => of_kind(keys, *kind).nth(n.into()).map(|(key, _)| key.clone()),
+            Variant::Withheld(n) => self.outdated(keys, past).0.get(usize::from(n)).cloned(),
+            _ => None,
+        }
+    }
+
+    /// What a listing names that has gone.
+    pub(super) fn lingering(&self, variant: Variant, keys: &Objects, past: Past<'_>) -> Option<Arc<ObjectKey>> {
+        match variant {
+            Variant::Lingering(n) => self.outdated(keys, past).1.get(usize::from(n)).cloned(),
             _ => None,
         }
     }
 
     /// A hash of all that the actor learns by this.
-    pub(super) fn answer(&self, variant: Variant, keys: &Objects, since: &[Change]) -> Hash {
+    pub(super) fn answer(&self, variant: Variant, keys: &Objects, past: Past<'_>) -> Hash {
         let failed = Hash::from(matches!(variant, Variant::Lost | Variant::Refused));
         match self {
             Step::Put(key, hash) => mix(mix(11, *hash), failed + 2 * Hash::from(keys.contains_key(key))),
             Step::Delete(_) => mix(12, failed),
-            Step::List(kind) => {
-                let hidden = self.hidden(variant, keys, since);
+            Step::List { kind, .. } => {
+                let hidden = self.hidden(variant, keys, past);
+                let lingering = self.lingering(variant, keys, past).map_or(0, |key| mix(16, of_key(&key)));
                 let listed = of_kind(keys, *kind).filter(|(key, _)| Some(*key) != hidden.as_ref());
-                mix(13, listed.fold(0, |sum, (_, hash)| sum ^ hash))
+                mix(13, listed.fold(lingering, |sum, (_, hash)| sum ^ hash))
             }
+            Step::Sleep => 17,
             Step::Read(key) => mix(14, keys.get(key).copied().unwrap_or_default()),
             Step::Pick(_) | Step::Wait(_) => match variant {
                 Variant::Pick(n) => mix(15, Hash::from(n) + 1),
@@ -213,23 +265,27 @@ impl Step {
         &self,
         variant: Variant,
         keys: &Objects,
-        since: &[Change],
+        past: Past<'_>,
         role: &dyn Fn(&ObjectKey) -> String,
     ) -> String {
         let mut line = match self {
             Step::Put(key, _) => format!("puts {}", role(key)),
             Step::Delete(key) => format!("deletes {}", role(key)),
             Step::Read(key) => format!("reads {}", role(key)),
-            Step::List(kind) => {
-                let hidden = self.hidden(variant, keys, since);
+            Step::List { kind, is_fresh } => {
+                let hidden = self.hidden(variant, keys, past);
                 let names: Vec<String> = of_kind(keys, *kind)
                     .map(|(key, _)| key)
                     .filter(|key| Some(*key) != hidden.as_ref())
                     .map(|key| role(key))
                     .collect();
                 let without = hidden.map(|key| format!(", not {}", role(&key))).unwrap_or_default();
-                format!("lists {}: {}{without}", kind.folder(), names.join(", "))
+                let with =
+                    self.lingering(variant, keys, past).map(|key| format!(", and {}, which is gone", role(&key)));
+                let how = if *is_fresh { "" } else { " (not fresh)" };
+                format!("lists {}: {}{without}{}{how}", kind.folder(), names.join(", "), with.unwrap_or_default())
             }
+            Step::Sleep => "waits as long as listings lag".to_owned(),
             Step::Pick(_) => String::new(),
             Step::Wait(pins) => match variant {
                 Variant::Pick(n) => format!("revokes {}", role(&pins[usize::from(n)])),
@@ -243,6 +299,12 @@ impl Step {
         }
         line
     }
+}
+
+/// Objects of a kind that came, and are there.
+fn came<'a>(changes: &'a [Change], kind: ObjectKind, keys: &'a Objects) -> impl Iterator<Item = &'a Arc<ObjectKey>> {
+    let is_meant = move |(key, is_put): &&Change| *is_put && key.kind == kind && keys.contains_key(key);
+    changes.iter().filter(is_meant).map(|(key, _)| key)
 }
 
 fn of_kind(keys: &Objects, kind: ObjectKind) -> impl Iterator<Item = (&Arc<ObjectKey>, &Hash)> {

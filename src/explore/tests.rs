@@ -10,7 +10,7 @@ use super::search::{Legs, Random};
 use super::step::Faults;
 use crate::repository::mistake::Mistake;
 
-const NONE: Faults = Faults { crashes: 0, failures: 0, hidden: 0, missing: 0, revokes: true };
+const NONE: Faults = Faults { crashes: 0, failures: 0, hidden: 0, missing: 0, stale: 0, lags: false, revokes: true };
 
 fn scenario(name: &'static str, roles: &[Role]) -> Scenario {
     Scenario {
@@ -199,6 +199,40 @@ fn no_listing_of_packs_or_segments_proves_that_something_is_not_there() {
     let faults = Faults { missing: 1, ..NONE };
     let all = Scenario { faults, ..scenario("writer+pruner+forget, listings lack objects", &[Writer, Pruner, Forget]) };
     holds_in_random_orders(all, 300, 15_000);
+}
+
+/// Any listing of any kind that is not fresh may lack anything, and name what has gone.
+#[test]
+fn nothing_is_decided_by_listings_that_are_old() {
+    let faults = Faults { stale: 3, ..NONE };
+    let roles = [WriterOfMore, Heir, Pruner, Pruner, Forget, Undelete];
+    let all = Scenario { faults, copies: 2, ..scenario("2 writers+2 pruners+forget+undelete, old listings", &roles) };
+    holds_in_random_orders(all, 300, 30_000);
+}
+
+/// Fresh ones, too, lag behind here by as long as the place says.
+#[test]
+fn places_whose_listings_lag_are_waited_for() {
+    let faults = Faults { stale: 3, lags: true, ..NONE };
+    let few = Scenario { faults, ..scenario("writer+heir+pruner+forget, lagging", &[Writer, Heir, Pruner, Forget]) };
+    holds_in_random_orders(few, 300, 30_000);
+    let roles = [WriterOfMore, CarefulHeir, Pruner, Pruner, Forget, Undelete];
+    let all = Scenario { faults, copies: 2, ..scenario("2 writers+2 pruners+forget+undelete, lagging", &roles) };
+    holds_in_random_orders(all, 300, 30_000);
+}
+
+#[test]
+fn acting_on_old_listings_is_found() {
+    let faults = Faults { stale: 2, ..NONE };
+    let old = Scenario { faults, ..scenario("old listings", &[Writer, Pruner, Forget]) };
+    is_found(Mistake::StaleListings, old, 0, 30_000);
+}
+
+#[test]
+fn not_waiting_where_listings_lag_is_found() {
+    let faults = Faults { stale: 2, lags: true, ..NONE };
+    let lagging = Scenario { faults, ..scenario("no wait for listings that lag", &[Writer, Pruner, Forget]) };
+    is_found(Mistake::NoLagWait, lagging, 0, 30_000);
 }
 
 /// The search of all states finds them too.

@@ -3,7 +3,7 @@
 //! they were seen to do).
 
 use super::oracle::{Breach, Knowledge, Promises, Word};
-use super::step::{Change, Choice, Faults, Hash, Objects, Option_, Step, Variant, mix};
+use super::step::{Change, Choice, Faults, Hash, Objects, Option_, Past, Step, Variant, mix};
 use crate::store::{ObjectKey, ObjectKind};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,8 +32,10 @@ struct Actor {
 pub(super) struct World {
     pub objects: Objects,
     contents: Hash,
-    /// What came and went, as long as a listing may still lack what came while it ran.
+    /// What came and went, as long as a listing may still lack what came while it ran, or be old.
     changes: Vec<Change>,
+    /// How many of them all can see, for somebody has waited since.
+    settled: usize,
     actors: Vec<Actor>,
     faults: Faults,
     pub promises: Promises,
@@ -50,7 +52,7 @@ impl World {
             has_snapshot: false,
         };
         let actors = (0..actors as Hash).map(actor).collect();
-        World { objects, contents, changes: Vec::new(), actors, faults, promises }
+        World { objects, contents, changes: Vec::new(), settled: 0, actors, faults, promises }
     }
 
     pub(super) fn status(&self, actor: usize) -> Status {
@@ -70,8 +72,10 @@ impl World {
         self.actors[actor].at.as_ref()
     }
 
-    fn since(&self, actor: usize) -> &[Change] {
-        &self.changes[self.actors[actor].since.min(self.changes.len())..]
+    fn past(&self, actor: usize) -> Past<'_> {
+        let since = self.actors[actor].since.min(self.changes.len());
+        let unsettled = if self.faults.lags { self.settled } else { self.changes.len() };
+        Past { all: &self.changes, since: &self.changes[since..], unsettled: &self.changes[unsettled..] }
     }
 
     pub(super) fn has_snapshot(&self, actor: usize) -> bool {
@@ -110,7 +114,7 @@ impl World {
         let mut options = Vec::new();
         for (number, actor) in self.actors.iter().enumerate() {
             let Some(step) = actor.at.as_ref().filter(|_| actor.status == Status::Waiting) else { continue };
-            for variant in step.variants(&self.objects, self.since(number), &self.faults) {
+            for variant in step.variants(&self.objects, self.past(number), &self.faults) {
                 let choice = Choice { actor: number as u8, variant };
                 options.push(Option_ { choice, after: self.after(number, step, variant) });
             }
@@ -139,18 +143,23 @@ impl World {
 
     /// What the actor will have been told after the step.
     fn told(&self, actor: usize, step: &Step, variant: Variant) -> Hash {
-        mix(self.actors[actor].history, step.answer(variant, &self.objects, self.since(actor)))
+        mix(self.actors[actor].history, step.answer(variant, &self.objects, self.past(actor)))
     }
 
     /// A line for a person about what the actor does now.
     pub(super) fn describe(&self, actor: usize, variant: Variant, role: &dyn Fn(&ObjectKey) -> String) -> String {
         let at = self.at(actor);
-        at.map_or_else(String::new, |step| step.describe(variant, &self.objects, self.since(actor), role))
+        at.map_or_else(String::new, |step| step.describe(variant, &self.objects, self.past(actor), role))
     }
 
     /// What a listing leaves out.
     pub(super) fn hidden(&self, actor: usize, variant: Variant) -> Option<Arc<ObjectKey>> {
-        self.at(actor)?.hidden(variant, &self.objects, self.since(actor))
+        self.at(actor)?.hidden(variant, &self.objects, self.past(actor))
+    }
+
+    /// What a listing names that has gone.
+    pub(super) fn lingering(&self, actor: usize, variant: Variant) -> Option<Arc<ObjectKey>> {
+        self.at(actor)?.lingering(variant, &self.objects, self.past(actor))
     }
 
     /// The actor does what it stands at, or crashes. It is then at work until it comes to the gate again. Returns whether what is
@@ -168,6 +177,9 @@ impl World {
         self.actors[actor].status = Status::Running;
         self.actors[actor].at = None;
         self.actors[actor].has_snapshot |= matches!(&*step, Step::Put(key, _) if key.kind == ObjectKind::Snapshot);
+        if matches!(&*step, Step::Sleep) {
+            self.settled = self.settled.max(self.actors[actor].since);
+        }
         let mut has_changed = false;
         if let Some((key, hash, is_put)) = step.change(choice.variant, &self.objects) {
             self.contents ^= hash;
@@ -177,7 +189,7 @@ impl World {
             } else {
                 self.objects.remove(key);
             }
-            if self.faults.hidden > 0 {
+            if self.faults.hidden > 0 || self.faults.stale > 0 {
                 self.changes.push((key.clone(), is_put));
             }
             has_changed = true;

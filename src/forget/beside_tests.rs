@@ -66,6 +66,9 @@ impl Store for Between {
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
         self.call().list(kind, visit)
     }
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list(kind, visit)
+    }
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.call().delete(key)
     }

@@ -22,6 +22,20 @@ pub struct Pin {
     /// Since when.
     #[serde(with = "rfc3339")]
     pub started: Timestamp,
+    /// What tells the process from others with its number, where the system says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+}
+
+/// A process among all of all machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// The kernel's id of the boot.
+    pub boot: String,
+    /// The number of the namespace that the process number is from.
+    pub namespace: u64,
+    /// When the process was started, in the kernel's ticks since the boot.
+    pub ticks: u64,
 }
 
 /// A writer's session may no longer commit. The fields are those of its pin.
@@ -117,7 +131,7 @@ mod tests {
 
     fn pin() -> Pin {
         let (session, writer) = (SessionId([1; 16]), WriterId([2; 16]));
-        Pin { version: 1, session, writer, host: "h".into(), pid: 3, started: time() }
+        Pin { version: 1, session, writer, host: "h".into(), pid: 3, started: time(), process: None }
     }
 
     fn tomb() -> Tomb {
@@ -144,6 +158,11 @@ mod tests {
         );
         assert_eq!(text(pin().encode()), expected);
         assert_eq!(text(Revoke(pin()).encode()), expected);
+        let process = Process { boot: "b".into(), namespace: 4, ticks: 5 };
+        let known = Pin { process: Some(process), ..pin() };
+        let expected = expected.replace('}', ",\"process\":{\"boot\":\"b\",\"namespace\":4,\"ticks\":5}}");
+        assert_eq!(text(known.encode()), expected);
+        assert_eq!(Pin::decode(expected.as_bytes()).unwrap(), known);
         let expected = format!("{{\"version\":1,\"snapshot\":\"{}\",\"time\":{time},\"host\":\"h\"}}", "04".repeat(32));
         assert_eq!(text(tomb().encode()), expected);
         assert_eq!(text(hold(None).encode()), expected);
@@ -173,6 +192,7 @@ mod tests {
             };
         }
         exercise!(Pin, pin());
+        exercise!(Pin, Pin { process: Some(Process { boot: "b".into(), namespace: 4, ticks: 5 }), ..pin() });
         exercise!(Revoke, Revoke(pin()));
         exercise!(Tomb, tomb());
         exercise!(Mark, mark());

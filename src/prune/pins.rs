@@ -4,12 +4,15 @@
 //! Revoking is always safe, also when it is wrong: a revoked session finds that out before it reports success, and fails.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::coordination::{Pin, Process};
 use crate::id::{SessionId, WriterId};
+use crate::os::ProcessIdentity;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::coordination::StoredPin;
 use crate::repository::mistake::{self, Mistake};
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often pins are listed while waiting: at first, and at most.
@@ -31,6 +34,9 @@ pub enum Answer {
 pub trait Patience: Send + Sync {
     /// Called each time these pins, all of which were there when the prune put its marks, are still there. Sleeps as it likes.
     fn wait(&self, pins: &[StoredPin]) -> Result<Answer>;
+
+    /// Waits until what was put in a place whose listings lag can be seen by all.
+    fn sleep(&self, span: Duration) -> Result<()>;
 }
 
 /// What happened while it waited.
@@ -52,6 +58,7 @@ pub(super) struct Usual<'a> {
     max_wait: Option<Duration>,
     since: Instant,
     state: std::sync::Mutex<State>,
+    has_explained: AtomicBool,
     progress: &'a dyn Progress,
     stop: &'a Stop,
 }
@@ -71,6 +78,7 @@ impl<'a> Usual<'a> {
             max_wait,
             since: Instant::now(),
             state: std::sync::Mutex::new(State { pause: FIRST_PAUSE, told: HashSet::new(), revoked: HashSet::new() }),
+            has_explained: AtomicBool::new(false),
             progress,
             stop,
         }
@@ -79,9 +87,17 @@ impl<'a> Usual<'a> {
     /// Whether whoever put it shows no sign of life.
     fn is_dead(&self, pin: &StoredPin) -> bool {
         let age = SystemTime::now().duration_since(pin.stored).unwrap_or_default();
-        // The same state folder of the same machine: its process must be among ours.
-        let is_ours = |pin: &crate::format::coordination::Pin| pin.writer == self.writer && pin.host == self.host;
-        age >= self.revoke_after || pin.pin.as_ref().is_some_and(|pin| is_ours(pin) && !crate::os::is_process(pin.pid))
+        age >= self.revoke_after || pin.pin.as_ref().is_some_and(|pin| self.has_ended(pin))
+    }
+}
+
+impl Usual<'_> {
+    /// Whether the process that put a pin is known to be no more. A name of a machine and a process number do not tell, for
+    /// containers share both; where the pin says no more than that, only its age counts.
+    fn has_ended(&self, pin: &Pin) -> bool {
+        let Some(Process { boot, namespace, ticks }) = &pin.process else { return false };
+        let identity = ProcessIdentity { boot: boot.clone(), namespace: *namespace, started: *ticks };
+        pin.writer == self.writer && pin.host == self.host && !crate::os::is_alive(pin.pid, &identity)
     }
 }
 
@@ -104,13 +120,19 @@ impl Patience for Usual<'_> {
                 self.progress.note(&format!("Waiting for {} to end", describe(pin)));
             }
         }
-        let until = Instant::now() + *pause;
-        while Instant::now() < until {
-            self.stop.check()?;
-            std::thread::sleep((until - Instant::now()).min(Duration::from_millis(100)));
-        }
+        self.stop.sleep(*pause)?;
         *pause = (*pause * 2).min(LONGEST_PAUSE);
         Ok(Answer::Wait)
+    }
+
+    fn sleep(&self, span: Duration) -> Result<()> {
+        if !self.has_explained.swap(true, Ordering::Relaxed) {
+            self.progress.note(&format!(
+                "Listings here may be {} seconds old, so this prune pauses several times for as long",
+                span.as_secs()
+            ));
+        }
+        self.stop.sleep(span)
     }
 }
 
@@ -125,6 +147,15 @@ pub(super) fn describe(pin: &StoredPin) -> String {
         ),
         None => format!("the session \"{}\", whose pin cannot be read,", pin.session),
     }
+}
+
+/// Waits as many times as long as listings lag. Whatever was put before one such wait began is listed for everybody after it.
+pub(super) fn outwait(repository: &Repository, patience: &dyn Patience, times: u32) -> Result<()> {
+    let lag = repository.listing_lag();
+    if lag.is_zero() {
+        return Ok(());
+    }
+    (0..times).try_for_each(|_| patience.sleep(lag))
 }
 
 /// Waits until all sessions that are pinned now have ended or may no longer commit. Returns those that were revoked.
@@ -145,6 +176,8 @@ pub(super) fn drain(repository: &Repository, patience: &dyn Patience) -> Result<
                     repository.revoke(pin)?;
                     revoked.push(pin.session);
                 }
+                // Until all can see it, these may still commit.
+                outwait(repository, patience, 2)?;
             }
             Answer::GiveUp => {
                 return Err(Error::new(

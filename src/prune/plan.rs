@@ -73,19 +73,6 @@ impl Plan {
         plan
     }
 
-    /// A listing may lack what is stored: the index forgets a pack only if the store, asked for it by name, does not have it.
-    pub(super) fn confirm_absent(&mut self, repository: &Repository, live: &Live) -> Result<()> {
-        for pack in &live.packs {
-            if self.absent.contains(&pack.name) {
-                let key = ObjectKey::new(pack_folder(pack_kind(pack.is_tree)), pack.name);
-                if repository.store().has(&key)? {
-                    self.absent.remove(&pack.name);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Tree packs first, for what little they cost they make everything quicker; then those data packs of which most is unused.
     fn choose(&mut self, live: &Live, mut candidates: Vec<usize>, used: u64, options: &PruneOptions) {
         let all: u64 = live.packs.iter().filter(|pack| pack.rank != Rank::Absent).map(|pack| pack.size).sum();

@@ -1,5 +1,7 @@
 //! What is deleted, what is kept, and when nothing is deleted at all. Not for: crashes and interleavings (see `tests/crash`).
 
+mod elsewhere;
+
 use super::*;
 use crate::backup::{self, BackupOptions};
 use crate::check::fixture::{credentials, keys, open};
@@ -118,6 +120,9 @@ struct Meanwhile<F>(Mutex<Option<F>>);
 impl<F: FnOnce() -> Answer + Send> Patience for Meanwhile<F> {
     fn wait(&self, _: &[StoredPin]) -> Result<Answer> {
         Ok(self.0.lock().unwrap().take().map_or(Answer::Wait, |action| action()))
+    }
+    fn sleep(&self, _: Duration) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -444,6 +449,9 @@ impl Store for Slow {
         }
         Ok(())
     }
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(crate::store::Listed) -> Result<()>) -> Result<()> {
+        self.list(kind, visit)
+    }
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.inner.delete(key)
     }
@@ -495,29 +503,6 @@ fn a_session_that_is_revoked_fails_and_one_that_lives_is_waited_for() {
     let error = writer.commit(|_| crate::format::snapshot::Snapshot { session, ..old }).unwrap_err();
     assert!(error.to_string().contains("revoked"), "{error}");
     assert_eq!(world.open().snapshots().unwrap().live.len(), 1);
-    world.is_whole();
-}
-
-#[test]
-fn a_pin_of_a_process_of_this_machine_that_is_gone_does_not_hold_anybody_up() {
-    let (world, [first, _]) = changed();
-    world.forget(first);
-    let repository = world.open();
-    let mut child = std::process::Command::new("true").spawn().unwrap();
-    child.wait().unwrap();
-    let session = SessionId([3; 16]);
-    let pin = crate::format::coordination::Pin {
-        version: 1,
-        session,
-        writer: repository.writer_id(),
-        host: crate::os::hostname(),
-        pid: child.id(),
-        started: jiff::Timestamp::now(),
-    };
-    repository.put_json(crate::format::header::Kind::Pin, &ObjectKey::new(ObjectKind::Pin, session), &pin).unwrap();
-    let report = run(&repository, &thorough(), &Silent, &Stop::new()).unwrap();
-    assert_eq!((report.revoked, report.snapshots_dropped.len()), (1, 1));
-    assert_eq!(keys(&world.store, ObjectKind::Pin), []);
     world.is_whole();
 }
 

@@ -70,6 +70,10 @@ impl Store for Interrupted {
         self.inner.list(kind, visit)
     }
 
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.inner.list_fresh(kind, visit)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.inner.delete(key)
     }

@@ -21,6 +21,7 @@ use crate::id::{ChunkId, ObjectName, SessionId};
 use crate::progress::{Progress, Silent, Stop};
 use crate::repository::Repository;
 use crate::repository::assemble::store_again;
+use crate::repository::coordination::Transient;
 use crate::repository::index::{Index, Place, StoredPacks, Usable};
 use crate::repository::keyring::Opened;
 use crate::repository::pack::{Block, open_block, pack_folder, salvage};
@@ -30,6 +31,7 @@ use crate::repository::writer::{Writer, WriterOptions};
 use crate::store::{ObjectKey, ObjectKind};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How packs are repaired.
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +133,11 @@ pub fn repair_packs(
     progress: &dyn Progress,
     stop: &Stop,
 ) -> Result<Vec<PackOutcome>> {
-    repository.check_writable()?;
+    if options.dry_run {
+        repository.check_access()?
+    } else {
+        repository.check_writable()?
+    }
     repository.reload_index(progress)?;
     let work = Work { repository, options, progress, stop };
     progress.stage("looking at packs");
@@ -378,8 +384,16 @@ impl Work<'_> {
         self.progress.stage("removing damaged packs");
         let names: Vec<ObjectName> = condemned.iter().copied().collect();
         let marks = self.repository.mark(SessionId::random()?, &names)?;
-        let removed = self.remove_marked(hurt, &condemned);
-        drop(marks);
+        let lag = self.repository.listing_lag();
+        let removed = self.remove_marked(hurt, &condemned, lag);
+        // Where listings lag, others may still see the index that names the packs: until they cannot, the marks stay.
+        let removed =
+            removed.and_then(|removed| self.stop.sleep(if removed { lag } else { Duration::ZERO }).map(|()| removed));
+        if removed.is_err() && !lag.is_zero() {
+            marks.into_iter().for_each(Transient::leave);
+        } else {
+            drop(marks);
+        }
         if !removed? {
             for pack in hurt.iter_mut().filter(|pack| pack.outcome.fate == Fate::Removed) {
                 pack.outcome.fate = Fate::KeptForOthers;
@@ -399,10 +413,12 @@ impl Work<'_> {
     }
 
     /// The steps of a prune behind its mark. Returns whether it could be done.
-    fn remove_marked(&self, hurt: &mut [Hurt], condemned: &BTreeSet<ObjectName>) -> Result<bool> {
+    fn remove_marked(&self, hurt: &mut [Hurt], condemned: &BTreeSet<ObjectName>, lag: Duration) -> Result<bool> {
+        self.stop.sleep(2 * lag)?;
         if !self.repository.names(ObjectKind::Pin)?.is_empty() {
             return Ok(false);
         }
+        self.stop.sleep(lag)?;
         // Who pins from now on sees the mark. What others have condemned meanwhile counts as gone.
         let names: HashSet<ObjectName> = condemned.iter().copied().collect();
         let lost: Vec<u64> = hurt.iter().map(|pack| pack.outcome.lost).collect();

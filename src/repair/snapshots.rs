@@ -104,7 +104,11 @@ pub fn repair_snapshots(
     progress: &dyn Progress,
     stop: &Stop,
 ) -> Result<Vec<SnapshotOutcome>> {
-    repository.check_writable()?;
+    if options.dry_run {
+        repository.check_access()?
+    } else {
+        repository.check_writable()?
+    }
     let mut outcomes = Vec::new();
     let listed = repository.snapshots()?;
     for (name, error) in &listed.damaged {

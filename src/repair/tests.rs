@@ -343,6 +343,9 @@ impl Store for Forgetful {
             _ => self.0.list(kind, visit),
         }
     }
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list(kind, visit)
+    }
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.0.delete(key)
     }
@@ -392,6 +395,9 @@ impl Store for Overtaken {
     }
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
         self.store.list(kind, visit)
+    }
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list(kind, visit)
     }
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.store.delete(key)
@@ -466,6 +472,9 @@ impl Store for Vanishing {
     }
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
         self.0.list(kind, visit)
+    }
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list(kind, visit)
     }
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.0.delete(key)

@@ -2,13 +2,14 @@
 //! the commands that delete), or how they are encoded (`format`).
 
 use super::Repository;
+use super::mistake::{self, Mistake};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::coordination::{Mark, Pin, Revoke};
+use crate::format::coordination::{Mark, Pin, Process, Revoke};
 use crate::format::header::Kind;
 use crate::id::{ObjectName, SessionId};
 use crate::store::{ObjectKey, ObjectKind};
 use std::collections::{BTreeMap, HashSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Packs named by one mark, 67 bytes each, so that its body stays far below the bound of a record.
 const MARK_PACKS: usize = 100_000;
@@ -18,12 +19,27 @@ const MARK_PACKS: usize = 100_000;
 pub struct Transient<'a> {
     repository: &'a Repository,
     key: ObjectKey,
+    stays: bool,
+}
+
+impl Transient<'_> {
+    /// The object.
+    pub fn key(&self) -> &ObjectKey {
+        &self.key
+    }
+
+    /// The object stays.
+    pub fn leave(mut self) {
+        self.stays = true;
+    }
 }
 
 impl Drop for Transient<'_> {
     fn drop(&mut self) {
-        // A pin left behind only makes a prune wait, a mark only makes writers store again.
-        drop(self.repository.store().delete(&self.key));
+        if !self.stays {
+            // A pin left behind only makes a prune wait, a mark only makes writers store again.
+            drop(self.repository.store().delete(&self.key));
+        }
     }
 }
 
@@ -55,7 +71,7 @@ impl Repository {
     /// The names of all objects of a kind, in order.
     pub fn names(&self, kind: ObjectKind) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        self.store().list(kind, &mut |object| {
+        self.list(kind, &mut |object| {
             names.push(object.name);
             Ok(())
         })?;
@@ -81,6 +97,11 @@ impl Repository {
             host: crate::os::hostname(),
             pid: crate::os::process_id(),
             started: jiff::Timestamp::now(),
+            process: crate::os::process_identity().map(|identity| Process {
+                boot: identity.boot,
+                namespace: identity.namespace,
+                ticks: identity.started,
+            }),
         };
         self.put_json(Kind::Pin, &key, &body)?;
         Ok(key)
@@ -88,13 +109,13 @@ impl Repository {
 
     /// The same for as long as the returned value lives.
     pub fn pinned(&self) -> Result<Transient<'_>> {
-        Ok(Transient { repository: self, key: self.put_pin(SessionId::random()?)? })
+        Ok(Transient { repository: self, key: self.put_pin(SessionId::random()?)?, stays: false })
     }
 
     /// All sessions that are pinned; pins that cannot be read count as well. Memory: 200 bytes for each pin and sign of life.
     pub fn pins(&self) -> Result<Vec<StoredPin>> {
         let mut listed: BTreeMap<SessionId, Vec<(ObjectKey, SystemTime)>> = BTreeMap::new();
-        self.store().list(ObjectKind::Pin, &mut |object| {
+        self.list(ObjectKind::Pin, &mut |object| {
             let session = object.name.split('-').next().unwrap_or_default();
             let key = ObjectKey::new(ObjectKind::Pin, &object.name);
             listed.entry(SessionId::parse(session)?).or_default().push((key, object.stored));
@@ -118,7 +139,7 @@ impl Repository {
             let key = ObjectKey::new(ObjectKind::Mark, format!("{prune}-{}", number + 1));
             let mark = Mark { version: 1, prune, packs: packs.to_vec(), time: jiff::Timestamp::now() };
             // Made first: a put that is said to have failed may have been done all the same.
-            let transient = Transient { repository: self, key: key.clone() };
+            let transient = Transient { repository: self, key: key.clone(), stays: false };
             self.put_json(Kind::Mark, &key, &mark)?;
             marks.push(transient);
         }
@@ -128,7 +149,7 @@ impl Repository {
     /// All marks. One that cannot be read condemns unknown packs: writing or deleting then is not safe.
     pub fn marks(&self) -> Result<Vec<StoredMark>> {
         let mut listed = Vec::new();
-        self.store().list(ObjectKind::Mark, &mut |object| {
+        self.list(ObjectKind::Mark, &mut |object| {
             listed.push((ObjectKey::new(ObjectKind::Mark, &object.name), object.stored));
             Ok(())
         })?;
@@ -162,6 +183,7 @@ impl Repository {
             host: String::new(),
             pid: 0,
             started: jiff::Timestamp::now(),
+            process: None,
         });
         let put = self.put_json(Kind::Revoke, &ObjectKey::new(ObjectKind::Revoke, pin.session), &Revoke(body));
         match put {
@@ -175,9 +197,18 @@ impl Repository {
         self.names(ObjectKind::Revoke)?.iter().map(|name| SessionId::parse(name)).collect()
     }
 
+    /// How long after a put an object may be missing from a fresh listing. Who is about to delete waits that out.
+    pub fn listing_lag(&self) -> Duration {
+        if mistake::made(Mistake::NoLagWait) { Duration::ZERO } else { self.store().properties().listing_lag }
+    }
+
     /// An error unless this program may delete here.
-    pub fn check_prunable(&self) -> Result<()> {
-        self.check_writable()?;
+    pub fn check_prunable(&self, dry_run: bool) -> Result<()> {
+        if dry_run {
+            self.check_access()?
+        } else {
+            self.check_writable()?
+        }
         match self.access {
             crate::format::config::Access::Full => Ok(()),
             _ => Err(Error::new(

@@ -5,6 +5,7 @@
 
 use super::keyring::Keyring;
 use super::refresh::Lack;
+pub use super::stored_packs::StoredPacks;
 use super::table::{Origin, PackInfo, Row, Table, TableWriter, prefix};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
@@ -12,7 +13,7 @@ use crate::format::header::Kind;
 use crate::format::index::Segment;
 use crate::id::{ChunkId, ObjectName, RepositoryId};
 use crate::progress::Progress;
-use crate::store::{ObjectKey, ObjectKind, Store};
+use crate::store::{Listed, ObjectKey, ObjectKind, Store};
 use quick_cache::sync::Cache;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
@@ -57,10 +58,10 @@ pub struct Index {
     lacking: Mutex<HashMap<Lack, Instant>>,
 }
 
-/// The names of all segments that a store lists, as one hash.
-pub(super) fn segment_listing(store: &dyn Store) -> Result<blake3::Hash> {
+/// The names of all segments that are listed, as one hash.
+pub(super) fn segment_listing(list: &Listing<'_>) -> Result<blake3::Hash> {
     let mut names = HashSet::new();
-    store.list(ObjectKind::Index, &mut |object| {
+    list(&mut |object| {
         names.insert(ObjectName::parse(&object.name)?);
         Ok(())
     })?;
@@ -89,26 +90,41 @@ impl Usable {
     }
 }
 
+/// Lists the index segments of a store.
+pub(super) type Listing<'a> = dyn Fn(&mut dyn FnMut(Listed) -> Result<()>) -> Result<()> + 'a;
+
 impl Index {
-    /// Lists the store's segments and brings the tables in `folder` up to date with them.
-    pub fn load(keyring: &Keyring, store: &dyn Store, folder: &Path, progress: &dyn Progress) -> Result<Index> {
+    /// Brings the tables in `folder` up to date with the segments that `list` names.
+    pub(super) fn load(
+        keyring: &Keyring,
+        store: &dyn Store,
+        list: &Listing<'_>,
+        folder: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Index> {
         fs::create_dir_all(folder)
             .map_err(|error| Error::io(format!("The cache folder \"{}\" cannot be made", folder.display()), error))?;
         for _ in 1..LOAD_ATTEMPTS {
-            match Index::load_once(keyring, store, folder, progress) {
+            match Index::load_once(keyring, store, list, folder, progress) {
                 // A segment that is listed and gone a moment later was replaced by another; the next listing shows that one.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 loaded => return loaded,
             }
         }
-        Index::load_once(keyring, store, folder, progress).map_err(|error| {
+        Index::load_once(keyring, store, list, folder, progress).map_err(|error| {
             if error.kind() == ErrorKind::NotFound { error.with_kind(ErrorKind::Damaged) } else { error }
         })
     }
 
-    fn load_once(keyring: &Keyring, store: &dyn Store, folder: &Path, progress: &dyn Progress) -> Result<Index> {
+    fn load_once(
+        keyring: &Keyring,
+        store: &dyn Store,
+        list: &Listing<'_>,
+        folder: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Index> {
         let mut listed = HashSet::new();
-        store.list(ObjectKind::Index, &mut |object| {
+        list(&mut |object| {
             listed.insert(ObjectName::parse(&object.name)?);
             Ok(())
         })?;
@@ -234,85 +250,6 @@ impl Index {
             usable.push(packs);
         }
         Ok(Usable(usable))
-    }
-}
-
-/// The packs that a store lists, with their sizes and marks. Memory: 56 bytes a pack.
-#[derive(Debug, Default)]
-pub struct StoredPacks(Vec<StoredPack>);
-
-/// Whether it is a tree pack, its name, its size, and the mark of what is stored.
-type StoredPack = (bool, ObjectName, u64, u64);
-
-impl StoredPacks {
-    /// Lists both pack folders.
-    pub fn list(store: &dyn Store) -> Result<StoredPacks> {
-        let mut packs = Vec::new();
-        for (kind, is_tree) in [(ObjectKind::Data, false), (ObjectKind::Tree, true)] {
-            store.list(kind, &mut |object| {
-                packs.push((is_tree, ObjectName::parse(&object.name)?, object.size, object.mark));
-                Ok(())
-            })?;
-        }
-        Ok(StoredPacks::sorted(packs))
-    }
-
-    /// What the index says, without a look at the store: a mistake of `mistake`.
-    pub(super) fn believed(index: &Index) -> Result<StoredPacks> {
-        let mut packs = Vec::new();
-        index.for_each_pack(&mut |pack| {
-            packs.push((pack.is_tree, pack.name, pack.size, 0));
-            Ok(())
-        })?;
-        Ok(StoredPacks::sorted(packs))
-    }
-
-    /// A flat list: a table would take twice as much, and three times while it grows. Of a pack that is listed twice the last counts.
-    fn sorted(mut packs: Vec<StoredPack>) -> StoredPacks {
-        packs.sort_by_key(|(is_tree, name, ..)| (*is_tree, *name));
-        packs.dedup_by(|later, kept| {
-            let is_same = (later.0, later.1) == (kept.0, kept.1);
-            if is_same {
-                (kept.2, kept.3) = (later.2, later.3);
-            }
-            is_same
-        });
-        StoredPacks(packs)
-    }
-
-    /// Whether the pack is stored with the size that the index states.
-    pub fn has(&self, pack: &PackInfo) -> bool {
-        self.size(pack.is_tree, &pack.name) == Some(pack.size)
-    }
-
-    /// The size of a stored pack.
-    pub fn size(&self, is_tree: bool, name: &ObjectName) -> Option<u64> {
-        self.find(is_tree, name).map(|pack| pack.2)
-    }
-
-    /// The mark of a stored pack (see `Listed`).
-    pub fn mark(&self, is_tree: bool, name: &ObjectName) -> u64 {
-        self.find(is_tree, name).map_or(0, |pack| pack.3)
-    }
-
-    fn find(&self, is_tree: bool, name: &ObjectName) -> Option<&StoredPack> {
-        let found = self.0.binary_search_by_key(&(is_tree, *name), |(is_tree, name, ..)| (*is_tree, *name));
-        found.ok().map(|at| &self.0[at])
-    }
-
-    /// All of them: whether it is a tree pack, its name, its size; in order.
-    pub fn iter(&self) -> impl Iterator<Item = (bool, ObjectName, u64)> + '_ {
-        self.0.iter().map(|(is_tree, name, size, _)| (*is_tree, *name, *size))
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 

@@ -142,7 +142,7 @@ impl Repository {
     /// When each slot was stored, by the store's clock.
     fn slot_times(&self) -> Result<BTreeMap<ObjectName, SystemTime>> {
         let mut found = BTreeMap::new();
-        self.store().list(ObjectKind::Key, &mut |object| {
+        self.store().list_fresh(ObjectKind::Key, &mut |object| {
             found.insert(ObjectName::parse(&object.name)?, object.stored);
             Ok(())
         })?;

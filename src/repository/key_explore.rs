@@ -233,6 +233,10 @@ impl Store for GateStore {
         listed.into_iter().try_for_each(visit)
     }
 
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list(kind, visit)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.0.pass(self.1, &format!("deletes {key}"), |store| outcome(store.delete(key)))
     }

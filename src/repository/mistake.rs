@@ -20,6 +20,12 @@ pub enum Mistake {
     OthersMarks,
     /// A change of key slots does not list them again after what it puts and removes.
     KeysNotListedAgain,
+    /// Listings that may be old are acted on.
+    StaleListings,
+    /// A pruner does not wait for a place whose listings lag.
+    NoLagWait,
+    /// A pruner condemns packs that were stored a moment ago.
+    NoAgeGuard,
 }
 
 /// Whether the mistake is to be made by this thread.

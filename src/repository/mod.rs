@@ -28,6 +28,7 @@ pub mod refresh;
 pub mod rotate;
 pub mod segments;
 pub mod snapshots;
+mod stored_packs;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -45,14 +46,16 @@ use crate::format::header::Kind;
 use crate::format::json::{self, Record};
 use crate::id::{ObjectName, RepositoryId, WriterId};
 use crate::progress::Progress;
-use crate::store::{ObjectKey, ObjectKind, Store};
+use crate::store::{Listed, ObjectKey, ObjectKind, Store};
 use cache::CacheFolder;
 use index::Index;
 use keyring::{Keyring, Opened, object_name};
 use keys::Credentials;
+use mistake::Mistake;
 use read::{BlockCache, CACHED_HEADERS};
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use unlock::Unlocked;
 
@@ -90,6 +93,8 @@ pub struct Repository {
     cache: CacheFolder,
     index: RwLock<Option<Arc<Index>>>,
     loading: Mutex<()>,
+    /// Whether this program acts on what it lists: see `check_writable`.
+    acts: AtomicBool,
     blocks: BlockCache,
     headers: quick_cache::sync::Cache<ObjectName, Arc<Opened>>,
     /// Things that were wrong while opening and did not prevent it.
@@ -154,6 +159,7 @@ impl Repository {
             cache,
             index: RwLock::new(None),
             loading: Mutex::default(),
+            acts: AtomicBool::new(false),
             blocks: read::block_cache(options.block_cache),
             headers: quick_cache::sync::Cache::new(CACHED_HEADERS),
             warnings,
@@ -205,8 +211,15 @@ impl Repository {
         Splitter::new(&self.keyring.chunker_secret())
     }
 
-    /// An error unless this program may write here.
+    /// An error unless this program may write here. From now on all listings are fresh: whoever writes or deletes acts on what is
+    /// listed and on what is not.
     pub fn check_writable(&self) -> Result<()> {
+        self.acts.store(true, Ordering::Release);
+        self.check_access()
+    }
+
+    /// The same for a run that only shows what would be done.
+    pub fn check_access(&self) -> Result<()> {
         match (&self.config_error, self.access) {
             (Some(text), _) => Err(Error::damaged(format!(
                 "No config of the repository can be read ({text}), so nothing may be written"
@@ -226,7 +239,7 @@ impl Repository {
             return Ok(false);
         }
         let mut highest = 0;
-        self.store.list(ObjectKind::Config, &mut |object| {
+        self.list(ObjectKind::Config, &mut |object| {
             highest = highest.max(object.name.parse::<u64>().unwrap_or(0));
             Ok(())
         })?;
@@ -279,6 +292,15 @@ impl Repository {
     pub fn damaged_packs(&self) -> HashSet<ObjectName> {
         let text = std::fs::read_to_string(self.cache.damaged()).unwrap_or_default();
         text.lines().filter_map(|line| ObjectName::parse(line).ok()).collect()
+    }
+
+    /// Lists objects: fresh, where this program acts on it.
+    pub(crate) fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        if self.acts.load(Ordering::Acquire) && !mistake::made(Mistake::StaleListings) {
+            self.store.list_fresh(kind, visit)
+        } else {
+            self.store.list(kind, visit)
+        }
     }
 
     /// Seals a JSON record and stores it.

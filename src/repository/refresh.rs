@@ -8,6 +8,7 @@ use super::Repository;
 use super::index::{Index, segment_listing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ObjectName;
+use crate::store::{Listed, ObjectKind};
 use std::sync::{Arc, PoisonError};
 
 /// How often a read is repeated: each time another prune may have moved what it needs.
@@ -75,7 +76,8 @@ impl Repository {
         if seen.lacks(lack) {
             return Ok(None);
         }
-        if segment_listing(self.store.as_ref())? == seen.listing {
+        let list = |visit: &mut dyn FnMut(Listed) -> Result<()>| self.list(ObjectKind::Index, visit);
+        if segment_listing(&list)? == seen.listing {
             seen.note_lack(lack);
             return Ok(None);
         }
@@ -84,7 +86,8 @@ impl Repository {
 
     /// Loads the index as it is in the store; the caller holds `loading`.
     pub(super) fn load_index(&self, progress: &dyn crate::progress::Progress) -> Result<Arc<Index>> {
-        let index = Arc::new(Index::load(&self.keyring, self.store.as_ref(), &self.cache.index(), progress)?);
+        let list = |visit: &mut dyn FnMut(Listed) -> Result<()>| self.list(ObjectKind::Index, visit);
+        let index = Arc::new(Index::load(&self.keyring, self.store.as_ref(), &list, &self.cache.index(), progress)?);
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(index.clone());
         Ok(index)
     }

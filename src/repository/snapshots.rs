@@ -121,7 +121,7 @@ impl Repository {
     /// The names of the snapshots that are stored, and since when by the store's clock.
     pub fn snapshot_names(&self) -> Result<HashMap<ObjectName, SystemTime>> {
         let mut names = HashMap::new();
-        self.store().list(ObjectKind::Snapshot, &mut |object| {
+        self.list(ObjectKind::Snapshot, &mut |object| {
             names.insert(ObjectName::parse(&object.name)?, object.stored);
             Ok(())
         })?;
@@ -133,7 +133,7 @@ impl Repository {
     /// reported by `check`, and its snapshot stays.
     pub fn tombs(&self) -> Result<HashMap<ObjectName, SystemTime>> {
         let mut listed = Vec::new();
-        self.store().list(ObjectKind::Tomb, &mut |object| {
+        self.list(ObjectKind::Tomb, &mut |object| {
             listed.push((ObjectName::parse(&object.name)?, object.stored));
             Ok(())
         })?;

@@ -162,13 +162,13 @@ fn the_order_of_steps_is_that_of_the_protocol() {
         log.iter().rposition(|call| call.operation == operation && call.kind == kind).unwrap()
     };
     assert_eq!(first(Operation::Put, ObjectKind::Pin), 0, "the pin comes before everything");
-    assert!(first(Operation::List, ObjectKind::Mark) < first(Operation::List, ObjectKind::Index));
-    assert!(first(Operation::List, ObjectKind::Index) < first(Operation::Put, ObjectKind::Data));
+    assert!(first(Operation::ListFresh, ObjectKind::Mark) < first(Operation::ListFresh, ObjectKind::Index));
+    assert!(first(Operation::ListFresh, ObjectKind::Index) < first(Operation::Put, ObjectKind::Data));
     let packs = last(Operation::Put, ObjectKind::Data).max(last(Operation::Put, ObjectKind::Tree));
     assert!(packs < last(Operation::Put, ObjectKind::Index));
     assert!(last(Operation::Put, ObjectKind::Index) < first(Operation::Put, ObjectKind::Snapshot));
-    assert!(first(Operation::Put, ObjectKind::Snapshot) < last(Operation::List, ObjectKind::Revoke));
-    assert!(last(Operation::List, ObjectKind::Revoke) < last(Operation::Delete, ObjectKind::Pin));
+    assert!(first(Operation::Put, ObjectKind::Snapshot) < last(Operation::ListFresh, ObjectKind::Revoke));
+    assert!(last(Operation::ListFresh, ObjectKind::Revoke) < last(Operation::Delete, ObjectKind::Pin));
 }
 
 #[test]
@@ -185,7 +185,9 @@ fn what_a_snapshot_relies_on_is_made_durable_first() {
     };
     let settled = at(Operation::Settle, ObjectKind::Index);
     assert_eq!(log[settled].bytes, 1);
-    assert!(at(Operation::List, ObjectKind::Index) < settled && settled < at(Operation::Put, ObjectKind::Snapshot));
+    assert!(
+        at(Operation::ListFresh, ObjectKind::Index) < settled && settled < at(Operation::Put, ObjectKind::Snapshot)
+    );
     let faults = Faults { fail_settle: 1.0, ..Faults::default() };
     assert!(begin(&open_any(Arc::new(FaultyStore::new(store, faults))).unwrap()).is_err());
 }
@@ -237,6 +239,7 @@ fn a_revoked_session_fails_and_its_snapshot_does_not_count() {
         host: String::new(),
         pid: 1,
         started: jiff::Timestamp::now(),
+        process: None,
     };
     repository.put_json(Kind::Revoke, &ObjectKey::new(ObjectKind::Revoke, session), &Revoke(pin)).unwrap();
     let (tree, totals) = write_files(&writer, 0..5).unwrap();

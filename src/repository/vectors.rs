@@ -62,7 +62,7 @@ fn message(zstd: bool, kind: Option<ChunkKind>, body: &[u8]) -> Vec<u8> {
 fn records() -> Vec<(&'static str, Kind, Vec<u8>)> {
     let time = "2026-01-02T03:04:05.678Z".parse().unwrap();
     let (session, writer) = (SessionId([9; 16]), WriterId([10; 16]));
-    let pin = Pin { version: 1, session, writer, host: "höst".into(), pid: 7, started: time };
+    let pin = Pin { version: 1, session, writer, host: "höst".into(), pid: 7, started: time, process: None };
     let config = Config {
         version: 1,
         repository: RepositoryId([1; 32]),

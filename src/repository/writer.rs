@@ -130,7 +130,11 @@ impl Writer {
         absent: impl IntoIterator<Item = ObjectName>,
         progress: &dyn Progress,
     ) -> Result<Writer> {
-        repository.check_writable()?;
+        if options.dry_run {
+            repository.check_access()?
+        } else {
+            repository.check_writable()?
+        }
         let absent: HashSet<ObjectName> = absent.into_iter().collect();
         let session = SessionId::random()?;
         if !options.dry_run && !mistake::made(Mistake::NoPin) {
@@ -538,6 +542,8 @@ impl Shared {
             }
             match read_contents(self.repository.keyring(), self.repository.store(), pack_kind(is_tree), name) {
                 Ok(Salvaged { contents, epoch, size, .. }) => self.note_pack(name, is_tree, epoch, size, contents)?,
+                // An old listing names what was deleted.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
                     progress.note(&format!("A stored pack that no index names was left alone: {}", error.chain()))
                 }

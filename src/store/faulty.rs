@@ -43,6 +43,8 @@ pub struct Faults {
     pub list_shows_deleted: f64,
     /// How many puts and deletes a listing lags behind at most.
     pub list_lag: usize,
+    /// Fresh listings miss objects and name others as all listings do: a place that lags without saying so.
+    pub fresh_lags: bool,
     /// A call takes longer by a random part of `longest_delay`.
     pub delay: f64,
     /// See `delay`.
@@ -62,7 +64,7 @@ impl Faults {
             Operation::Get => self.fail_get,
             Operation::GetRange => self.fail_get_range,
             Operation::Size => self.fail_size,
-            Operation::List => self.fail_list,
+            Operation::List | Operation::ListFresh => self.fail_list,
             Operation::Delete => self.fail_delete,
             Operation::Prepare => self.fail_prepare,
             Operation::Settle => self.fail_settle,
@@ -279,6 +281,37 @@ impl<S: Store> FaultyStore<S> {
     }
 }
 
+impl<S: Store> FaultyStore<S> {
+    fn list_as(
+        &self,
+        operation: Operation,
+        kind: ObjectKind,
+        visit: &mut dyn FnMut(Listed) -> Result<()>,
+    ) -> Result<()> {
+        let fails = self.decide_read(operation, kind.folder());
+        if self.has_crashed() {
+            return fails;
+        }
+        let mut shown = Vec::new();
+        let mut note = |entry| {
+            shown.push(entry);
+            Ok(())
+        };
+        if operation == Operation::List || self.lock().faults.fresh_lags {
+            self.inner.list(kind, &mut note)?;
+            shown = self.distort(kind, shown);
+        } else {
+            self.inner.list_fresh(kind, &mut note)?;
+        }
+        if fails.is_err() {
+            let some = self.lock().random.below(shown.len() + 1);
+            shown.truncate(some);
+        }
+        shown.into_iter().try_for_each(visit)?;
+        fails
+    }
+}
+
 fn injected(operation: Operation, what: &str) -> Error {
     Error::new(ErrorKind::Failed, format!("An injected fault made \"{operation}\" of \"{what}\" fail"))
 }
@@ -332,22 +365,12 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        let fails = self.decide_read(Operation::List, kind.folder());
-        if self.has_crashed() {
-            return fails;
-        }
-        let mut listing = Vec::new();
-        self.inner.list(kind, &mut |entry| {
-            listing.push(entry);
-            Ok(())
-        })?;
-        let mut shown = self.distort(kind, listing);
-        if fails.is_err() {
-            let some = self.lock().random.below(shown.len() + 1);
-            shown.truncate(some);
-        }
-        shown.into_iter().try_for_each(visit)?;
-        fails
+        self.list_as(Operation::List, kind, visit)
+    }
+
+    /// It fails as `list` does, and what it shows is right unless `fresh_lags` says otherwise.
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list_as(Operation::ListFresh, kind, visit)
     }
 
     fn settle(&self, keys: &[ObjectKey]) -> Result<()> {
@@ -375,6 +398,10 @@ impl<S: Store> Store for FaultyStore<S> {
     fn prepare(&self, keys: &[ObjectKey]) -> Result<()> {
         self.decide_read(Operation::Prepare, &format!("{} objects", keys.len()))?;
         self.inner.prepare(keys)
+    }
+
+    fn tidy(&self, older_than: Duration) -> Result<u64> {
+        self.inner.tidy(older_than)
     }
 
     fn properties(&self) -> Properties {

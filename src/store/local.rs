@@ -4,15 +4,18 @@
 //! Everything goes through one file descriptor of the repository's folder: if the disk is unmounted or the folder is
 //! renamed meanwhile, nothing is ever written to (or missed in) whatever has taken its place.
 
+mod shared;
 mod spare;
+mod temps;
 
 use super::handles::Handles;
 use super::{Listed, ObjectKey, ObjectKind, Properties, Store};
 use super::{check_key, check_limit, check_range, exists, missing, no_space, reserve, truncated};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{from_hex, to_hex};
+use crate::id::to_hex;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
+use shared::{Probe, Sharing, may_list_again};
 use spare::must_go_in;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,11 +24,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Temporary files are `.firn-<32 digits>.tmp`; nothing else that starts with a dot is ever touched.
-const TEMP_PREFIX: &str = ".firn-";
-const TEMP_SUFFIX: &str = ".tmp";
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use temps::{is_temp_name, temp_name};
 
 const FOLDER_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -40,6 +40,7 @@ pub struct LocalStore {
     /// Without symbolic links.
     folder: PathBuf,
     handles: Handles,
+    sharing: Sharing,
 }
 
 impl LocalStore {
@@ -89,35 +90,6 @@ impl LocalStore {
             .with_hint("A repository holds the folders \"config\" and \"keys\"; \"firn init\" makes a new one"))
     }
 
-    /// Removes temporary files of writers that died, which no writer has touched for `older_than`, and returns how many
-    /// there were. The age is the difference between this machine's clock and the store's, so take hours, not seconds.
-    pub fn remove_stale_temps(&self, older_than: Duration) -> Result<u64> {
-        let mut removed = 0;
-        let Some(newest) = SystemTime::now().checked_sub(older_than) else {
-            return Ok(0);
-        };
-        for kind in ObjectKind::ALL {
-            for folder in std::iter::once(kind.folder().to_owned()).chain(fan_folders(kind)) {
-                let Some(fd) = self.open_folder(&folder)? else {
-                    continue;
-                };
-                self.each_file(&fd, &folder, &is_temp_name, &mut |name, stat| {
-                    if modified(stat) > newest {
-                        return Ok(());
-                    }
-                    match rustix::fs::unlinkat(&fd, name, AtFlags::empty()) {
-                        Ok(()) => removed += 1,
-                        // Somebody else tidies up, too.
-                        Err(Errno::NOENT) => {}
-                        Err(error) => return Err(self.failed("remove", &format!("{folder}/{name}"), error)),
-                    }
-                    Ok(())
-                })?;
-            }
-        }
-        Ok(removed)
-    }
-
     fn attach(path: &Path) -> Result<Self> {
         let shown = path.display();
         let root = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty()).map_err(|error| match error {
@@ -131,7 +103,8 @@ impl LocalStore {
         })?;
         let folder = std::fs::canonicalize(path)
             .map_err(|error| Error::io(format!("Cannot find the full path of \"{shown}\""), error))?;
-        Ok(LocalStore { root, location: shown.to_string(), folder, handles: Handles::default() })
+        let sharing = Sharing::of(&root);
+        Ok(LocalStore { root, location: shown.to_string(), folder, handles: Handles::default(), sharing })
     }
 
     /// The path alone is not enough: the next disk is mounted in the same place. Nor are path and inode, for new file systems count alike.
@@ -277,15 +250,9 @@ impl LocalStore {
         Ok((file, metadata.len()))
     }
 
-    /// Calls `visit` for each plain file in a folder whose name is `wanted`. The names are read first, because what
-    /// `visit` does to the folder would disturb the reading on some file systems.
-    fn each_file(
-        &self,
-        fd: &OwnedFd,
-        folder: &str,
-        wanted: &dyn Fn(&str) -> bool,
-        visit: &mut dyn FnMut(&str, &Stat) -> Result<()>,
-    ) -> Result<()> {
+    /// The names in a folder that are `wanted` and may be those of plain files. They are read before anything is done about them, which
+    /// would disturb the reading on some file systems.
+    fn names_in(&self, fd: &OwnedFd, folder: &str, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(fd).map_err(|error| self.failed("list", folder, error))? {
             let entry = entry.map_err(|error| self.failed("list", folder, error))?;
@@ -295,6 +262,45 @@ impl LocalStore {
                 _ => {}
             }
         }
+        Ok(names)
+    }
+
+    /// The same as of now, past what this machine has cached of the folder: a listing that shows the file which was just created
+    /// there is no older than that.
+    fn fresh_names_in(&self, fd: &OwnedFd, folder: &str, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+        let since = Instant::now();
+        loop {
+            let probe = Probe::put(fd, temp_name()?).map_err(|error| {
+                self.failed("refresh the listing of", folder, error)
+                    .with_hint("On a network file system this takes the right to create files there.")
+            })?;
+            let mut names = self.names_in(fd, folder, &|name| wanted(name) || probe.name.as_deref() == Some(name))?;
+            let at = names.iter().position(|name| probe.name.as_ref() == Some(name));
+            match at {
+                Some(at) => {
+                    names.swap_remove(at);
+                    return Ok(names);
+                }
+                None if probe.name.is_none() => return Ok(names),
+                None if may_list_again(since) => {}
+                None => {
+                    let message =
+                        format!("The folder \"{folder}\" in \"{}\" is listed as it was minutes ago", self.location);
+                    return Err(Error::new(ErrorKind::Failed, message)
+                        .with_hint("Mount the network file system with shorter cache times for folders."));
+                }
+            }
+        }
+    }
+
+    /// Calls `visit` for each of these that is a plain file.
+    fn each_named(
+        &self,
+        fd: &OwnedFd,
+        folder: &str,
+        names: Vec<String>,
+        visit: &mut dyn FnMut(&str, &Stat) -> Result<()>,
+    ) -> Result<()> {
         for name in names {
             match rustix::fs::statat(fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => visit(&name, &stat)?,
@@ -304,6 +310,27 @@ impl LocalStore {
             }
         }
         Ok(())
+    }
+
+    /// With `anew`, past what this machine has cached of the folders.
+    fn list_as(&self, kind: ObjectKind, anew: bool, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.check_present()?;
+        let mut list_folder = |folder: &str, prefix: &str| {
+            let Some(fd) = self.open_folder(folder)? else {
+                return Ok(());
+            };
+            let wanted = |name: &str| name.starts_with(prefix) && kind.accepts(name);
+            let names =
+                if anew { self.fresh_names_in(&fd, folder, &wanted)? } else { self.names_in(&fd, folder, &wanted)? };
+            self.each_named(&fd, folder, names, &mut |name, stat| {
+                let (size, stored, mark) = (bytes_of(stat), modified(stat), mark_of(stat));
+                visit(Listed { name: name.to_owned(), size, stored, mark })
+            })
+        };
+        if !kind.is_fanned_out() {
+            return list_folder(kind.folder(), "");
+        }
+        (0..=255_u8).try_for_each(|number| list_folder(&fan_folder(kind, number), &to_hex(&[number])))
     }
 
     /// Writes a temporary file and gives it the object's name. On an error the temporary file is still there.
@@ -342,12 +369,9 @@ impl LocalStore {
             let _ = rustix::fs::unlinkat(&folder, &temp, AtFlags::empty());
             return Err(error);
         }
-        let synced = self.sync_folder(&folder, &folder_of(key));
-        if synced.is_err() {
-            // The name may not last: nobody must rely on the object, so it goes. If even that fails, `settle` finds out.
-            let _ = rustix::fs::unlinkat(&folder, &key.name, AtFlags::empty());
-        }
-        synced
+        // If this fails the object may not last, and the session fails. It stays nonetheless: it is listed, so another writer may have
+        // made the folder durable since, and may rely on it.
+        self.sync_folder(&folder, &folder_of(key))
     }
 }
 
@@ -411,25 +435,11 @@ impl Store for LocalStore {
     }
 
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.check_present()?;
-        let mut list_folder = |folder: &str, prefix: &str| {
-            let Some(fd) = self.open_folder(folder)? else {
-                return Ok(());
-            };
-            let wanted = |name: &str| name.starts_with(prefix) && kind.accepts(name);
-            self.each_file(&fd, folder, &wanted, &mut |name, stat| {
-                visit(Listed {
-                    name: name.to_owned(),
-                    size: bytes_of(stat),
-                    stored: modified(stat),
-                    mark: mark_of(stat),
-                })
-            })
-        };
-        if !kind.is_fanned_out() {
-            return list_folder(kind.folder(), "");
-        }
-        (0..=255_u8).try_for_each(|number| list_folder(&fan_folder(kind, number), &to_hex(&[number])))
+        self.list_as(kind, false, visit)
+    }
+
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list_as(kind, self.sharing.is_shared, visit)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<()> {
@@ -447,12 +457,18 @@ impl Store for LocalStore {
         }
     }
 
+    fn tidy(&self, older_than: Duration) -> Result<u64> {
+        self.remove_stale_temps(older_than)
+    }
+
     fn properties(&self) -> Properties {
         Properties {
             location: self.location.clone(),
             folder: Some(self.folder.clone()),
             place: self.place(),
             wants_sha256: false,
+            listing_lag: self.sharing.lag,
+            is_shared: self.sharing.is_shared,
         }
     }
 }
@@ -470,18 +486,6 @@ fn fan_folders(kind: ObjectKind) -> impl Iterator<Item = String> {
 fn folder_of(key: &ObjectKey) -> String {
     let path = key.path();
     path.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned())
-}
-
-fn temp_name() -> Result<String> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)
-        .map_err(|error| Error::new(ErrorKind::Failed, format!("The system gave no random numbers: {error}")))?;
-    Ok(format!("{TEMP_PREFIX}{}{TEMP_SUFFIX}", to_hex(&random)))
-}
-
-fn is_temp_name(name: &str) -> bool {
-    let digits = name.strip_prefix(TEMP_PREFIX).and_then(|rest| rest.strip_suffix(TEMP_SUFFIX));
-    digits.is_some_and(|digits| from_hex::<16>(digits).is_some())
 }
 
 /// Renames within a folder; `EXIST` if the new name is taken.

@@ -119,6 +119,10 @@ impl Store for MemoryStore {
         listed.into_iter().try_for_each(visit)
     }
 
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list(kind, visit)
+    }
+
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         check_key(key)?;
         self.lock().remove(key);

@@ -16,7 +16,7 @@ pub use recording::{Counts, RecordingStore};
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The kinds of objects a store keeps, one folder each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -162,6 +162,10 @@ pub struct Properties {
     pub place: [u8; 32],
     /// Whether packs should carry a SHA-256 in the index, because the store can attest one.
     pub wants_sha256: bool,
+    /// How long after its put an object may still be missing from `list_fresh`, and after its delete still be named by it.
+    pub listing_lag: Duration,
+    /// Whether listings pass caches that other machines do not know of: then a second guard, by age, is in place.
+    pub is_shared: bool,
 }
 
 /// A place that keeps named objects.
@@ -174,8 +178,13 @@ pub struct Properties {
 ///   new name. No space is `Full`.
 /// - `get` and `get_range` return exactly the stored bytes; a missing object is `NotFound`. They never return fewer or
 ///   other bytes than asked for: an object that ends before the range does is `Damaged`.
-/// - `list` calls back once for each object, in no promised order; it may miss objects that were put while it runs.
-///   Foreign and temporary files are not listed. A listing is never proof of absence for anything that destroys.
+/// - `list` calls back once for each object, in no promised order; it may miss objects that were put while it runs, and
+///   behind a cache it may show the folder as it was minutes ago. Foreign and temporary files are not listed. It is never proof
+///   of absence for anything that destroys.
+/// - `list_fresh` shows what `list` shows, and it names every object whose put had returned, on whichever machine, before it was
+///   called, and none whose delete had. A place that cannot give that declares in `Properties::listing_lag` by how much it lags at
+///   most. It may have to write to the store for that. Everything by which sessions agree who may rely on what and who may delete
+///   what (marks, pins, revokes, tombs, snapshots, the index, key slots) is listed in this way.
 /// - `delete` of a missing object is `Ok`; when it returns, later `get`s fail.
 /// - All methods may be called from any number of threads.
 pub trait Store: Send + Sync + fmt::Debug {
@@ -202,6 +211,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Calls `visit` for each object of `kind`; an error of `visit` ends the listing and is returned.
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()>;
 
+    /// As `list`, of a folder as it is now: nothing that was put before the call is missing, whoever put it.
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()>;
+
     /// Makes sure that objects which are listed would also survive a power cut: their writer may have been stopped, or be just now,
     /// between giving them their names and making those durable. Nothing to do where listed means durable.
     fn settle(&self, _keys: &[ObjectKey]) -> Result<()> {
@@ -210,6 +222,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Removes an object durably.
     fn delete(&self, key: &ObjectKey) -> Result<()>;
+
+    /// Removes what stopped writers left of objects that never came to be, and have not touched for so long by the store's own
+    /// clock; returns how many there were. Nothing to do where a put leaves nothing behind.
+    fn tidy(&self, _older_than: Duration) -> Result<u64> {
+        Ok(0)
+    }
 
     /// Keeps a little room aside for objects without which nothing can be freed, so that these go in where the place is full. Of no
     /// consequence where that is not possible.
@@ -237,6 +255,8 @@ pub enum Operation {
     Size,
     /// [`Store::list`]
     List,
+    /// [`Store::list_fresh`]
+    ListFresh,
     /// [`Store::delete`]
     Delete,
     /// [`Store::prepare`]
@@ -260,6 +280,7 @@ impl fmt::Display for Operation {
             Operation::GetRange => "get_range",
             Operation::Size => "size",
             Operation::List => "list",
+            Operation::ListFresh => "list_fresh",
             Operation::Delete => "delete",
             Operation::Prepare => "prepare",
             Operation::Settle => "settle",
@@ -285,8 +306,14 @@ macro_rules! store_behind {
             fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
                 (**self).list(kind, visit)
             }
+            fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+                (**self).list_fresh(kind, visit)
+            }
             fn settle(&self, keys: &[ObjectKey]) -> Result<()> {
                 (**self).settle(keys)
+            }
+            fn tidy(&self, older_than: Duration) -> Result<u64> {
+                (**self).tidy(older_than)
             }
             fn delete(&self, key: &ObjectKey) -> Result<()> {
                 (**self).delete(key)

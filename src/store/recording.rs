@@ -4,6 +4,7 @@ use super::{Listed, ObjectKey, ObjectKind, Operation, Properties, Store};
 use crate::error::Result;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Calls of one operation on one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub struct Count {
     pub calls: u64,
     /// The calls that returned an error.
     pub errors: u64,
-    /// Bytes of objects that went in or out with success; for `list`, `prepare` and `settle`, the number of objects named.
+    /// Bytes of objects that went in or out with success; for listings, `prepare` and `settle`, the number of objects named.
     pub bytes: u64,
 }
 
@@ -59,7 +60,7 @@ pub struct Call {
     pub operation: Operation,
     /// Of which kind of objects.
     pub kind: ObjectKind,
-    /// Of which object; empty for `list`, `prepare` and `settle`.
+    /// Of which object; empty for listings, `prepare` and `settle`.
     pub name: String,
     /// As in [`Count::bytes`].
     pub bytes: u64,
@@ -179,6 +180,16 @@ impl<S: Store> Store for RecordingStore<S> {
         result
     }
 
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        let mut listed = 0;
+        let result = self.inner.list_fresh(kind, &mut |entry| {
+            listed += 1;
+            visit(entry)
+        });
+        self.record(Operation::ListFresh, kind, "", listed, result.is_ok());
+        result
+    }
+
     /// Counted once for each kind among the keys.
     fn settle(&self, keys: &[ObjectKey]) -> Result<()> {
         let result = self.inner.settle(keys);
@@ -197,6 +208,10 @@ impl<S: Store> Store for RecordingStore<S> {
         let result = self.inner.prepare(keys);
         self.record_kinds(Operation::Prepare, keys, result.is_ok());
         result
+    }
+
+    fn tidy(&self, older_than: Duration) -> Result<u64> {
+        self.inner.tidy(older_than)
     }
 
     fn properties(&self) -> Properties {

@@ -168,3 +168,25 @@ fn mounting_in_the_background() {
     world.run(["umount", "past"]).succeeds();
     assert_eq!(listed.unwrap(), 1);
 }
+
+#[test]
+fn a_prune_removes_what_killed_writers_left_of_objects() {
+    let world = world_with_snapshot();
+    let temporary = |folder: &str, digit: &str, days: u64| {
+        let path = format!("repository/{folder}/.firn-{}.tmp", digit.repeat(32));
+        world.write(&path, "part");
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(days * 86_400);
+        std::fs::File::options().write(true).open(world.path(&path)).unwrap().set_modified(time).unwrap();
+        world.path(&path)
+    };
+    let old = [temporary("data/0f", "1", 8), temporary("snapshots", "2", 8), temporary("tree/ff", "3", 30)];
+    let young = [temporary("data/0f", "4", 6), temporary("pins", "5", 0)];
+    let dry = world.run(["prune", "-n", "--json"]).succeeds().json();
+    assert_eq!(dry.last().unwrap()["temporary_files_removed"], 0);
+    assert!(old.iter().chain(&young).all(|path| path.exists()));
+    let lines = world.run(["prune", "--json"]).succeeds().json();
+    assert_eq!(lines.last().unwrap()["temporary_files_removed"], 3);
+    assert!(young.iter().all(|path| path.exists()) && !old.iter().any(|path| path.exists()));
+    world.run(["prune", "-q", "--revoke-after=1h"]).succeeds();
+    assert!(!young[0].exists() && young[1].exists());
+}

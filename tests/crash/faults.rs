@@ -75,3 +75,26 @@ fn calls_fail_during_a_backup() {
     let (runs, failed) = fail_everywhere(&lab, "backup", &["backup", "--json", "b"], &before, 16);
     assert!(failed * 4 > runs, "{failed} of {runs}");
 }
+
+/// An object whose folder could not be made durable may be listed, and another writer may have made it durable since: whoever put it
+/// fails, and leaves it.
+#[test]
+fn an_object_whose_name_may_not_last_stays() {
+    let world = crate::support::run::World::with_key_file();
+    for (number, kind) in ["index", "snapshots"].into_iter().enumerate() {
+        world.write("source/file", Random(number as u64).bytes(300_000));
+        let before = world.objects(kind).len();
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o"]).arg(world.path("trace")).arg("-P").arg(world.path("repository").join(kind));
+        command.args(["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"]);
+        command.arg(crate::support::run::FIRN).args(["backup", "-q", "source"]);
+        world.surround(&mut command, &[]);
+        let failed = command.output().expect("strace must be installed (.ci/setup test)");
+        let said = String::from_utf8_lossy(&failed.stderr);
+        assert!(failed.status.code() == Some(1) && said.contains("make durable"), "{kind}: {said}");
+        assert_eq!(world.objects(kind).len(), before + 1, "{kind}");
+        assert_eq!(world.objects("pins"), Vec::<std::path::PathBuf>::new());
+        world.run(["backup", "-q", "source"]).succeeds();
+        world.run(["check", "-q", "--read-data"]).succeeds();
+    }
+}

@@ -58,6 +58,13 @@ impl Store for Hiding {
             if hidden { Ok(()) } else { visit(listed) }
         })
     }
+    fn list_fresh(
+        &self,
+        kind: ObjectKind,
+        visit: &mut dyn FnMut(Listed) -> firn::error::Result<()>,
+    ) -> firn::error::Result<()> {
+        self.list(kind, visit)
+    }
     fn delete(&self, key: &ObjectKey) -> firn::error::Result<()> {
         self.0.delete(key)
     }
@@ -125,7 +132,15 @@ fn coordinate(repository: &Repository, names: &[ObjectName]) {
     };
     for (number, snapshot) in [names[0], ObjectName([9; 32])].into_iter().enumerate() {
         let session = SessionId([number as u8 + 1; 16]);
-        let pin = Pin { version: 1, session, writer: repository.writer_id(), host: "h".into(), pid: 1, started: time };
+        let pin = Pin {
+            version: 1,
+            session,
+            writer: repository.writer_id(),
+            host: "h".into(),
+            pid: 1,
+            started: time,
+            process: None,
+        };
         put(Kind::Pin, ObjectKind::Pin, session.to_string(), pin.encode().unwrap());
         put(Kind::Revoke, ObjectKind::Revoke, session.to_string(), Revoke(pin).encode().unwrap());
         let mark = Mark { version: 1, prune: session, packs: vec![ObjectName([8; 32])], time };

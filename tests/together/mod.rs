@@ -3,6 +3,8 @@
 // Clippy takes only what carries #[test] for a test.
 #![allow(clippy::unwrap_used)]
 
+mod elsewhere;
+
 use crate::support::compare;
 use crate::support::nasty::Random;
 use crate::support::run::{Ran, World};

@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::explore::step::{Step, Variant};
 use crate::store::{Listed, ObjectKey, ObjectKind, Properties, Store};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// One actor's handle of the store.
 #[derive(Debug)]
@@ -31,6 +32,31 @@ impl GateStore {
     }
 }
 
+impl GateStore {
+    fn list_as(&self, kind: ObjectKind, is_fresh: bool, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        if is_constant(kind) {
+            let store = self.gate.lock().store.clone();
+            return store.list(kind, visit);
+        }
+        let listed = self.gate.pass(self.actor, Step::List { kind, is_fresh }, |state, variant| {
+            let mut listed = Vec::new();
+            let hidden = state.world.hidden(self.actor, variant);
+            state.store.list(kind, &mut |object| {
+                if hidden.as_ref().is_none_or(|key| key.name != object.name) {
+                    listed.push(object);
+                }
+                Ok(())
+            })?;
+            if let Some(key) = state.world.lingering(self.actor, variant) {
+                let size = self.gate.shared().knowledge.size(&key);
+                listed.push(Listed { name: key.name.clone(), size, stored: SystemTime::UNIX_EPOCH, mark: 0 });
+            }
+            Ok(listed)
+        })?;
+        listed.into_iter().try_for_each(visit)
+    }
+}
+
 impl Store for GateStore {
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
         let step = Step::Put(Arc::new(key.clone()), self.gate.learn(key, bytes));
@@ -50,22 +76,11 @@ impl Store for GateStore {
     }
 
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        if is_constant(kind) {
-            let store = self.gate.lock().store.clone();
-            return store.list(kind, visit);
-        }
-        let listed = self.gate.pass(self.actor, Step::List(kind), |state, variant| {
-            let mut listed = Vec::new();
-            let hidden = state.world.hidden(self.actor, variant);
-            state.store.list(kind, &mut |object| {
-                if hidden.as_ref().is_none_or(|key| key.name != object.name) {
-                    listed.push(object);
-                }
-                Ok(())
-            })?;
-            Ok(listed)
-        })?;
-        listed.into_iter().try_for_each(visit)
+        self.list_as(kind, false, visit)
+    }
+
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.list_as(kind, true, visit)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<()> {
@@ -73,6 +88,9 @@ impl Store for GateStore {
     }
 
     fn properties(&self) -> Properties {
-        Properties { location: "gate".into(), ..Properties::default() }
+        let lags = self.gate.lock().world.faults().lags;
+        // How long that is does not matter: nobody's clock is asked.
+        let listing_lag = if lags { Duration::from_secs(1) } else { Duration::ZERO };
+        Properties { location: "gate".into(), listing_lag, ..Properties::default() }
     }
 }

@@ -30,7 +30,8 @@ impl LocalStore {
         self.make_folder(FOLDER)?;
         let Some(folder) = self.open_folder(FOLDER)? else { return Ok(()) };
         let mut there = BTreeSet::new();
-        self.each_file(&folder, FOLDER, &|_| true, &mut |name, stat| {
+        let names = self.names_in(&folder, FOLDER, &|_| true)?;
+        self.each_named(&folder, FOLDER, names, &mut |name, stat| {
             match super::bytes_of(stat) == BYTES as u64 {
                 true => drop(there.insert(name.to_owned())),
                 false => drop(rustix::fs::unlinkat(&folder, name, AtFlags::empty())),
@@ -52,17 +53,14 @@ impl LocalStore {
     /// Makes room for an object of so many bytes. Returns whether there was anything to give.
     pub(super) fn give_spare(&self, bytes: usize) -> bool {
         let Ok(Some(folder)) = self.open_folder(FOLDER) else { return false };
-        let mut names = BTreeSet::new();
-        let listed = self.each_file(&folder, FOLDER, &|_| true, &mut |name, _| {
-            names.insert(name.to_owned());
-            Ok(())
-        });
+        let Ok(names) = self.names_in(&folder, FOLDER, &|_| true) else { return false };
+        let names: BTreeSet<String> = names.into_iter().collect();
         let mut given = 0;
         for name in names.iter().rev().take(bytes.div_ceil(BYTES).max(1)) {
             given += usize::from(rustix::fs::unlinkat(&folder, name, AtFlags::empty()).is_ok());
         }
         // Some file systems give blocks back only with the next commit of their journal.
         drop(self.sync_folder(&folder, FOLDER));
-        listed.is_ok() && given > 0
+        given > 0
     }
 }

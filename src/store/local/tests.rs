@@ -220,9 +220,9 @@ fn only_old_temporary_files_of_our_own_are_removed() {
     }
     symlink("/etc/hostname", path.join("marks").join(&old)).unwrap();
     let before = files_below(&path).len();
-    assert_eq!(store.remove_stale_temps(day).unwrap(), 3);
-    assert_eq!(store.remove_stale_temps(day).unwrap(), 0);
-    assert_eq!(store.remove_stale_temps(Duration::MAX).unwrap(), 0);
+    assert_eq!(store.tidy(day).unwrap(), 3);
+    assert_eq!(store.tidy(day).unwrap(), 0);
+    assert_eq!(store.tidy(Duration::MAX).unwrap(), 0);
     assert_eq!(files_below(&path).len(), before - 3);
     assert!(path.join("data/0f").join(&young).exists() && !path.join("data/0f").join(&old).exists());
     assert!(path.join(object.path()).exists());
@@ -289,4 +289,28 @@ fn times_before_1970_are_times_too() {
         File::options().write(true).open(path.join(object.path())).unwrap().set_modified(time).unwrap();
         assert_eq!(listing(&store, ObjectKind::Snapshot)[&object.name].stored, time);
     }
+}
+
+#[test]
+fn fresh_listings_of_a_shared_folder_ask_it_and_leave_nothing() {
+    let (_dir, path, mut store) = new_store();
+    assert_eq!(store.sharing, Sharing::LOCAL, "tests run on a local disk");
+    store.sharing = Sharing { is_shared: true, lag: Duration::from_secs(7) };
+    let (pin, tree) = (key(ObjectKind::Pin, 0), key(ObjectKind::Tree, 0));
+    for object in [&pin, &tree] {
+        store.put(object, b"x").unwrap();
+        assert!(listing(&store, object.kind).into_keys().eq([object.name.clone()]));
+    }
+    assert_eq!(files_below(&path).len(), 2);
+    let changed = |folder: &str| fs::metadata(path.join(folder)).unwrap().modified().unwrap();
+    let (before, elsewhere) = (changed("marks"), changed("tombs"));
+    assert!(listing(&store, ObjectKind::Mark).is_empty());
+    assert!(changed("marks") > before && changed("tombs") == elsewhere);
+    assert_eq!((store.properties().listing_lag.as_secs(), store.properties().is_shared), (7, true));
+    // Where nothing may be created, nothing is known to be new.
+    fs::remove_dir(path.join("marks")).unwrap();
+    symlink("/proc/self", path.join("marks")).unwrap();
+    store.list(ObjectKind::Mark, &mut |_| Ok(())).unwrap();
+    let error = store.list_fresh(ObjectKind::Mark, &mut |_| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("refresh the listing of \"marks\""), "{error}");
 }
