@@ -189,7 +189,7 @@ pub(super) fn json(finding: &Finding) -> serde_json::Value {
 fn summary(report: &CheckReport, errors: u64, seconds: f64) -> serde_json::Value {
     json!({
         "message_type": "summary",
-        "num_errors": errors,
+        "error_count": errors,
         "suggest_repair_index": report.worst() == Some(Severity::Repairable),
         "snapshots": report.snapshots,
         "segments": report.segments,

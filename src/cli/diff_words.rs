@@ -175,10 +175,7 @@ fn plain(field: &Field) -> (String, Value, Value) {
         Field::Attribute(name, before, after) => {
             (format!("xattr:{}", String::from_utf8_lossy(name)), json!(value(before)), json!(value(after)))
         }
-        Field::Mode(..) => {
-            let (name, before, after) = sides(field);
-            (name, json!(before), json!(after))
-        }
+        Field::Mode(before, after) => ("mode".into(), json!(before), json!(after)),
     }
 }
 
@@ -187,7 +184,7 @@ fn summary(statistics: &Statistics, source: ObjectName, target: Option<ObjectNam
         |side: &Side| json!({ "files": side.files, "dirs": side.dirs, "others": side.others, "bytes": side.bytes });
     let mut value = json!({
         "message_type": "statistics",
-        "source_snapshot": source,
+        "source_snapshot_id": source,
         "changed_files": statistics.changed_files,
         "changed_others": statistics.changed_others,
         "changed_metadata": statistics.changed_metadata,
@@ -196,7 +193,7 @@ fn summary(statistics: &Statistics, source: ObjectName, target: Option<ObjectNam
         "error_count": statistics.issues,
     });
     if let Some(target) = target {
-        value["target_snapshot"] = json!(target);
+        value["target_snapshot_id"] = json!(target);
     }
     value
 }
@@ -220,7 +217,7 @@ mod tests {
         ];
         let value = object(&difference(Modifier::Metadata, fields.clone()));
         assert_eq!((&value["modifier"], &value["path_base64"]), (&json!("U"), &json!("L2H/")));
-        assert_eq!(value["metadata"]["mode"], json!({ "before": "0644", "after": "4755" }));
+        assert_eq!(value["metadata"]["mode"], json!({ "before": 0o644, "after": 0o4755 }));
         assert_eq!(value["metadata"]["user"]["after"], json!({ "id": 7, "name": "" }));
         assert_eq!(value["metadata"]["xattr:user.a"], json!({ "before": null, "after": "eA==" }));
         assert!(value.get("bytes_added").is_none());

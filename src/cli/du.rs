@@ -201,7 +201,7 @@ fn object(named: &Named, path: &[u8], sizes: &Sizes) -> Value {
     let path = if path.is_empty() { b"/" } else { path };
     let mut value = json!({
         "message_type": "usage",
-        "snapshot": named.name,
+        "snapshot_id": named.name,
         "short_id": named.name.short(),
         "time": named.snapshot.time.to_string(),
         "hostname": named.snapshot.host,

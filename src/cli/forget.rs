@@ -218,7 +218,7 @@ impl Args {
         let mut tell = |name: ObjectName| {
             let named = chosen.iter().find(|chosen| chosen.0 == name).and_then(|chosen| chosen.1);
             if context.global.json {
-                let snapshot = named.map_or_else(|| json!({ "id": name, "damaged": true }), snapshots::json);
+                let snapshot = named.map_or_else(|| json!({ "snapshot_id": name, "damaged": true }), snapshots::json);
                 let value = json!({ "message_type": "forgotten", "dry_run": self.dry_run, "snapshot": snapshot });
                 return context.print_json(&value);
             }
@@ -368,9 +368,7 @@ fn group_json(group: &Group, policy: &Policy, tense: Tense) -> Value {
     json!({
         "message_type": "group",
         "dry_run": tense == Tense::Would,
-        "tags": group.tags,
-        "host": group.host,
-        "paths": paths,
+        "group_key": { "hostname": group.host, "paths": paths, "tags": group.tags },
         "keep": list(true),
         "remove": list(false),
         "reasons": reasons,

@@ -114,7 +114,7 @@ impl Event {
                 "path": String::from_utf8_lossy(path),
                 "change": "removed",
                 "first_seen": named.snapshot.time.to_string(),
-                "snapshot": named.name,
+                "snapshot_id": named.name,
                 "short_id": named.name.short(),
                 "hostname": newest.snapshot.host,
             }),

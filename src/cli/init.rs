@@ -54,7 +54,7 @@ impl Args {
         let id = Repository::init(&store, &credentials, self.kdf.cost(), &self.label)?;
         let shown = path.display().to_string();
         if context.global.json {
-            context.print_json(&json!({ "message_type": "initialized", "id": id, "repository": shown }))?;
+            context.print_json(&json!({ "message_type": "initialized", "repository_id": id, "location": shown }))?;
             return Ok(0);
         }
         let secret = match (credentials.password.is_some(), credentials.key_file.is_some()) {

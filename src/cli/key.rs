@@ -72,7 +72,7 @@ impl Command {
                 let repository = context.open()?;
                 let credentials = args.new.credentials(&context.global)?;
                 let name = repository.add_key(&credentials, args.kdf.cost(), &args.label)?;
-                told(context, "added", &[("id", name)], &format!("Added the key {}\n", name.short()))
+                told(context, "added", &[("key_id", name)], &format!("Added the key {}\n", name.short()))
             }
             Command::List(_) => list(context, &*context.open()?),
             Command::Remove(args) => remove(context, &*context.open()?, &args.id),
@@ -132,7 +132,7 @@ fn remove(context: &Context, repository: &Repository, text: &str) -> Result<u8> 
         "Removed the key {}\nNote: whoever has used it may have kept the secrets inside, which stay the same (see \"firn key rotate\").\n",
         name.short()
     );
-    told(context, "removed", &[("id", name)], &text)
+    told(context, "removed", &[("key_id", name)], &text)
 }
 
 /// The one key whose id begins with these digits.
@@ -177,9 +177,9 @@ fn list(context: &Context, repository: &Repository) -> Result<u8> {
                 "message_type": "key",
                 "current": current,
                 "temporary": description.beside.is_some(),
-                "id": name,
-                "userName": description.user,
-                "hostName": description.host,
+                "key_id": name,
+                "username": description.user,
+                "hostname": description.host,
                 "created": description.created.to_string(),
                 "label": description.label,
                 "epoch": description.epoch,

@@ -54,9 +54,7 @@ impl Args {
         let out = BufWriter::with_capacity(1 << 16, stdout.lock());
         let mut listing = Listing { args: &self, as_json: context.global.json, terminal, out };
         if context.global.json {
-            let mut head = snapshots::json(&named);
-            head["message_type"] = "snapshot".into();
-            head["struct_type"] = "snapshot".into();
+            let head = snapshots::json(&named);
             listing.line(head.to_string().as_bytes())?;
         }
         let damaged = listing.show(&repository, context, &entry, path)?;
@@ -170,18 +168,17 @@ fn long(entry: &Entry) -> String {
 
 /// An entry for programs, with restic's names. `mode` has Go's bits, as there; `permissions` are its letters.
 fn json(entry: &Entry, path: &[u8]) -> Value {
-    let (kind, bits) = match entry.body {
-        Body::File { .. } => ("file", 0),
-        Body::Directory { .. } => ("dir", 1 << 31),
-        Body::Symlink(_) => ("symlink", 1 << 27),
-        Body::Fifo => ("fifo", 1 << 25),
-        Body::Socket => ("socket", 1 << 24),
-        Body::CharDevice { .. } => ("chardev", 1 << 26 | 1 << 21),
-        Body::BlockDevice { .. } => ("dev", 1 << 26),
+    let kind = match entry.body {
+        Body::File { .. } => "file",
+        Body::Directory { .. } => "dir",
+        Body::Symlink(_) => "symlink",
+        Body::Fifo => "fifo",
+        Body::Socket => "socket",
+        Body::CharDevice { .. } => "chardev",
+        Body::BlockDevice { .. } => "dev",
     };
     let path = if path.is_empty() { b"/" } else { path };
     let owner = &entry.meta.owner;
-    let mode = go_mode(entry.meta.mode, bits);
     let mut value = json!({
         "name": String::from_utf8_lossy(&entry.name),
         "type": kind,
@@ -190,12 +187,11 @@ fn json(entry: &Entry, path: &[u8]) -> Value {
         "gid": owner.gid,
         "user": String::from_utf8_lossy(&owner.user),
         "group": String::from_utf8_lossy(&owner.group),
-        "mode": mode,
-        "permissions": go_letters(mode),
+        "mode": entry.meta.mode & 0o7777,
+        "permissions": text::mode(entry),
         "mtime": text::rfc3339(entry.meta.mtime),
         "links": entry.meta.link.map_or(1, |link| link.links),
         "message_type": "node",
-        "struct_type": "node",
     });
     match &entry.body {
         Body::File { size, .. } => value["size"] = json!(size),
@@ -215,29 +211,6 @@ fn json(entry: &Entry, path: &[u8]) -> Value {
         value["path_base64"] = json!(text::base64(path));
     }
     value
-}
-
-/// Permissions and type as Go's `os.FileMode` numbers them, which is what restic prints.
-fn go_mode(mode: u16, kind: u32) -> u32 {
-    let special = |bit: u16, go: u32| if mode & bit != 0 { go } else { 0 };
-    u32::from(mode & 0o777) | kind | special(0o4000, 1 << 23) | special(0o2000, 1 << 22) | special(0o1000, 1 << 20)
-}
-
-/// As Go writes an `os.FileMode`.
-fn go_letters(mode: u32) -> String {
-    let mut text: String = "dalTLDpSugct?"
-        .chars()
-        .enumerate()
-        .filter(|(at, _)| mode >> (31 - at) & 1 != 0)
-        .map(|(_, letter)| letter)
-        .collect();
-    if text.is_empty() {
-        text.push('-');
-    }
-    text.extend(
-        "rwxrwxrwx".chars().enumerate().map(|(at, letter)| if mode >> (8 - at) & 1 != 0 { letter } else { '-' }),
-    );
-    text
 }
 
 #[cfg(test)]
@@ -261,17 +234,6 @@ mod tests {
             unreliable: false,
         };
         Entry { name: name.to_vec(), meta, body }
-    }
-
-    #[test]
-    fn modes_as_go_writes_them() {
-        // Printed by Go: os.FileMode(m).String()
-        assert_eq!(go_letters(go_mode(0o644, 0)), "-rw-r--r--");
-        assert_eq!(go_letters(go_mode(0o755, 1 << 31)), "drwxr-xr-x");
-        assert_eq!(go_letters(go_mode(0o1777, 1 << 31)), "dtrwxrwxrwx");
-        assert_eq!(go_letters(go_mode(0o4755, 0)), "urwxr-xr-x");
-        assert_eq!(go_letters(go_mode(0o777, 1 << 27)), "Lrwxrwxrwx");
-        assert_eq!(go_letters(go_mode(0o600, 1 << 26 | 1 << 21)), "Dcrw-------");
     }
 
     #[test]

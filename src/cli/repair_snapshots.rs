@@ -100,7 +100,7 @@ fn json(outcome: &SnapshotOutcome, dry_run: bool) -> serde_json::Value {
         Became::NotNow(why) => ("not_now", None, Some(why)),
     };
     json!({
-        "message_type": "snapshot",
+        "message_type": "repaired",
         "dry_run": dry_run,
         "snapshot_id": outcome.snapshot,
         "became": became,

@@ -81,7 +81,9 @@ impl Args {
         progress.finish();
         let report = report?;
         if context.global.json {
-            context.print_json(&summary(&report, options.dry_run))?;
+            let mut value = summary(&report, options.dry_run);
+            value["snapshot_id"] = json!(named.name);
+            context.print_json(&value)?;
         } else {
             context.tell(&words(&report, &options))?;
         }
@@ -123,7 +125,7 @@ fn summary(report: &RestoreReport, dry_run: bool) -> serde_json::Value {
         "message_type": "summary",
         "dry_run": dry_run,
         "files_restored": report.files,
-        "directories_restored": report.directories,
+        "dirs_restored": report.directories,
         "others_restored": report.others,
         "hard_links": report.hard_links,
         "bytes_restored": report.bytes,

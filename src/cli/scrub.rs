@@ -93,7 +93,7 @@ fn conclusion(report: &ScrubReport, wants_state: bool) -> String {
 fn summary(report: &ScrubReport, seconds: f64) -> serde_json::Value {
     json!({
         "message_type": "summary",
-        "num_errors": report.damaged,
+        "error_count": report.damaged,
         "objects": report.objects,
         "bytes": report.bytes,
         "objects_read": report.read,

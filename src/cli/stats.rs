@@ -75,7 +75,7 @@ fn json(stats: &Stats, repository: &str) -> serde_json::Value {
     let objects = |objects: Objects| json!({ "count": objects.count, "bytes": objects.bytes });
     let mut value = json!({
         "message_type": "stats",
-        "repository": repository,
+        "repository_id": repository,
         "snapshots_count": stats.snapshots,
         "snapshots_forgotten": stats.forgotten,
         "snapshots_damaged": stats.damaged,

@@ -62,11 +62,15 @@ fn every_command_chooses_by_every_filter() {
         // What looks at all that count ends with the same one.
         let seen = with(&["history", "--json", &file]).json();
         let newest = seen.iter().max_by_key(|version| version["last_seen"].as_str().unwrap().to_owned()).unwrap();
-        assert_eq!(newest["snapshot"].as_str().unwrap(), ids[chosen], "{filter:?}");
+        assert_eq!(newest["snapshot_id"].as_str().unwrap(), ids[chosen], "{filter:?}");
         let listed = with(&["snapshots", "--json", "--latest", "1", "-g", "none"]).json();
-        assert_eq!(listed[0]["snapshots"][0]["id"].as_str().unwrap(), ids[chosen], "{filter:?}");
+        assert_eq!(listed[0]["snapshots"][0]["snapshot_id"].as_str().unwrap(), ids[chosen], "{filter:?}");
         let plan = with(&["forget", "-n", "--json", "-g", "", "--keep-last", "1"]).json();
-        assert_eq!((plan.len(), plan[0]["keep"][0]["id"].as_str().unwrap()), (1, ids[chosen].as_str()), "{filter:?}");
+        assert_eq!(
+            (plan.len(), plan[0]["keep"][0]["snapshot_id"].as_str().unwrap()),
+            (1, ids[chosen].as_str()),
+            "{filter:?}"
+        );
     }
     for arguments in [&["ls", "latest"][..], &["dump", &at_file], &["restore", "latest", "-t", "none"]] {
         let nothing = ["--host", "three", "--tag", "x"];
@@ -126,7 +130,7 @@ fn lists_of_snapshots() {
     let (world, ids) = world();
     let list = |arguments: &[&str]| -> Vec<String> {
         let all = world.run(["snapshots", "--json"].iter().chain(arguments).copied()).succeeds().json();
-        all.iter().map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
+        all.iter().map(|snapshot| snapshot["snapshot_id"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(list(&["--latest", "1"]).len(), 4, "each host and set of paths");
     assert_eq!(
@@ -135,7 +139,7 @@ fn lists_of_snapshots() {
     );
     assert_eq!(list(&["--path", "b"]), [ids["one both"].clone(), ids["two both"].clone()]);
     let groups = world.run(["snapshots", "--json", "-g", "host", "--latest", "1"]).succeeds().json();
-    let of = |at: usize| (&groups[at]["group_key"]["hostname"], &groups[at]["snapshots"][0]["id"]);
+    let of = |at: usize| (&groups[at]["group_key"]["hostname"], &groups[at]["snapshots"][0]["snapshot_id"]);
     assert_eq!(groups.len(), 2);
     assert_eq!(of(0), (&"one".into(), &ids["one a"].clone().into()));
     assert_eq!(of(1), (&"two".into(), &ids["two both"].clone().into()));

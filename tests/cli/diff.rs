@@ -124,7 +124,7 @@ fn objects_for_programs() {
     let last = events.last().unwrap();
     assert_eq!((&last["message_type"], &last["changed_files"]), (&"statistics".into(), &2.into()));
     assert_eq!((&last["added"]["files"], &last["removed"]["dirs"]), (&1.into(), &2.into()));
-    assert!(last["source_snapshot"].is_string() && last["target_snapshot"].is_string());
+    assert!(last["source_snapshot_id"].is_string() && last["target_snapshot_id"].is_string());
 }
 
 #[test]

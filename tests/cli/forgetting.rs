@@ -24,7 +24,7 @@ fn world(days_ago: &[u64]) -> (World, Vec<String>) {
 
 fn ids(world: &World) -> Vec<String> {
     let lines = world.run(["snapshots", "--json"]).succeeds().json();
-    lines.iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect()
+    lines.iter().map(|line| line["snapshot_id"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -33,15 +33,20 @@ fn groups_for_programs_have_the_names_of_restic() {
     let ran = world.run(["forget", "--json", "-n", "--keep-daily", "3", "--keep-last", "1", "--keep-yearly", "all"]);
     let groups = ran.succeeds().json();
     let [group] = &groups[..] else { panic!("{groups:?}") };
-    assert_eq!((&group["host"], &group["tags"]), (&"here".into(), &Value::Null));
+    assert_eq!((&group["group_key"]["hostname"], &group["group_key"]["tags"]), (&"here".into(), &Value::Null));
     assert_eq!(group["paths"], serde_json::json!([world.text("source")]));
     let list = |what: &str| -> Vec<String> {
-        group[what].as_array().unwrap().iter().map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
+        group[what]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|snapshot| snapshot["snapshot_id"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(list("keep"), [ids[2].clone(), ids[1].clone(), ids[0].clone()]);
     assert!(list("remove").is_empty());
     let reasons = group["reasons"].as_array().unwrap();
-    assert_eq!(reasons[0]["snapshot"]["id"], ids[2]);
+    assert_eq!(reasons[0]["snapshot"]["snapshot_id"], ids[2]);
     assert_eq!(
         reasons[0]["matches"],
         serde_json::json!(["last snapshot", "daily snapshot", "yearly snapshot"]),
@@ -50,7 +55,7 @@ fn groups_for_programs_have_the_names_of_restic() {
     assert_eq!(reasons[0]["counters"], serde_json::json!({ "last": 0, "daily": 2, "yearly": -1 }));
     assert_eq!(reasons[1]["counters"]["daily"], 1);
     let one = &world.run(["forget", "--json", &ids[0]]).succeeds().json()[0];
-    assert_eq!((&one["message_type"], &one["snapshot"]["id"]), (&"forgotten".into(), &ids[0].clone().into()));
+    assert_eq!((&one["message_type"], &one["snapshot"]["snapshot_id"]), (&"forgotten".into(), &ids[0].clone().into()));
 }
 
 #[test]
@@ -137,7 +142,7 @@ fn forgotten_and_pinned_ones_say_since_when_and_why() {
     let said = world.run(["forget", "--keep-last", "1", "--explain"]).succeeds().stdout;
     assert!(said.contains("pinned: taxes") && said.contains("forgot 1"), "{said}");
     let line = &world.run(["snapshots", "--forgotten", "--json"]).succeeds().json()[0];
-    assert_eq!(line["id"], ids[1]);
+    assert_eq!(line["snapshot_id"], ids[1]);
     assert!(line["forgotten_at"].is_string() && line["forgotten_since"].is_string(), "{line}");
     let table = world.run(["snapshots", "--forgotten"]).succeeds().stdout;
     assert!(table.contains("forgotten 20") && !table.contains("(stored"), "{table}");

@@ -16,7 +16,7 @@ fn time(hour: u64) -> String {
 }
 
 fn ids(ran: &Ran) -> Vec<String> {
-    ran.json().iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect()
+    ran.json().iter().map(|line| line["snapshot_id"].as_str().unwrap().to_owned()).collect()
 }
 
 fn three() -> (World, Vec<String>) {
@@ -171,7 +171,7 @@ fn same_as_restic(count: u64, spacing: &[u64]) {
         let time = snapshot["time"].as_str().unwrap()[..19].replace('T', " ");
         let (_, copy) = copies.iter().find(|(other, _)| *other == time).unwrap();
         drop(std::fs::remove_dir_all(world.path("out")));
-        let address = format!("{}:{}", snapshot["id"].as_str().unwrap(), world.text("source"));
+        let address = format!("{}:{}", snapshot["snapshot_id"].as_str().unwrap(), world.text("source"));
         world.run(["restore", "-q", &address, "-t", "out"]).succeeds();
         assert_eq!(crate::damage::files(&world.path(copy)), crate::damage::files(&world.path("out")), "{time}");
     }

@@ -7,6 +7,7 @@ mod choosing;
 mod diff;
 mod du;
 mod forgetting;
+mod json;
 mod keeping;
 mod limits;
 mod man;

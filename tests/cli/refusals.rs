@@ -100,7 +100,7 @@ fn snapshots_and_paths_that_are_not_there() {
         world.run(["backup", "-q", "source"]).succeeds();
     }
     let all = world.run(["snapshots", "--json"]).succeeds().json();
-    let first = |at: usize| all[at]["id"].as_str().unwrap()[..1].to_owned();
+    let first = |at: usize| all[at]["snapshot_id"].as_str().unwrap()[..1].to_owned();
     let twice = (0..17).map(first).find(|digit| (0..17).filter(|at| first(*at) == *digit).count() > 1).unwrap();
     world.run(["ls", &twice]).fails(1, &["is ambiguous", "Candidates"]);
 }

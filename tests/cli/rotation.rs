@@ -166,7 +166,7 @@ impl Former {
         let before: BTreeMap<PathBuf, Vec<u8>> =
             world.objects("keys").into_iter().map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect();
         let old_one = world.run(["key", "list", "--json"]).succeeds().json();
-        let theirs = old_one.iter().find(|key| key["label"] == "of somebody else").unwrap()["id"].clone();
+        let theirs = old_one.iter().find(|key| key["label"] == "of somebody else").unwrap()["key_id"].clone();
         world.run(["key", "rotate", "-q", "--remove-other-keys"]).succeeds();
         world.write("source/new", Random(2).bytes(1_000_000));
         world.run(["backup", "-q", "source"]).succeeds();

@@ -18,7 +18,7 @@ fn a_whole_repository_checks_clean() {
     let quiet = world.run(["check", "-q"]).succeeds();
     assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{quiet:?}");
     let lines = world.run(["check", "--json"]).succeeds().json();
-    assert_eq!(lines.last().unwrap()["num_errors"], 0);
+    assert_eq!(lines.last().unwrap()["error_count"], 0);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_scrub_needs_no_password_and_remembers() {
         world.run(line)
     };
     let first = scrub(&["--json", "--max-age", "1d"]).succeeds().json().pop().unwrap();
-    assert_eq!((&first["num_errors"], &first["objects_recent"]), (&0.into(), &0.into()));
+    assert_eq!((&first["error_count"], &first["objects_recent"]), (&0.into(), &0.into()));
     assert_eq!(first["objects_read"], first["objects"]);
     let second = scrub(&["--json", "--max-age", "1d"]).succeeds().json().pop().unwrap();
     assert_eq!((&second["objects_read"], &second["objects_recent"]), (&0.into(), &first["objects"]));

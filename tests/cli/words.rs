@@ -65,8 +65,8 @@ fn the_main_job_for_programs() {
     }
     let id = summary["snapshot_id"].as_str().unwrap();
     let snapshots = world.run(["snapshots", "--json"]).succeeds().json();
-    assert_eq!(snapshots[1]["id"], id);
-    assert_eq!(snapshots[1]["parent"], snapshots[0]["id"]);
+    assert_eq!(snapshots[1]["snapshot_id"], id);
+    assert_eq!(snapshots[1]["parent"], snapshots[0]["snapshot_id"]);
     assert_eq!((&snapshots[0]["hostname"], &snapshots[0]["tags"][1]), (&"here".into(), &"two".into()));
     let nodes = world.run(["ls", "-R", "--json"]).succeeds().json();
     assert_eq!(nodes[0]["message_type"], "snapshot");
@@ -87,7 +87,7 @@ fn keys_come_and_go() {
     let keys = world.run_with(["key", "list", "--json"], &other).succeeds().json();
     let current = keys.iter().find(|key| key["current"] == true).unwrap();
     assert_eq!((keys.len(), &current["label"]), (2, &"spare".into()));
-    let id = current["id"].as_str().unwrap();
+    let id = current["key_id"].as_str().unwrap();
     world.run_with(["key", "remove", id], &other).fails(1, &["the one that opened the repository"]);
     world.run(["key", "remove", "xyz"]).fails(1, &["There is no key \"xyz\""]);
     world.run(["key", "remove", id]).succeeds();
@@ -96,7 +96,7 @@ fn keys_come_and_go() {
     world.run(["key", "list"]).fails(12, &["Wrong password"]);
     let table = world.run_with(["key", "list"], &other).succeeds().stdout;
     assert!(table.lines().count() == 2 && table.contains("\n*"), "{table}");
-    let last = world.run_with(["key", "list", "--json"], &other).json()[0]["id"].as_str().unwrap().to_owned();
+    let last = world.run_with(["key", "list", "--json"], &other).json()[0]["key_id"].as_str().unwrap().to_owned();
     world.run_with(["key", "remove", &last], &other).fails(6, &["last key slot"]);
 }
 

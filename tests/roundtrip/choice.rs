@@ -85,7 +85,7 @@ fn notes_of_the_snapshot() {
     let more = ["--label", "first", "--description", "before the move"];
     let made = world.backup(0, options.iter().chain(&more));
     let noted = &world.run(["snapshots", "--json"]).succeeds().json()[0];
-    assert_eq!(noted["id"], made["snapshot_id"]);
+    assert_eq!(noted["snapshot_id"], made["snapshot_id"]);
     assert_eq!(noted["tags"], serde_json::json!(["one", "two", "three"]));
     assert_eq!((&noted["hostname"], &noted["time"]), (&"alpha".into(), &"2020-02-29T12:34:56Z".into()));
     assert_eq!((&noted["label"], &noted["description"]), (&"first".into(), &"before the move".into()));

@@ -95,7 +95,7 @@ fn a_file_is_never_torn_in_silence() {
     for (at, code) in codes.iter().enumerate() {
         let told = noted[at]["issues_total"] == 1;
         assert!(*code == 3 && told || *code == 0 && !told, "{codes:?} {noted:?}");
-        let address = format!("{}:{}", noted[at]["id"].as_str().unwrap(), world.text("source"));
+        let address = format!("{}:{}", noted[at]["snapshot_id"].as_str().unwrap(), world.text("source"));
         let out = format!("out-{at}");
         world.run(["restore", &address, "-t", &out]).succeeds();
         let kept = fs::read(world.path(&out).join("torn")).unwrap();
