@@ -112,7 +112,7 @@ In a file of patterns each line is one; empty lines and those that begin with \f
 With \fB\-\-json\fR every line is one object. Its field \fBmessage_type\fR says what it is: \fBstatus\fR, \fBsummary\fR,
 \fBnode\fR and so on; errors are on standard error, \fBerror\fR for what was left out and \fBexit_error\fR (with \fBcode\fR,
 \fBmessage\fR and \fBhint\fR) for what ended the command. Names that are not UTF\-8 are given once more, exactly, as base64 in a
-field whose name ends in \fB_base64\fR. Unknown fields and types are to be ignored: there may be more of them in later versions.
+field whose name ends in \fB_base64\fR. \fBfirn\-json\fR(7) documents every type and field.
 .SH FILES
 .TP
 $XDG_CACHE_HOME/firn, ~/.cache/firn, /var/cache/firn
@@ -167,7 +167,10 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>> {
     let failed = |error| Error::io("The manual pages cannot be made", error);
     let mut page = rendered(&root, "firn", true).map_err(failed)?;
     let list: Vec<String> = names.iter().map(|name| format!("\\fBfirn\\-{name}\\fR(1)")).collect();
-    page.extend_from_slice(format!(".SH \"SEE ALSO\"\n{}, \\fBfirn\\-repository\\fR(7)\n", list.join(", ")).as_bytes());
+    page.extend_from_slice(
+        format!(".SH \"SEE ALSO\"\n{}, \\fBfirn\\-json\\fR(7), \\fBfirn\\-repository\\fR(7)\n", list.join(", "))
+            .as_bytes(),
+    );
     pages.push(("firn.1".to_owned(), page));
     for command in root.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
         let name = format!("firn-{}", command.get_name());

@@ -117,7 +117,7 @@ fn objects_for_programs() {
         events.iter().find(is_it).unwrap_or_else(|| panic!("{name}: {events:?}"))
     };
     assert_eq!((&find("/picture")["modifier"], &find("/picture")["binary"]), (&"M".into(), &true.into()));
-    assert_eq!(find("/b.txt")["metadata"]["mode"]["after"], "0600");
+    assert_eq!(find("/b.txt")["metadata"]["mode"]["after"], 0o600);
     assert!(find("/notes.txt")["diff"].as_str().unwrap().contains("-two\n+2\n"));
     let odd = events.iter().find(|event| event.get("path_base64").is_some()).unwrap();
     assert_eq!(odd["modifier"], "-");

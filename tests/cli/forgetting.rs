@@ -34,7 +34,7 @@ fn groups_for_programs_have_the_names_of_restic() {
     let groups = ran.succeeds().json();
     let [group] = &groups[..] else { panic!("{groups:?}") };
     assert_eq!((&group["group_key"]["hostname"], &group["group_key"]["tags"]), (&"here".into(), &Value::Null));
-    assert_eq!(group["paths"], serde_json::json!([world.text("source")]));
+    assert_eq!(group["group_key"]["paths"], serde_json::json!([world.text("source")]));
     let list = |what: &str| -> Vec<String> {
         group[what]
             .as_array()
