@@ -23,6 +23,8 @@ pub mod forget;
 pub mod format;
 pub mod history;
 pub mod id;
+#[cfg(test)]
+mod model;
 pub mod mount;
 pub mod os;
 pub mod pattern;

@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("du", &["error", "format", "id", "progress", "repository", "view"]),
     // Tests only: nothing may name it, and what it names does not count.
     ("explore", &[]),
+    ("model", &[]),
     ("mount", &["error", "format", "history", "id", "os", "progress", "repository", "store", "view"]),
     (
         "cli",
