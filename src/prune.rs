@@ -4,7 +4,8 @@
 //! The order is that of CONCURRENCY in `man/firn-repository.7`: a list tombs (T0) and snapshots; b write again what is worth it, put
 //! marks for the condemned packs; c list pins; d wait until those pins are gone or revoked; e list snapshots again, then the marks of
 //! others, then the index; f spare condemned packs of which a live snapshot needs the only copy that nobody has condemned; g publish the
-//! index without the doomed packs and drop T0's snapshots; h delete the packs; i take the marks away.
+//! index without the doomed packs and drop T0's snapshots; h delete the packs; i take the marks away. Before b, and in f, the copies that
+//! stay of what has several are read (see `verify`).
 //!
 //! Two traps. Snapshots are listed before the index, so that what each needs is known by then. The marks of others are listed
 //! before the index in e: a prune that ends between the two has taken its packs out of the index before its marks; the other way
@@ -20,11 +21,13 @@ mod live;
 mod options;
 mod pins;
 mod plan;
+mod report;
 mod rewrite;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_beside;
+mod verify;
 mod whole;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -47,10 +50,11 @@ use live::{Live, Rank, Walk};
 pub use options::{Limit, PruneOptions};
 pub use pins::{Answer, Patience};
 use plan::{Plan, Victim, Victims};
+pub use report::{Amount, PruneReport};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-pub use whole::whole;
+pub use whole::{all_whole, whole};
 
 /// Segments with fewer chunks than this count as small, and are merged once there are so many of them.
 const SMALL_SEGMENT: usize = 20_000;
@@ -60,74 +64,6 @@ const SMALL_SEGMENTS: usize = 32;
 const SURVEYS: u32 = 6;
 /// Names that a store is asked to make durable in one call.
 const SETTLED_AT_ONCE: usize = 50_000;
-
-/// Number and bytes of packs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amount {
-    /// How many.
-    pub packs: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-impl Amount {
-    fn add(&mut self, bytes: u64) {
-        self.packs += 1;
-        self.bytes += bytes;
-    }
-}
-
-/// What a prune did, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PruneReport {
-    /// Snapshots whose chunks are needed.
-    pub snapshots_live: u64,
-    /// Forgotten snapshots that are deleted for good.
-    pub snapshots_dropped: Vec<ObjectName>,
-    /// Forgotten snapshots that were forgotten too recently.
-    pub snapshots_waiting: u64,
-    /// Distinct chunks that are needed.
-    pub chunks: u64,
-    /// All packs before.
-    pub before: Amount,
-    /// Packs in which nothing is needed.
-    pub dead: Amount,
-    /// Packs that no index named.
-    pub orphans: Amount,
-    /// Packs of which what is needed is written again.
-    pub rewritten: Amount,
-    /// Bytes that were (or, on a dry run, would be, at most) written again.
-    pub written: u64,
-    /// Condemned packs that turned out to be needed and stay.
-    pub spared: Amount,
-    /// Condemned packs that stay for now because they were stored a moment ago, in a place where listings may be old.
-    pub young: Amount,
-    /// Packs that are deleted.
-    pub deleted: Amount,
-    /// Unused bytes that stay in packs, estimated.
-    pub unused: u64,
-    /// Sessions that were waited for in vain and may no longer commit.
-    pub revoked: u64,
-    /// Index entries of packs that are not stored, which are gone.
-    pub unlisted: u64,
-    /// Index segments that were written and removed.
-    pub segments_written: u64,
-    /// Index segments that were removed.
-    pub segments_removed: u64,
-    /// Marks of stopped prunes that were cleared away.
-    pub marks_cleared: u64,
-    /// Temporary files of stopped writers that were cleared away.
-    pub temporary_files_removed: u64,
-    /// On a dry run: how long writing again would take, measured with a part of it.
-    pub estimate: Option<Duration>,
-}
-
-impl PruneReport {
-    /// Bytes of packs that are free afterwards.
-    pub fn freed(&self) -> u64 {
-        self.deleted.bytes.saturating_sub(self.written)
-    }
-}
 
 /// Prunes. Fails with `Brake` before anything is deleted if something looks wrong, with `Damaged` if a live snapshot lacks anything.
 pub fn run(
@@ -149,7 +85,8 @@ pub fn run_with(
     stop: &Stop,
 ) -> Result<PruneReport> {
     repository.check_prunable(options.dry_run)?;
-    let mut prune = Prune { repository, options, patience, progress, stop, report: PruneReport::default() };
+    let (report, bad, read) = Default::default();
+    let mut prune = Prune { repository, options, patience, progress, stop, report, bad, read };
     prune.run()?;
     Ok(prune.report)
 }
@@ -161,6 +98,10 @@ struct Prune<'a> {
     progress: &'a dyn Progress,
     stop: &'a Stop,
     report: PruneReport,
+    /// Packs that this prune has found damaged or gone.
+    bad: HashSet<ObjectName>,
+    /// Blocks that it has read and found right.
+    read: HashSet<(ObjectName, u32)>,
 }
 
 /// The snapshots as of one moment, as a prune sees them.
@@ -180,14 +121,21 @@ struct Scene {
 impl<'a> Prune<'a> {
     fn run(&mut self) -> Result<()> {
         self.progress.stage("finding what snapshots need");
+        if !self.options.dry_run {
+            self.publish_damage()?;
+        }
         // a
         let marked = self.repository.marked_packs()?;
         let scene = self.look(None)?;
-        let (stored, live) = self.survey(&scene, &HashSet::new(), &marked)?;
-        stored.iter().for_each(|(_, _, size)| self.report.before.add(size));
+        let (live, mut plan) = loop {
+            let (stored, live) = self.survey(&scene, &HashSet::new(), &marked)?;
+            let mut plan = Plan::make(&live, &stored, self.options);
+            if self.confirms_plan(&live, &mut plan)? {
+                stored.iter().for_each(|(_, _, size)| self.report.before.add(size));
+                break (live, plan);
+            }
+        };
         self.report.chunks = live.chunks;
-        let mut plan = Plan::make(&live, &stored, self.options);
-        drop(stored);
         plan::refuse_foreign(self.repository, &plan.orphans)?;
         self.leave_running_ones(&mut plan, &scene)?;
         self.describe(&live, &plan, &scene);
@@ -361,10 +309,11 @@ impl<'a> Prune<'a> {
             .with_hint("Run \"firn repair index\", then prune again."));
         }
         self.repository.check_epochs()?;
-        let damaged = self.repository.damaged_packs();
+        let damaged = self.repository.damaged_packs()?;
         let rank = |pack: &PackInfo| match () {
-            () if !stored.has(pack) => Rank::Absent,
-            () if damaged.contains(&pack.name) => Rank::Damaged,
+            () if stored.size(pack.is_tree, &pack.name).is_none() => Rank::Absent,
+            () if !stored.has(pack) => Rank::Cut,
+            () if self.bad.contains(&pack.name) || damaged.contains(&pack.name) => Rank::Damaged,
             () if marked.contains(&pack.name) => Rank::Marked,
             () if own.contains(&pack.name) => Rank::Condemned,
             () => Rank::Good,
@@ -377,8 +326,10 @@ impl<'a> Prune<'a> {
             unsure: &scene.unsure,
         };
         let live = Live::find(&walk, index.clone(), &rank, &scene.live)?;
-        for (name, error) in &live.holes {
-            self.progress.note(&format!("The forgotten snapshot \"{name}\" is not whole: {}", error.chain()));
+        for (name, error, count) in &live.holes {
+            let more = if *count > 1 { format!(" ({} in all)", count) } else { String::new() };
+            let what = error.chain();
+            self.progress.note(&format!("The forgotten snapshot \"{name}\" is not whole{more}: {what}"));
         }
         Ok(live)
     }
@@ -406,6 +357,7 @@ impl<'a> Prune<'a> {
         }
         report.unlisted = plan.absent.len() as u64;
         report.unused = plan.unused;
+        report.is_limited = plan.is_limited;
         for amount in [report.dead, report.orphans, report.rewritten] {
             report.deleted.packs += amount.packs;
             report.deleted.bytes += amount.bytes;
@@ -498,12 +450,14 @@ impl<'a> Prune<'a> {
             .flat_map(|stored| stored.mark.packs)
             .collect();
         let own: HashSet<ObjectName> = victims.keys().copied().collect();
-        let (stored, live) = self.survey(&scene, &own, &others)?;
+        let (stored, live) = loop {
+            let (stored, live) = self.survey(&scene, &own, &others)?;
+            if self.confirms_victims(&live, victims)? {
+                break (stored, live);
+            }
+        };
         for pack in live.packs.iter().filter(|pack| pack.needed > 0) {
             plan.absent.remove(&pack.name);
-            if let Some(victim) = victims.remove(&pack.name) {
-                self.report.spared.add(victim.size);
-            }
         }
         self.spare_young(&stored, marked, victims);
         self.settle(&live, &scene)?;
@@ -544,11 +498,6 @@ impl<'a> Prune<'a> {
             self.repository.store().delete(&ObjectKey::new(pack_folder(pack_kind(victim.is_tree)), name))?;
             self.report.deleted.add(victim.size);
             self.progress.files(1);
-        }
-        for name in self.repository.damaged_packs() {
-            if victims.contains_key(&name) {
-                self.repository.forget_damaged(&name);
-            }
         }
         if is_full { self.publish(plan, victims) } else { Ok(()) }
     }

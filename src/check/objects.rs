@@ -4,7 +4,7 @@ use super::{Affected, Pass, Severity, twice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::format::config::Config;
-use crate::format::coordination::{Hold, Mark, Pin, Revoke, Tomb};
+use crate::format::coordination::{Damage, Hold, Mark, Pin, Revoke, Tomb};
 use crate::format::header::Kind;
 use crate::format::index::Segment;
 use crate::format::json::Record;
@@ -190,6 +190,12 @@ impl Pass<'_> {
             ObjectKind::Hold,
             |hold| hold.snapshot.to_string(),
             "It still counts by its name.",
+        )?;
+        self.check_json::<Damage>(
+            Kind::Damage,
+            ObjectKind::Damage,
+            |damage| damage.pack.to_string(),
+            "It does not count. Delete it; what is damaged is found again.",
         )?;
         self.check_json::<Mark>(
             Kind::Mark,

@@ -115,6 +115,7 @@ impl Pass<'_> {
         self.report.packs = stored.len() as u64;
         let mut packs = Packs::default();
         self.find_orphans(&stored, &mut indexed, &mut packs)?;
+        let damaged = self.repository.damaged_packs()?;
         let mut to_read = Vec::new();
         let mut names = Vec::new();
         for known in indexed.each() {
@@ -130,7 +131,7 @@ impl Pass<'_> {
                 packs.problems.insert(name, Problem { finding, missing: true, bad: HashSet::new() });
                 continue;
             };
-            if is_tree || size != stated || known.len() > 1 {
+            if is_tree || size != stated || known.len() > 1 || damaged.contains(&name) {
                 names.push(name);
                 if !verdicts.has(&name) {
                     to_read.push((name, size));
@@ -141,6 +142,7 @@ impl Pass<'_> {
         self.progress.stage("reading tree packs");
         self.read_packs(&looked, &to_read, verdicts, None)?;
         self.judge_all(&names, &mut looked, verdicts)?;
+        self.forget_mended(&damaged, verdicts);
         Ok(looked)
     }
 
@@ -206,6 +208,15 @@ impl Pass<'_> {
         // What was gone may be stored again under the same name only by hand; it is asked again next time.
         verdicts.others.retain(|_, verdict| !verdict.gone);
         Ok(())
+    }
+
+    /// A pack that was put back from a copy is damaged no longer.
+    fn forget_mended(&self, damaged: &HashSet<ObjectName>, verdicts: &Verdicts) {
+        for name in damaged.intersection(&verdicts.whole) {
+            if let Err(error) = self.repository.forget_damaged(name) {
+                self.progress.note(&format!("A pack is noted as damaged though it is not: {}", error.chain()));
+            }
+        }
     }
 
     fn info(&self, known: &Known, packs: &Packs) -> Result<Arc<PackInfo>> {
@@ -443,8 +454,12 @@ impl Pass<'_> {
         if is_whole {
             return;
         }
-        // The next backup stores again what the source still has.
-        self.repository.note_damaged(name);
+        // The next backup, wherever that runs, stores again what its source still has.
+        if let Err(error) = self.repository.report_damaged(name) {
+            let why = error.chain();
+            self.progress
+                .note(&format!("The damage could not be noted in the repository, so only this machine knows: {why}"));
+        }
         let mut message = String::from("The pack is damaged");
         if verdict.size != size {
             message = format!("The pack has {} bytes and should have {size}", verdict.size);

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// A span of time: numbers with units, the larger ones first if there are several: "90s", "30m", "1h30m", "14d", "2w", "1y".
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("\"{text}\" is no span of time; write for example 30m, 12h or 14d (s, m, h, d, w, y)");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
     let mut seconds: u64 = 0;
     let mut rest = text;
     while !rest.is_empty() {
@@ -113,7 +116,7 @@ mod tests {
 
     #[test]
     fn spans_of_time() {
-        for (text, seconds) in [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("14d", 1_209_600), ("0s", 0)] {
+        for (text, seconds) in [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("14d", 1_209_600), ("0s", 0), ("0", 0)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
         for wrong in

@@ -102,10 +102,10 @@ impl Context {
         self.print(&format!("{value}\n"))
     }
 
-    /// All snapshots; damaged ones are told about and left out.
+    /// All snapshots; damaged ones are left out, and told about unless they are forgotten.
     pub(crate) fn snapshots(&self, repository: &Repository) -> Result<Snapshots> {
         let snapshots = repository.snapshots()?;
-        for (name, error) in &snapshots.damaged {
+        for (name, error) in snapshots.damaged.iter().filter(|(name, _)| !snapshots.tombs.contains_key(name)) {
             let error = Error::new(error.kind(), error.chain()).with_hint("\"firn check\" tells more.");
             let text = match self.global.json {
                 true => message::issue_json(&error, "snapshots", &name.to_string()),

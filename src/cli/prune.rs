@@ -117,7 +117,7 @@ fn words(report: &PruneReport, options: &PruneOptions, elapsed: Duration) -> Str
         line("Forgotten for good:", text::count(report.snapshots_dropped.len() as u64, "snapshot", "snapshots"));
     }
     if report.snapshots_waiting > 0 {
-        let since = text::duration(options.keep_deleted);
+        let since = text::span(options.keep_deleted);
         line("Can be undeleted:", format!("{} (forgotten less than {since} ago)", report.snapshots_waiting));
     }
     line("Packs before:", packs(report.before));
@@ -146,7 +146,8 @@ fn words(report: &PruneReport, options: &PruneOptions, elapsed: Duration) -> Str
     }
     line(would("Deleted:", "To delete:"), packs(report.deleted));
     line(would("Freed:", "Would free:"), text::size(report.freed()));
-    line("Unused, stays:", format!("about {}", text::size(report.unused)));
+    let limited = if report.is_limited { "; --max-repack kept it from falling to --max-unused" } else { "" };
+    line("Unused, stays:", format!("about {}{limited}", text::size(report.unused)));
     match report.estimate {
         Some(estimate) if options.dry_run => line("Would take:", format!("about {}", text::duration(estimate))),
         _ if !options.dry_run => line("Time:", text::duration(elapsed)),
@@ -175,6 +176,7 @@ fn summary(report: &PruneReport, dry_run: bool, elapsed: Duration) -> serde_json
         "deleted": amount(report.deleted),
         "bytes_freed": report.freed(),
         "bytes_unused": report.unused,
+        "limited_by_max_repack": report.is_limited,
         "sessions_revoked": report.revoked,
         "index_entries_removed": report.unlisted,
         "segments_written": report.segments_written,
@@ -202,6 +204,9 @@ mod tests {
         let options = PruneOptions { dry_run: true, ..PruneOptions::default() };
         let said = words(&report, &options, Duration::ZERO);
         assert!(said.contains("To delete:") && said.contains("Would free:") && said.contains("about 3.0 s"), "{said}");
+        assert!(!said.contains("max-repack"), "{said}");
+        let limited = PruneReport { is_limited: true, ..report.clone() };
+        assert!(words(&limited, &options, Duration::ZERO).contains("--max-repack kept it from"));
         assert!(!said.contains("Deleted") && !said.contains("Written again"), "{said}");
         let said = words(&report, &PruneOptions::default(), Duration::ZERO);
         assert!(said.contains("Deleted:") && said.contains("Freed:") && !said.contains("Would"), "{said}");

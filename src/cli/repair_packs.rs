@@ -29,8 +29,18 @@ pub(super) fn run(args: &Packs, context: &Context) -> Result<u8> {
     } else {
         context.tell(&words(&outcomes, args.dry_run))?;
     }
-    let lost = outcomes.iter().any(|outcome| outcome.lost > 0 || outcome.fate == Fate::KeptForLost);
-    Ok(if lost { ErrorKind::Damaged.exit_code() } else { 0 })
+    Ok(exit_code(&outcomes))
+}
+
+/// No snapshot needs what is lost with a pack that stays for a prune.
+fn exit_code(outcomes: &[PackOutcome]) -> u8 {
+    let code = |outcome: &PackOutcome| match outcome.fate {
+        Fate::KeptForPrune => 4,
+        Fate::KeptForLost => ErrorKind::Damaged.exit_code(),
+        _ if outcome.lost > 0 => ErrorKind::Damaged.exit_code(),
+        _ => 0,
+    };
+    outcomes.iter().map(code).max().unwrap_or(0)
 }
 
 fn words(outcomes: &[PackOutcome], dry_run: bool) -> String {
@@ -62,6 +72,9 @@ fn words(outcomes: &[PackOutcome], dry_run: bool) -> String {
             (Fate::Removed, true) => "    Would be removed\n",
             (Fate::KeptForLost, _) => {
                 "    It stays, for it holds the only copy of what cannot be read\n    Hint: If there is a copy of this object, put it back. Run a backup: it stores again what it finds on the disk; then run this again. \"firn repair snapshots\" writes snapshots without what is lost.\n"
+            }
+            (Fate::KeptForPrune, _) => {
+                "    It stays, but no snapshot needs what cannot be read\n    Hint: \"firn prune\" removes it.\n"
             }
             (Fate::KeptForOthers, _) => {
                 "    It stays, because a backup or a prune is at work (or was stopped without cleaning up)\n    Hint: Run this again later.\n"
@@ -118,7 +131,11 @@ mod tests {
         assert!(said.contains("would save 2 chunks") && said.contains("Would be removed"), "{said}");
         assert!(!said.contains("Removed,"), "{said}");
         let lost = PackOutcome { lost: 1, fate: Fate::KeptForLost, ..outcome };
-        let said = words(&[lost], false);
+        let said = words(std::slice::from_ref(&lost), false);
         assert!(said.contains("It stays") && said.contains("Run a backup"), "{said}");
+        assert_eq!(exit_code(std::slice::from_ref(&lost)), 5);
+        let unneeded = PackOutcome { fate: Fate::KeptForPrune, ..lost };
+        assert_eq!(exit_code(std::slice::from_ref(&unneeded)), 4);
+        assert!(words(&[unneeded], false).contains("\"firn prune\" removes it"));
     }
 }

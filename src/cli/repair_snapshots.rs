@@ -75,6 +75,9 @@ fn words(outcomes: &[SnapshotOutcome], options: &SnapshotsOptions) -> String {
         if outcome.forgotten {
             text.push_str(&format!("Forgot the snapshot \"{name}\"\n"));
         }
+        if outcome.is_pinned {
+            text.push_str(&format!("The snapshot \"{name}\" is pinned and stays; run \"firn unpin\" on it first\n"));
+        }
     }
     match (whole, outcomes.len() as u64 - whole) {
         (whole, 0) => text.push_str(&format!("{} whole\n", text::count(whole, "snapshot is", "snapshots are"))),
@@ -109,6 +112,7 @@ fn json(outcome: &SnapshotOutcome, dry_run: bool) -> serde_json::Value {
         "issues": outcome.issues,
         "issues_total": outcome.issues_total,
         "forgotten": outcome.forgotten,
+        "pinned": outcome.is_pinned,
     })
 }
 
@@ -127,6 +131,7 @@ mod tests {
             issues: vec![issue],
             issues_total: 7,
             forgotten: false,
+            is_pinned: false,
         };
         let options = SnapshotsOptions { dry_run: true, forget: false, threads: 1 };
         let said = words(std::slice::from_ref(&outcome), &options);

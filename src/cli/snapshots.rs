@@ -84,7 +84,7 @@ impl Args {
             context.print(&self.words(&wanted, &notes))?;
         }
         // What cannot be read was told about; the list is not complete then.
-        Ok(if snapshots.damaged.is_empty() { 0 } else { 3 })
+        Ok(if snapshots.is_readable() { 0 } else { 3 })
     }
 
     /// Those that are the newest of their groups, if that is asked for, in the same order.

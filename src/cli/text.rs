@@ -81,6 +81,15 @@ pub(crate) fn duration(time: std::time::Duration) -> String {
     }
 }
 
+/// A span of time as people say it: the largest unit of which it is a whole number.
+pub(crate) fn span(time: std::time::Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [(86_400, "day", "days"), (3600, "hour", "hours"), (60, "minute", "minutes")];
+    let unit = units.into_iter().find(|(length, ..)| seconds >= *length && seconds.is_multiple_of(*length));
+    let (length, one, many) = unit.unwrap_or((1, "second", "seconds"));
+    count(seconds / length, one, many)
+}
+
 /// A moment in this machine's time zone.
 pub(crate) fn local_time(time: jiff::Timestamp) -> String {
     time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
@@ -191,6 +200,13 @@ mod tests {
         ];
         for (bytes, text) in cases {
             assert_eq!(size(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn spans() {
+        for (seconds, words) in [(604_800, "7 days"), (86_400, "1 day"), (90_000, "25 hours"), (90, "90 seconds")] {
+            assert_eq!(span(std::time::Duration::from_secs(seconds)), words);
         }
     }
 

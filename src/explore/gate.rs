@@ -91,7 +91,7 @@ fn stopped() -> Error {
 
 /// Kinds that no actor changes.
 fn is_constant(kind: ObjectKind) -> bool {
-    matches!(kind, ObjectKind::Config | ObjectKind::Key | ObjectKind::Hold)
+    matches!(kind, ObjectKind::Config | ObjectKind::Key | ObjectKind::Hold | ObjectKind::Damage)
 }
 
 impl Gate {

@@ -74,6 +74,20 @@ pub struct Hold {
     pub reason: Option<String>,
 }
 
+/// A pack was found damaged: not all of its bytes are what its name promises.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// 1.
+    pub version: u32,
+    /// Which.
+    pub pack: ObjectName,
+    /// Since when that is known.
+    #[serde(with = "rfc3339")]
+    pub time: Timestamp,
+    /// By which machine it was found.
+    pub host: String,
+}
+
 /// Packs condemned by a prune.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
@@ -118,6 +132,7 @@ record!(Revoke, "revoke", |revoke| revoke.0.version);
 record!(Tomb, "tomb", |tomb| tomb.version);
 record!(Mark, "mark", |mark| mark.version);
 record!(Hold, "hold", |hold| hold.version);
+record!(Damage, "damage record", |damage| damage.version);
 
 #[cfg(test)]
 mod tests {
@@ -141,6 +156,10 @@ mod tests {
     fn hold(reason: Option<&str>) -> Hold {
         let reason = reason.map(str::to_owned);
         Hold { version: 1, snapshot: ObjectName([4; 32]), time: time(), host: "h".into(), reason }
+    }
+
+    fn damage() -> Damage {
+        Damage { version: 1, pack: ObjectName([7; 32]), time: time(), host: "h".into() }
     }
 
     fn mark() -> Mark {
@@ -168,6 +187,8 @@ mod tests {
         assert_eq!(text(hold(None).encode()), expected);
         let expected = expected.replace('}', ",\"reason\":\"r\"}");
         assert_eq!(text(hold(Some("r")).encode()), expected);
+        let expected = format!("{{\"version\":1,\"pack\":\"{}\",\"time\":{time},\"host\":\"h\"}}", "07".repeat(32));
+        assert_eq!(text(damage().encode()), expected);
         let (prune, pack) = ("05".repeat(16), "06".repeat(32));
         let expected = format!("{{\"version\":1,\"prune\":\"{prune}\",\"packs\":[\"{pack}\"],\"time\":{time}}}");
         assert_eq!(text(mark().encode()), expected);
@@ -197,5 +218,6 @@ mod tests {
         exercise!(Tomb, tomb());
         exercise!(Mark, mark());
         exercise!(Hold, hold(Some("r")));
+        exercise!(Damage, damage());
     }
 }

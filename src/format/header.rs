@@ -38,6 +38,8 @@ pub enum Kind {
     Revoke = 10,
     /// A snapshot is never forgotten.
     Hold = 11,
+    /// A pack was found damaged.
+    Damage = 12,
 }
 
 impl Kind {
@@ -55,6 +57,7 @@ impl Kind {
             9 => Kind::Tomb,
             10 => Kind::Revoke,
             11 => Kind::Hold,
+            12 => Kind::Damage,
             _ => return None,
         })
     }
@@ -199,7 +202,7 @@ mod tests {
 
     #[test]
     fn mutations() {
-        let mut corpus: Vec<Vec<u8>> = (1..=10)
+        let mut corpus: Vec<Vec<u8>> = (1..=12)
             .filter_map(Kind::from_u8)
             .filter(|kind| *kind != Kind::KeySlot)
             .map(|kind| Header { kind, epoch: 0, ..header() }.encode().to_vec())

@@ -15,6 +15,12 @@ impl Prune<'_> {
             pin.keys.iter().try_for_each(|key| self.repository.store().delete(key))?;
         }
         self.clear_marks()?;
+        for name in self.repository.damaged_packs()? {
+            // A listing may lack what is stored.
+            if self.repository.stored_pack(&name)?.is_none() {
+                self.repository.forget_damaged(&name)?;
+            }
+        }
         // Whoever has not come to its end after so long counts as dead here, too.
         match self.repository.store().tidy(self.options.revoke_after) {
             Ok(removed) => self.report.temporary_files_removed = removed,

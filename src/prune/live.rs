@@ -1,14 +1,17 @@
 //! Which chunks live snapshots need, which copy of each is kept, and how much of each pack that is. Not for: deciding what is done
 //! about it (see `plan`).
 //!
-//! Every page is read once: what is below a page that is marked as needed is marked already. Memory: two bits a chunk (needed;
-//! one of several copies), four bytes a block, about 150 bytes a pack, and a page for each directory on the way down.
+//! Every page is read once: what is below a page that is marked as needed is marked already. Where a forgotten snapshot lacks
+//! something, that is noted and the walk goes on: all else that it needs is kept. Memory: two bits a chunk (needed; one of several
+//! copies), five bytes a block, about 150 bytes a pack, a page for each directory on the way down, and 40 bytes for each page that
+//! cannot be read.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, ObjectName};
 use crate::os::return_memory;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
+use crate::repository::damage::is_loss;
 use crate::repository::index::{Index, Place};
 use crate::repository::marks::Marks;
 use crate::repository::snapshots::Named;
@@ -30,7 +33,9 @@ pub(super) enum Rank {
     Marked,
     /// Known to be damaged.
     Damaged,
-    /// Not stored, or not with the right size.
+    /// Stored, but not with the right size.
+    Cut,
+    /// Not stored.
     Absent,
 }
 
@@ -73,11 +78,17 @@ pub(super) struct Live {
     twins: Marks,
     /// Chunks in each block, and those among them that are needed.
     blocks: Vec<(u16, u16)>,
-    /// Snapshots that lack something and need not be whole, and what they lack.
-    pub holes: Vec<(ObjectName, Error)>,
+    /// Snapshots that lack something and need not be whole, the first thing that they lack, and how many there are.
+    pub holes: Vec<(ObjectName, Error, u64)>,
+    /// Pages that could not be read.
+    unread: HashSet<ChunkId>,
     /// Distinct chunks that are needed.
     pub chunks: u64,
 }
+
+/// A set of blocks, by their numbers in all packs. Memory: a byte a block.
+#[derive(Default)]
+pub(super) struct Beside(Vec<bool>);
 
 /// What a walk asks of others.
 pub(super) struct Walk<'a> {
@@ -97,12 +108,57 @@ struct Copy {
     rank: Rank,
 }
 
-/// Marks what it meets.
-struct Needing<'a>(&'a mut Live);
+/// Marks what one snapshot needs.
+struct Needing<'a, 'w> {
+    live: &'a mut Live,
+    walk: &'a Walk<'w>,
+    named: &'a Named,
+    /// Whether what is lacking ends the walk, whatever the snapshot is.
+    is_strict: bool,
+    /// The first thing that is lacking, and how many there are.
+    hole: Option<(Error, u64)>,
+    /// What was met last.
+    met: Option<ChunkId>,
+}
 
-impl Visitor for Needing<'_> {
+impl Visitor for Needing<'_, '_> {
     fn meet(&mut self, reference: &Reference) -> Result<bool> {
-        self.0.need(reference)
+        self.met = Some(reference.id);
+        self.live.need(reference).or_else(|error| self.excuse(error).map(|()| false))
+    }
+
+    fn failed(&mut self, _: &[u8], error: Error) -> Result<()> {
+        if is_loss(&error) {
+            // It is marked, and what is below it is not: the next snapshot that needs it must come by here, too.
+            self.live.unread.extend(self.met);
+        }
+        self.excuse(error)
+    }
+}
+
+impl Needing<'_, '_> {
+    /// What is lacking stops the prune, unless the snapshot need not be whole or has gone meanwhile.
+    fn excuse(&mut self, error: Error) -> Result<()> {
+        if !is_loss(&error) || self.is_strict {
+            return Err(error);
+        }
+        if let Some((_, count)) = &mut self.hole {
+            *count += 1;
+            return Ok(());
+        }
+        let Named { name, .. } = self.named;
+        let is_tolerated = self.walk.tolerated.contains(name)
+            // Forgotten since it was listed, and another prune is at it; that prune may have ended.
+            || self.walk.repository.tombs()?.contains_key(name)
+            || !self.walk.repository.store().has(&ObjectKey::new(ObjectKind::Snapshot, name))?;
+        if is_tolerated {
+            self.hole = Some((error, 1));
+            return Ok(());
+        }
+        Err(error
+            .with_kind(ErrorKind::Damaged)
+            .context(format!("The snapshot \"{name}\" cannot be read as a whole, so nothing was pruned"))
+            .with_hint(if self.walk.unsure.contains(name) { UNSURE } else { DAMAGED }))
     }
 }
 
@@ -118,8 +174,8 @@ impl Live {
         return_memory();
         walk.progress.expect(snapshots.len() as u64, 0);
         for named in snapshots {
-            if let Err(error) = live.walk(walk, named) {
-                live.excuse(walk, named, error)?;
+            if let Some((error, count)) = live.walk(walk, named, false)? {
+                live.holes.push((named.name, error, count));
             }
             walk.progress.files(1);
         }
@@ -131,14 +187,15 @@ impl Live {
         Ok(live)
     }
 
-    /// An error of kind `Damaged` if this snapshot lacks anything.
+    /// An error of kind `Damaged` if any of these snapshots lacks anything.
     pub(super) fn complete(
         walk: &Walk<'_>,
         index: Arc<Index>,
         rank: &dyn Fn(&PackInfo) -> Rank,
-        named: &Named,
+        snapshots: &[Named],
     ) -> Result<()> {
-        Live::new(index, rank)?.walk(walk, named)
+        let mut live = Live::new(index, rank)?;
+        snapshots.iter().try_for_each(|named| live.walk(walk, named, true).map(drop))
     }
 
     fn new(index: Arc<Index>, rank: &dyn Fn(&PackInfo) -> Rank) -> Result<Live> {
@@ -170,21 +227,22 @@ impl Live {
             let pack = &mut packs[number as usize];
             pack.entries += 1;
             pack.rank = pack.rank.min(rank);
-            // An entry that is not about the same object is worth nothing.
+            // An entry that is not about the same object is worth next to nothing.
             let agrees = pack.is_tree == info.is_tree && pack.blocks as usize == info.frames.len();
-            numbers[place.table as usize].push((number, if agrees { rank } else { Rank::Absent }));
+            numbers[place.table as usize].push((number, if agrees { rank } else { rank.max(Rank::Cut) }));
             Ok(())
         })?;
         let (needed, twins) = (Marks::new(&rows), Marks::new(&rows));
         let blocks = vec![(0, 0); blocks];
-        Ok(Live { index, packs, numbers, needed, twins, blocks, holes: Vec::new(), chunks: 0 })
+        let (holes, unread) = Default::default();
+        Ok(Live { index, packs, numbers, needed, twins, blocks, holes, unread, chunks: 0 })
     }
 
     fn entry(&self, place: Place) -> (u32, Rank) {
         self.numbers[place.table as usize][place.pack as usize]
     }
 
-    /// The best copies of a chunk.
+    /// The stored copies of a chunk.
     fn copies(&self, id: &ChunkId, is_tree: bool) -> Result<Vec<Copy>> {
         let mut copies: Vec<Copy> = Vec::new();
         self.index.find_rows(id, &mut |place, row| {
@@ -194,60 +252,41 @@ impl Live {
             }
             true
         })?;
-        if let Some(best) = copies.iter().map(|copy| copy.rank).min() {
-            copies.retain(|copy| copy.rank == best);
-        }
         Ok(copies)
     }
 
     /// Marks a chunk as needed. Returns whether it was not before.
     fn need(&mut self, reference: &Reference) -> Result<bool> {
-        let copies = self.copies(&reference.id, reference.kind().is_tree())?;
-        let Some(first) = copies.first() else {
+        let mut copies = self.copies(&reference.id, reference.kind().is_tree())?;
+        if copies.iter().all(|copy| copy.rank >= Rank::Cut) {
             return Err(Error::damaged(format!(
                 "The {} chunk \"{}\" is in no stored pack that the index names",
                 reference.kind().word(),
                 reference.id
             )));
-        };
+        }
+        let has_twins = copies.len() > 1;
+        copies.iter().for_each(|copy| self.twins.set(copy.place.table, copy.row, has_twins));
+        retain_candidates(&mut copies);
+        let first = &copies[0];
         if self.needed.get(first.place.table, first.row) {
-            return Ok(false);
+            return match self.unread.contains(&reference.id) {
+                true => Err(Error::damaged(format!("The page \"{}\" cannot be read", reference.id))),
+                false => Ok(false),
+            };
         }
         for copy in &copies {
             self.needed.set(copy.place.table, copy.row, true);
-            self.twins.set(copy.place.table, copy.row, copies.len() > 1);
         }
         self.chunks += 1;
         Ok(true)
     }
 
-    fn walk(&mut self, walk: &Walk<'_>, named: &Named) -> Result<()> {
-        references::walk(walk.repository, walk.stop, vec![root(named)], &mut Needing(self))
-    }
-
-    /// A snapshot that lacks something stops the prune, unless it need not be whole or has gone meanwhile. What of it was marked
-    /// stays marked.
-    fn excuse(&mut self, walk: &Walk<'_>, named: &Named, error: Error) -> Result<()> {
-        if error.kind() != ErrorKind::Damaged {
-            return Err(error);
-        }
-        let key = ObjectKey::new(ObjectKind::Snapshot, named.name);
-        if walk.tolerated.contains(&named.name) {
-            self.holes.push((named.name, error));
-            return Ok(());
-        }
-        // Forgotten since it was listed, and another prune is at it.
-        if walk.repository.tombs()?.contains_key(&named.name) {
-            self.holes.push((named.name, error));
-            return Ok(());
-        }
-        // That prune may have ended.
-        if !walk.repository.store().has(&key)? {
-            return Ok(());
-        }
-        Err(error
-            .context(format!("The snapshot \"{}\" cannot be read as a whole, so nothing was pruned", named.name))
-            .with_hint(if walk.unsure.contains(&named.name) { UNSURE } else { DAMAGED }))
+    /// Marks what a snapshot needs; returns the first thing that it lacks, and how many there are, if it need not be whole.
+    fn walk(&mut self, walk: &Walk<'_>, named: &Named, is_strict: bool) -> Result<Option<(Error, u64)>> {
+        let mut needing = Needing { live: self, walk, named, is_strict, hole: None, met: None };
+        references::walk(walk.repository, walk.stop, vec![root(named)], &mut needing)?;
+        Ok(needing.hole)
     }
 
     /// Calls `each` with every row: its place, its number, and the beginning of its chunk's id.
@@ -263,6 +302,7 @@ impl Live {
     }
 
     /// Of a chunk with several good copies one is kept: that under the newest key, then that in the pack of which most is needed.
+    /// Of a chunk without any, all are.
     fn choose_copies(&mut self) -> Result<()> {
         let mut counts = vec![(0u64, 0u64); self.packs.len()];
         self.scan(&mut |place, row, _| {
@@ -278,9 +318,13 @@ impl Live {
                 return Ok(());
             }
             let is_tree = self.packs[self.entry(place).0 as usize].is_tree;
-            let copies = self.copies(&id, is_tree)?;
+            let mut copies = self.copies(&id, is_tree)?;
+            retain_candidates(&mut copies);
             // Each group of copies is dealt with at its first row.
             if copies.first().is_none_or(|first| (first.place.table, first.row) != (place.table, row)) {
+                return Ok(());
+            }
+            if copies.iter().any(|copy| copy.rank > Rank::Condemned) {
                 return Ok(());
             }
             let worth = |copy: &Copy| {
@@ -295,7 +339,7 @@ impl Live {
             }
             Ok(())
         })?;
-        self.needed = kept;
+        (self.needed, self.twins) = (kept, twins);
         Ok(())
     }
 
@@ -366,6 +410,63 @@ impl Live {
         Ok(is_needed)
     }
 
+    /// The blocks that hold the copies which stay where another copy of the same chunk goes with its pack.
+    pub(super) fn beside(&self, is_going: &dyn Fn(usize) -> bool) -> Result<Beside> {
+        let mut beside = Beside(vec![false; self.blocks.len()]);
+        self.scan(&mut |place, row, id| {
+            let is_let_go = self.twins.get(place.table, row)
+                && !self.needed.get(place.table, row)
+                && is_going(self.entry(place).0 as usize);
+            if is_let_go { self.add_kept(&id, is_going, &mut beside) } else { Ok(()) }
+        })?;
+        Ok(beside)
+    }
+
+    /// Adds the block that holds the copy of a chunk that is kept, unless its pack goes as well.
+    pub(super) fn add_kept(&self, id: &ChunkId, is_going: &dyn Fn(usize) -> bool, beside: &mut Beside) -> Result<()> {
+        self.index.find_rows(id, &mut |place, row| {
+            let number = self.entry(place).0 as usize;
+            let pack = &self.packs[number];
+            if self.needed.get(place.table, row) && !is_going(number) && place.block < pack.blocks {
+                beside.0[pack.first_block + place.block as usize] = true;
+            }
+            true
+        })
+    }
+
+    /// Whether a chunk is needed and no copy may be relied on.
+    pub(super) fn has_only_doubtful(&self, id: &ChunkId) -> Result<bool> {
+        let (mut is_needed, mut is_doubtful) = (false, true);
+        self.index.find_rows(id, &mut |place, row| {
+            let (_, rank) = self.entry(place);
+            is_needed |= self.needed.get(place.table, row);
+            is_doubtful &= rank > Rank::Condemned;
+            true
+        })?;
+        Ok(is_needed && is_doubtful)
+    }
+
+    /// The blocks of a pack that are among these.
+    pub(super) fn blocks_beside(&self, number: usize, beside: &Beside) -> Vec<u32> {
+        let pack = &self.packs[number];
+        (0..pack.blocks).filter(|block| beside.0[pack.first_block + *block as usize]).collect()
+    }
+
+    /// Whether chunks with these ids are all that is needed of a block.
+    pub(super) fn is_all(&self, number: usize, block: u32, ids: &[ChunkId]) -> Result<bool> {
+        let mut found = 0u16;
+        for id in ids {
+            let mut is_needed = false;
+            self.index.find_rows(id, &mut |place, row| {
+                let is_there = self.entry(place).0 as usize == number && place.block == block;
+                is_needed |= is_there && self.needed.get(place.table, row);
+                !is_needed
+            })?;
+            found = found.saturating_add(u16::from(is_needed));
+        }
+        Ok(found >= self.blocks[self.packs[number].first_block + block as usize].1)
+    }
+
     /// What the index says about the pack of this number.
     pub(super) fn info(&self, number: usize) -> Result<PackInfo> {
         for (table, packs) in self.numbers.iter().enumerate() {
@@ -376,6 +477,13 @@ impl Live {
             }
         }
         Err(Error::new(ErrorKind::Failed, "A pack of the index is not in the index"))
+    }
+}
+
+/// Leaves those copies of a chunk one of which suffices; all of them if none may be relied on.
+fn retain_candidates(copies: &mut Vec<Copy>) {
+    if let Some(best @ (Rank::Good | Rank::Condemned)) = copies.iter().map(|copy| copy.rank).min() {
+        copies.retain(|copy| copy.rank == best);
     }
 }
 

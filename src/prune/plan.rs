@@ -44,6 +44,8 @@ pub(super) struct Plan {
     pub absent: HashSet<ObjectName>,
     /// Bytes that nobody needs and that stay, estimated.
     pub unused: u64,
+    /// More would be written again if the limit for that were higher.
+    pub is_limited: bool,
 }
 
 impl Plan {
@@ -98,12 +100,14 @@ impl Plan {
             let must = is_old(&number);
             let is_worth_it = pack.unused > 0 && (pack.is_tree || self.unused > allowed);
             if !must && (!is_worth_it || pack.used() > room) {
+                self.is_limited |= is_worth_it;
                 continue;
             }
             room = room.saturating_sub(pack.used());
             self.unused -= pack.unused;
             self.rewrite.push(number);
         }
+        self.is_limited &= self.unused > allowed;
     }
 
     /// Whether there is nothing to delete.

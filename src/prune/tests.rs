@@ -1,5 +1,6 @@
 //! What is deleted, what is kept, and when nothing is deleted at all. Not for: crashes and interleavings (see `tests/crash`).
 
+mod copies;
 mod elsewhere;
 
 use super::*;
@@ -219,6 +220,8 @@ fn limits_are_kept() {
         let report = world.prune(&options).unwrap();
         assert_eq!(report.rewritten.bytes > 1_000_000, data, "{options:?} {report:?}");
         assert_eq!(report.unused > 1_000_000, !data, "{options:?} {report:?}");
+        let is_limited = matches!(options.max_rewrite, Limit::Share(_));
+        assert_eq!(report.is_limited, is_limited, "{options:?} {report:?}");
     }
     let report = world.prune(&PruneOptions { max_rewrite: Limit::Share(0.1), ..limits.clone() }).unwrap();
     assert!(report.written <= report.before.bytes / 10, "{report:?}");
@@ -249,7 +252,7 @@ fn several_copies_of_a_chunk_become_one() {
     two.store().list(ObjectKind::Data, &mut |_| Ok(())).unwrap();
     known.iter().for_each(|name| two.note_damaged(*name));
     back_up(&two, world.source.path());
-    known.iter().for_each(|name| two.forget_damaged(name));
+    known.iter().for_each(|name| two.forget_damaged(name).unwrap());
     let size = |world: &World| -> u64 {
         keys(&world.store, ObjectKind::Data).iter().map(|key| world.store.size(key).unwrap()).sum()
     };

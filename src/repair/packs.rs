@@ -4,7 +4,7 @@
 //!
 //! Saving works as a backup does: a pin first, the damaged packs count as absent, packs are durable before the index names
 //! them. Everything saved is then read back from the store. Only after that, and only if every chunk of a damaged pack is
-//! somewhere else, is the pack removed, as a prune would do it (CONCURRENCY in `man/firn-repository.7`): a mark first; then
+//! somewhere else, where it was read and found right, is the pack removed, as a prune would do it (CONCURRENCY in `man/firn-repository.7`): a mark first; then
 //! the pins, and if there is any, the pack stays for another time; then the index and the marks of others are read again and
 //! every chunk is looked up once more; then the index is published without the pack; then it is deleted. A pack that holds the
 //! only, unreadable copy of anything stays: another reading, or another program, may yet get it out.
@@ -12,16 +12,18 @@
 //! Blocks are found by the lengths in the index, else by the pack's contents, else one behind the other by their own heads.
 //! Done twice, the second time finds nothing to do.
 //!
-//! Memory: one block a pack being read, what a writer takes, and 100 bytes a pack.
+//! Memory: one block a pack being read, what a writer takes, 100 bytes a pack, and 32 bytes for each chunk in the blocks that hold the
+//! other copies.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::bounds::MAX_PACK;
 use crate::format::header::HEADER_LEN;
 use crate::id::{ChunkId, ObjectName, SessionId};
 use crate::progress::{Progress, Silent, Stop};
+use crate::prune::all_whole;
 use crate::repository::Repository;
 use crate::repository::assemble::store_again;
 use crate::repository::coordination::Transient;
+use crate::repository::damage::{FreshPack, is_loss};
 use crate::repository::index::{Index, Place, StoredPacks, Usable};
 use crate::repository::keyring::Opened;
 use crate::repository::pack::{Block, open_block, pack_folder, salvage};
@@ -29,6 +31,8 @@ use crate::repository::read::pack_kind;
 use crate::repository::segments::{OldSegments, SegmentWriter, replace};
 use crate::repository::writer::{Writer, WriterOptions};
 use crate::store::{ObjectKey, ObjectKind};
+use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +62,8 @@ pub enum Fate {
     Kept,
     /// It stays because it holds the only copy of something, though nobody can read it now.
     KeptForLost,
+    /// It stays though no snapshot needs what only it holds, which nobody can read; a prune removes it.
+    KeptForPrune,
     /// It stays because something else is at work in the repository.
     KeptForOthers,
 }
@@ -87,6 +93,8 @@ struct Hurt {
     is_tree: bool,
     key: ObjectKey,
     frames: Vec<u32>,
+    /// There may be more blocks, which nobody can find now.
+    is_partial: bool,
     /// Blocks that were read well.
     readable: HashSet<u32>,
     outcome: PackOutcome,
@@ -96,7 +104,7 @@ struct Hurt {
 pub fn choose(repository: &Repository, texts: &[String]) -> Result<Vec<ObjectKey>> {
     let stored = StoredPacks::list(repository.store())?;
     let key = |is_tree: bool, name: ObjectName| ObjectKey::new(pack_folder(pack_kind(is_tree)), name);
-    let damaged = repository.damaged_packs();
+    let damaged = repository.damaged_packs()?;
     let mut chosen = BTreeSet::new();
     if texts.is_empty() {
         let known = stored.iter().filter(|(_, name, _)| damaged.contains(name));
@@ -139,7 +147,7 @@ pub fn repair_packs(
         repository.check_writable()?
     }
     repository.reload_index(progress)?;
-    let work = Work { repository, options, progress, stop };
+    let work = Work { repository, options, progress, stop, copies: RefCell::default() };
     progress.stage("looking at packs");
     let (mut hurt, mut outcomes) = (Vec::new(), Vec::new());
     for key in packs {
@@ -150,16 +158,22 @@ pub fn repair_packs(
         }
     }
     if !options.dry_run {
+        let damaged = repository.damaged_packs()?;
         for outcome in &outcomes {
-            repository.forget_damaged(&name_of(&outcome.pack)?);
+            let name = name_of(&outcome.pack)?;
+            if damaged.contains(&name) {
+                repository.forget_damaged(&name)?;
+            }
         }
     }
     if !hurt.is_empty() {
-        // From here on a writer of this machine takes nothing in them for granted. A false alarm would only cost space.
-        if !options.dry_run {
-            hurt.iter().for_each(|pack| repository.note_damaged(pack.name));
-        }
+        // From here on no writer takes anything in them for granted.
+        hurt.iter().for_each(|pack| work.report(pack.name));
         work.save(&mut hurt)?;
+        // Where a copy that was relied on turned out to be damaged, too, its pack does not count any more.
+        while !options.dry_run && !work.read_back(&mut hurt)? {
+            work.save(&mut hurt)?;
+        }
         let condemned: HashSet<ObjectName> = hurt.iter().map(|pack| pack.name).collect();
         work.count_lost(&mut hurt, &condemned, &HashSet::new())?;
         work.remove(&mut hurt)?;
@@ -184,13 +198,67 @@ struct Work<'a> {
     options: &'a PacksOptions,
     progress: &'a dyn Progress,
     stop: &'a Stop,
+    copies: RefCell<CopyReader>,
+}
+
+/// The beginning of a chunk's id, by which the index finds it.
+type Prefix = [u8; 16];
+
+/// Reads the copies that are relied on, each block once.
+#[derive(Default)]
+struct CopyReader {
+    /// The chunks of each block that was read; none of one that cannot be.
+    blocks: HashMap<(ObjectName, u32), HashSet<Prefix>>,
+    /// Packs in which a copy turned out to be damaged.
+    bad: HashSet<ObjectName>,
+}
+
+impl CopyReader {
+    fn holds(&mut self, work: &Work<'_>, index: &Index, place: Place, id: &ChunkId) -> Result<bool> {
+        let pack = index.pack(place)?;
+        let key = (pack.name, place.block);
+        if let Entry::Vacant(vacant) = self.blocks.entry(key) {
+            work.stop.check()?;
+            let ids = match FreshPack::new(work.repository, &pack).chunks(place.block) {
+                Ok((_, ids)) => ids.iter().map(prefix).collect(),
+                Err(error) if is_loss(&error) || error.kind() == ErrorKind::NotFound => HashSet::new(),
+                Err(error) => return Err(error),
+            };
+            vacant.insert(ids);
+        }
+        let is_there = self.blocks[&key].contains(&prefix(id));
+        if !is_there && self.bad.insert(pack.name) {
+            work.report(pack.name);
+        }
+        Ok(is_there)
+    }
 }
 
 impl Work<'_> {
+    /// Tells everybody of a damaged pack; should that fail, it is noted on this machine.
+    fn report(&self, pack: ObjectName) {
+        if !self.options.dry_run
+            && let Err(error) = self.repository.report_damaged(pack)
+        {
+            self.progress.note(&format!("The damage could not be noted in the repository: {}", error.chain()));
+        }
+    }
+
+    /// Whether any of the copies that may be relied on was read and is right.
+    fn has_copy(&self, index: &Index, usable: &Usable, id: &ChunkId) -> Result<bool> {
+        for place in copies(index, usable, id)? {
+            if self.copies.borrow_mut().holds(self, index, place, id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// A pack that is damaged indeed; `None` if all its bytes are right.
     fn look(&self, key: &ObjectKey) -> Result<Option<Hurt>> {
         let (name, is_tree) = (ObjectName::parse(&key.name)?, key.kind == ObjectKind::Tree);
-        if self.has_right_bytes(key, name)? || self.has_right_bytes(key, name)? {
+        let is_right = || self.repository.has_right_bytes(key, self.stop);
+        if is_right()? || is_right()? {
             return Ok(None);
         }
         match self.header(key, is_tree) {
@@ -212,40 +280,26 @@ impl Work<'_> {
             }
             Ok(())
         })?;
+        let mut is_partial = false;
         let frames = match frames {
             Some(frames) => frames,
             None => match salvage(self.repository.keyring(), self.repository.store(), pack_kind(is_tree), name) {
-                Ok(salvaged) => salvaged.contents.blocks.iter().map(|block| block.frame_len).collect(),
+                Ok(salvaged) => {
+                    is_partial = salvaged.ends_early;
+                    salvaged.contents.blocks.iter().map(|block| block.frame_len).collect()
+                }
                 Err(error) if error.kind() == ErrorKind::Damaged => Vec::new(),
                 Err(error) => return Err(error),
             },
         };
         let outcome = PackOutcome { blocks: frames.len() as u64, ..PackOutcome::of(key, Fate::Kept) };
-        Ok(Some(Hurt { name, is_tree, key: key.clone(), frames, readable: HashSet::new(), outcome }))
+        Ok(Some(Hurt { name, is_tree, key: key.clone(), frames, is_partial, readable: HashSet::new(), outcome }))
     }
 
     fn header(&self, key: &ObjectKey, is_tree: bool) -> Result<Opened> {
         let mut header = [0; HEADER_LEN];
         self.repository.store().get_range(key, 0, &mut header)?;
         self.repository.keyring().open(pack_kind(is_tree), &header)
-    }
-
-    fn has_right_bytes(&self, key: &ObjectKey, name: ObjectName) -> Result<bool> {
-        let size = self.repository.store().size(key)?;
-        let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
-        let mut buffer = vec![0; 1 << 20];
-        while at < size.min(MAX_PACK + 1) {
-            self.stop.check()?;
-            let piece = &mut buffer[..(size - at).min(1 << 20) as usize];
-            match self.repository.store().get_range(key, at, piece) {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Err(error),
-                Err(_) => return Ok(false),
-                Ok(()) => {}
-            }
-            hasher.update(piece);
-            at += piece.len() as u64;
-        }
-        Ok(*hasher.finalize().as_bytes() == name.0)
     }
 
     /// Calls `each` with every block that can be read, each tried twice.
@@ -285,7 +339,8 @@ impl Work<'_> {
                 (saved, bytes) = (saved + chunks, bytes + length);
                 Ok(())
             });
-            (pack.outcome.saved, pack.outcome.saved_bytes) = (saved, bytes);
+            pack.outcome.saved += saved;
+            pack.outcome.saved_bytes += bytes;
             pack.outcome.unreadable = pack.outcome.blocks - pack.readable.len() as u64;
             outcome = stored;
             if outcome.is_err() {
@@ -295,26 +350,26 @@ impl Work<'_> {
         let flushed = writer.flush();
         // Whatever went wrong, what is stored is indexed and the pin goes.
         drop(writer.abandon());
-        outcome.and(flushed)?;
-        if !dry_run {
-            self.read_back(hurt)?;
-        }
-        Ok(())
+        outcome.and(flushed)
     }
 
-    /// Everything that was readable must now be readable elsewhere, from the store itself.
-    fn read_back(&self, hurt: &mut [Hurt]) -> Result<()> {
+    /// Everything that was readable must now be readable elsewhere, from the store itself. Returns false if some of it was only in packs
+    /// that turned out to be damaged, too.
+    fn read_back(&self, hurt: &mut [Hurt]) -> Result<bool> {
         self.progress.stage("reading back what was saved");
         let condemned: HashSet<ObjectName> = hurt.iter().map(|pack| pack.name).collect();
         let (index, usable) = self.usable(&condemned)?;
+        let known = self.copies.borrow().bad.len();
+        let mut is_complete = true;
         for pack in hurt.iter_mut() {
             let (key, before) = (pack.key.clone(), pack.readable.clone());
             self.blocks(pack, &mut |block| {
                 for (id, _) in &block.chunks {
-                    let is_there = copies(&index, &usable, id)?
-                        .into_iter()
-                        .any(|place| self.repository.block(&index, place).is_ok_and(|copy| copy.chunk(block.kind, id).is_some()));
-                    if !is_there {
+                    if self.has_copy(&index, &usable, id)? {
+                        continue;
+                    }
+                    is_complete = false;
+                    if self.copies.borrow().bad.len() == known {
                         return Err(Error::new(ErrorKind::Failed, format!("The chunk \"{id}\" of the pack \"{key}\" was saved but cannot be read back; nothing was removed"))
                             .with_hint("Run \"firn check --read-data\", then repair the packs again."));
                     }
@@ -323,7 +378,7 @@ impl Work<'_> {
             })?;
             pack.readable = pack.readable.intersection(&before).copied().collect();
         }
-        Ok(())
+        Ok(is_complete)
     }
 
     /// The index as of now, and which packs may be relied on: stored, not condemned by a prune, not known to be damaged, none of
@@ -333,7 +388,7 @@ impl Work<'_> {
         self.repository.reload_index(&Silent)?;
         let index = self.repository.index()?;
         marked.extend(without);
-        marked.extend(self.repository.damaged_packs());
+        marked.extend(self.repository.damaged_packs()?);
         let usable = index.usable(&StoredPacks::list(self.repository.store())?, &marked)?;
         Ok((index, usable))
     }
@@ -354,7 +409,7 @@ impl Work<'_> {
             if let Some(at) = numbers.get(&(place.table, place.pack)) {
                 let pack = &mut hurt[*at];
                 let counts = !pack.readable.contains(&place.block) || must.contains(&pack.name);
-                if counts && copies(&index, &usable, &start)?.is_empty() {
+                if counts && !self.has_copy(&index, &usable, &start)? {
                     pack.outcome.lost += 1;
                 }
             }
@@ -368,7 +423,8 @@ impl Work<'_> {
         let mut condemned = BTreeSet::new();
         for pack in hurt.iter_mut() {
             // Unreadable blocks may hold anything, unless the index names all that is in the pack.
-            let is_unknown = pack.outcome.blocks == 0 || pack.outcome.unreadable > 0 && !self.is_indexed(pack)?;
+            let is_unknown =
+                pack.outcome.blocks == 0 || pack.is_partial || pack.outcome.unreadable > 0 && !self.is_indexed(pack)?;
             pack.outcome.fate = match self.options {
                 PacksOptions { keep: true, .. } => Fate::Kept,
                 PacksOptions { discard: false, .. } if pack.outcome.lost > 0 || is_unknown => Fate::KeptForLost,
@@ -378,6 +434,7 @@ impl Work<'_> {
                 condemned.insert(pack.name);
             }
         }
+        self.look_for_need(hurt)?;
         if condemned.is_empty() || self.options.dry_run {
             return Ok(());
         }
@@ -398,6 +455,16 @@ impl Work<'_> {
             for pack in hurt.iter_mut().filter(|pack| pack.outcome.fate == Fate::Removed) {
                 pack.outcome.fate = Fate::KeptForOthers;
             }
+        }
+        Ok(())
+    }
+
+    /// Says of packs that stay for what is lost whether any snapshot needs that.
+    fn look_for_need(&self, hurt: &mut [Hurt]) -> Result<()> {
+        let without: HashSet<ObjectName> = hurt.iter().map(|pack| pack.name).collect();
+        let mut kept = hurt.iter_mut().filter(|pack| pack.outcome.fate == Fate::KeptForLost).peekable();
+        if kept.peek().is_some() && all_whole(self.repository, &without, self.progress, self.stop)? {
+            kept.for_each(|pack| pack.outcome.fate = Fate::KeptForPrune);
         }
         Ok(())
     }
@@ -436,11 +503,15 @@ impl Work<'_> {
         replace(self.repository, &old, &dirty, |name| names.contains(name), writer, self.stop)?;
         for pack in hurt.iter().filter(|pack| names.contains(&pack.name)) {
             self.repository.store().delete(&pack.key)?;
-            self.repository.forget_damaged(&pack.name);
+            self.repository.forget_damaged(&pack.name)?;
         }
         self.repository.reload_index(&Silent)?;
         Ok(true)
     }
+}
+
+fn prefix(id: &ChunkId) -> Prefix {
+    *id.0.first_chunk().expect("an id has 32 bytes")
 }
 
 /// The places of a chunk in packs that may be relied on.

@@ -1,7 +1,7 @@
 //! Copies a tree without what is lost. Not for: snapshots (see `snapshots`, which says what becomes of what).
 
 use super::snapshots::Issues;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
 use crate::format::list::ListPage;
 use crate::format::message::ChunkKind;
@@ -12,6 +12,7 @@ use crate::id::{ChunkId, ObjectName};
 use crate::progress::Stop;
 use crate::repository::Repository;
 use crate::repository::assemble::Assembler;
+use crate::repository::damage::is_loss;
 use crate::repository::index::{Index, StoredPacks};
 use crate::repository::read::pack_key;
 use crate::repository::tree::{ContentBuilder, DirectoryBuilder, PageCut};
@@ -27,11 +28,6 @@ pub const SUFFIX: &str = ".damaged";
 const MAX_KNOWN: usize = 1 << 20;
 /// Ranges that one issue names.
 const NAMED_RANGES: usize = 5;
-
-/// Whether an error means that something is lost, and not that the store cannot be reached now.
-fn is_loss(error: &Error) -> bool {
-    error.kind() == ErrorKind::Damaged || error.raw_os_error() == Some(libc::EIO)
-}
 
 /// `Ok(None)` for what is lost.
 fn unless_lost<T>(read: Result<T>) -> Result<Option<T>> {
@@ -61,7 +57,7 @@ impl Lost {
             repository: repository.clone(),
             index: repository.index()?,
             stored: StoredPacks::list(repository.store())?,
-            damaged: repository.damaged_packs(),
+            damaged: repository.damaged_packs()?,
             asked: RefCell::default(),
             known: RefCell::default(),
         })

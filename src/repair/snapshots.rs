@@ -74,6 +74,8 @@ pub struct SnapshotOutcome {
     pub issues_total: u64,
     /// Whether the old snapshot was forgotten.
     pub forgotten: bool,
+    /// Whether it stays though it was to be forgotten, because it is pinned.
+    pub is_pinned: bool,
 }
 
 /// Collects what is lost, bounded, so that the snapshot can always be written.
@@ -142,7 +144,7 @@ pub fn repair_snapshots(
 }
 
 fn outcome(snapshot: ObjectName, became: Became) -> SnapshotOutcome {
-    SnapshotOutcome { snapshot, became, issues: Vec::new(), issues_total: 0, forgotten: false }
+    SnapshotOutcome { snapshot, became, issues: Vec::new(), issues_total: 0, forgotten: false, is_pinned: false }
 }
 
 fn repair_one(
@@ -198,8 +200,11 @@ fn repair_one(
         done.became = Became::Rewritten((!options.dry_run).then_some(new));
     }
     if options.forget && !options.dry_run {
-        repository.put_tomb(name)?;
-        done.forgotten = true;
+        match crate::forget::forget(repository, &[name], &mut |_| Ok(())) {
+            Ok(()) => done.forgotten = true,
+            Err(error) if error.kind() == ErrorKind::Brake => done.is_pinned = true,
+            Err(error) => return Err(error),
+        }
     }
     Ok(done)
 }

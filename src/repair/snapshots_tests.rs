@@ -111,8 +111,16 @@ fn a_lost_range_is_named_flagged_and_under_another_name() {
     );
     assert_eq!(store.raw_keys(), before);
     assert_eq!(check(&repository, None).worst(), Some(Severity::Lost));
+    // One that is pinned stays.
+    let pinned = again.iter().find(|outcome| outcome.became != Became::Whole).unwrap().snapshot;
+    repository.put_hold(pinned, None).unwrap();
     let forgotten = repair(&repository, SnapshotsOptions { forget: true, ..FAST });
-    assert_eq!(forgotten.iter().filter(|outcome| outcome.forgotten).count(), 2);
+    assert_eq!(forgotten.iter().filter(|outcome| outcome.forgotten).count(), 1);
+    assert!(forgotten.iter().all(|outcome| outcome.is_pinned == (outcome.snapshot == pinned)));
+    assert!(!repository.tombs().unwrap().contains_key(&pinned));
+    repository.delete_hold(pinned).unwrap();
+    let forgotten = repair(&repository, SnapshotsOptions { forget: true, ..FAST });
+    assert_eq!(forgotten.iter().filter(|outcome| outcome.forgotten).count(), 1);
     assert!(check(&repository, None).worst() < Some(Severity::Lost));
 }
 

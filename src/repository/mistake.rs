@@ -26,6 +26,8 @@ pub enum Mistake {
     NoLagWait,
     /// A pruner condemns packs that were stored a moment ago.
     NoAgeGuard,
+    /// A pruner lets a copy of a chunk go and has not read the one that stays.
+    UnreadCopy,
 }
 
 /// Whether the mistake is to be made by this thread.

@@ -4,6 +4,7 @@
 pub mod assemble;
 pub mod cache;
 pub mod coordination;
+pub mod damage;
 pub mod database;
 pub mod dates;
 pub mod epochs;
@@ -53,7 +54,6 @@ use keyring::{Keyring, Opened, object_name};
 use keys::Credentials;
 use mistake::Mistake;
 use read::{BlockCache, CACHED_HEADERS};
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -266,32 +266,6 @@ impl Repository {
         // One load at a time within this process (both would build the same tables), while readers go on with the old index.
         let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         self.load_index(progress).map(drop)
-    }
-
-    /// Remembers that a pack is damaged: the next backup treats it like one that a prune has condemned, and stores again what the
-    /// source still has. A false alarm only costs that. Errors are of no consequence: the damage is found again.
-    pub fn note_damaged(&self, pack: ObjectName) {
-        use std::io::Write;
-        if !self.damaged_packs().contains(&pack) {
-            let file = std::fs::File::options().append(true).create(true).open(self.cache.damaged());
-            drop(file.and_then(|mut file| file.write_all(format!("{pack}\n").as_bytes())));
-        }
-    }
-
-    /// Takes back that a pack is damaged: it was found right, or is no more.
-    pub fn forget_damaged(&self, pack: &ObjectName) {
-        let mut packs = self.damaged_packs();
-        if packs.remove(pack) {
-            let text: String = packs.iter().map(|name| format!("{name}\n")).collect();
-            // What was noted meanwhile may be lost with this; it is found again.
-            drop(cache::replace(&self.cache.damaged(), text.as_bytes()));
-        }
-    }
-
-    /// The packs that were found damaged on this machine.
-    pub fn damaged_packs(&self) -> HashSet<ObjectName> {
-        let text = std::fs::read_to_string(self.cache.damaged()).unwrap_or_default();
-        text.lines().filter_map(|line| ObjectName::parse(line).ok()).collect()
     }
 
     /// Lists objects: fresh, where this program acts on it.

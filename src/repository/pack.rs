@@ -243,6 +243,8 @@ pub struct Salvaged {
     pub size: u64,
     /// What was wrong, if the contents frame could not be used and the frames were walked.
     pub damage: Option<Error>,
+    /// The walk ended at something that is no frame, so that there may be more blocks than these.
+    pub ends_early: bool,
 }
 
 /// An error of opening a pack's header, in a wider sentence.
@@ -286,7 +288,7 @@ pub fn read_contents(keyring: &Keyring, store: &dyn Store, kind: Kind, name: Obj
     if HEADER_LEN as u64 + frames != at {
         return Err(Error::damaged(format!("The contents of \"{key}\" do not add up to its size")));
     }
-    Ok(Salvaged { contents, epoch: object.epoch, size, damage: None })
+    Ok(Salvaged { contents, epoch: object.epoch, size, damage: None, ends_early: false })
 }
 
 fn read_frame(
@@ -372,5 +374,8 @@ pub fn salvage(keyring: &Keyring, store: &dyn Store, kind: Kind, name: ObjectNam
         contents.blocks.push(BlockContents { frame_len, kind, body_len, chunks });
         at += u64::from(frame_len);
     }
-    Ok(Salvaged { contents, epoch: object.epoch, size, damage: Some(damage) })
+    let mut masked = [0; 8];
+    let ends_early = store.get_range(&key, at, &mut masked).is_err()
+        || keyring.frame_length(&object, FrameTag::Contents, 0, &masked).is_none();
+    Ok(Salvaged { contents, epoch: object.epoch, size, damage: Some(damage), ends_early })
 }

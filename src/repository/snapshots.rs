@@ -226,6 +226,11 @@ impl Snapshots {
         readable.chain(self.damaged.iter().map(|(name, _)| *name))
     }
 
+    /// Whether all can be read that are not forgotten.
+    pub fn is_readable(&self) -> bool {
+        self.damaged.iter().all(|(name, _)| self.tombs.contains_key(name))
+    }
+
     /// Finds the snapshot that a person named; "latest" is that of those that the filter wants. Errors list candidates and near
     /// misses.
     pub fn resolve(&self, text: &str, filter: &Filter) -> Result<&Named> {

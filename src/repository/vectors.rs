@@ -10,7 +10,7 @@ use crate::chunk::password::Cost;
 use crate::error::Result;
 use crate::format::block;
 use crate::format::config::{Chunker, Config, Features};
-use crate::format::coordination::{Hold, Mark, Pin, Revoke, Tomb};
+use crate::format::coordination::{Damage, Hold, Mark, Pin, Revoke, Tomb};
 use crate::format::header::Kind;
 use crate::format::index::{PackRecord, Segment};
 use crate::format::key_slot::Secrets;
@@ -120,6 +120,7 @@ fn records() -> Vec<(&'static str, Kind, Vec<u8>)> {
     };
     let tomb = Tomb { version: 1, snapshot: ObjectName([16; 32]), time, host: "höst".into() };
     let hold = Hold { version: 1, snapshot: ObjectName([16; 32]), time, host: "höst".into(), reason: None };
+    let damage = Damage { version: 1, pack: ObjectName([11; 32]), time, host: "höst".into() };
     let mark = Mark { version: 1, prune: session, packs: vec![ObjectName([11; 32])], time };
     vec![
         ("config", Kind::Config, config.encode().unwrap()),
@@ -129,6 +130,7 @@ fn records() -> Vec<(&'static str, Kind, Vec<u8>)> {
         ("mark", Kind::Mark, mark.encode().unwrap()),
         ("tomb", Kind::Tomb, tomb.encode().unwrap()),
         ("hold", Kind::Hold, hold.encode().unwrap()),
+        ("damage", Kind::Damage, damage.encode().unwrap()),
         ("revoke", Kind::Revoke, Revoke(pin).encode().unwrap()),
     ]
 }
@@ -143,6 +145,7 @@ fn again(kind: Kind, body: &[u8]) -> Result<Vec<u8>> {
         Kind::Mark => Mark::decode(body)?.encode(),
         Kind::Tomb => Tomb::decode(body)?.encode(),
         Kind::Hold => Hold::decode(body)?.encode(),
+        Kind::Damage => Damage::decode(body)?.encode(),
         _ => Revoke::decode(body)?.encode(),
     }
 }

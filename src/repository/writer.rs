@@ -21,7 +21,7 @@ use crate::format::index::PackRecord;
 use crate::format::message::ChunkKind;
 use crate::format::snapshot::Snapshot;
 use crate::id::{ChunkId, ObjectName, SessionId};
-use crate::progress::Progress;
+use crate::progress::{Progress, Stop};
 use crate::store::{ObjectKey, ObjectKind};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -157,10 +157,14 @@ impl Writer {
         if mistake::made(Mistake::IndexBeforeMarks) {
             settled_index(repository, &options, progress)?;
         }
+        if !options.dry_run {
+            // Of no consequence for this run: here it is noted.
+            drop(repository.publish_damage(&Stop::new()));
+        }
         let mut marked = repository.marked_packs()?;
         let is_beside_prune = !marked.is_empty();
         marked.extend(absent);
-        marked.extend(repository.damaged_packs());
+        marked.extend(repository.damaged_packs()?);
         let (index, stored) = if mistake::made(Mistake::IndexBeforeMarks) || mistake::made(Mistake::StaleIndex) {
             let index = repository.index()?;
             let stored = StoredPacks::believed(&index)?;

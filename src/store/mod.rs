@@ -43,11 +43,13 @@ pub enum ObjectKind {
     Revoke,
     /// `holds/<snapshot>`
     Hold,
+    /// `damage/<pack>`
+    Damage,
 }
 
 impl ObjectKind {
     /// All kinds, in the order of the format page.
-    pub const ALL: [ObjectKind; 11] = [
+    pub const ALL: [ObjectKind; 12] = [
         ObjectKind::Config,
         ObjectKind::Key,
         ObjectKind::Data,
@@ -59,6 +61,7 @@ impl ObjectKind {
         ObjectKind::Tomb,
         ObjectKind::Revoke,
         ObjectKind::Hold,
+        ObjectKind::Damage,
     ];
 
     /// The folder in which objects of this kind live.
@@ -75,6 +78,7 @@ impl ObjectKind {
             ObjectKind::Tomb => "tombs",
             ObjectKind::Revoke => "revokes",
             ObjectKind::Hold => "holds",
+            ObjectKind::Damage => "damage",
         }
     }
 

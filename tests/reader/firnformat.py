@@ -14,7 +14,7 @@ from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as aead_ope
 
 MAGIC = b"firn\r\n\x1a\n"
 MiB = 1 << 20
-CONFIG, DATA, TREE, INDEX, SNAPSHOT, PIN, MARK, TOMB, REVOKE, HOLD = 1, 3, 4, 5, 6, 7, 8, 9, 10, 11   # object kinds
+CONFIG, DATA, TREE, INDEX, SNAPSHOT, PIN, MARK, TOMB, REVOKE, HOLD, DAMAGE = 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12   # object kinds
 CONTENT, PAGE, LIST, ATTRS = 1, 2, 3, 4                                                      # chunk kinds
 KIND_WORD = {CONTENT: "content", PAGE: "tree", LIST: "list", ATTRS: "attributes"}
 BLOCK, CONTENTS, RECORD = 1, 2, 3                                                            # frame tags

@@ -301,6 +301,7 @@ def write(path, seed):
             "issues": [], "issues_total": 0, "chunker": 1, "signature": None}, codec=1)
     forgotten = snapshot(1, None, bytes(32), NO_TOTALS)
     w.json("tombs", TOMB, {"version": 1, "snapshot": forgotten, "time": NOW, "host": "sample"}, forgotten)
+    w.json("damage", DAMAGE, {"version": 1, "pack": bytes(32).hex(), "time": NOW, "host": "sample"}, bytes(32).hex())
     return snapshot(2, forgotten, top, root["below"])
 
 

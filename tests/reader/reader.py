@@ -18,9 +18,9 @@ N64, N32 = "[0-9a-f]{64}", "[0-9a-f]{32}"
 SHAPES = [(r"config/[1-9][0-9]*", CONFIG), ("keys/" + N64, 2), (r"data/([0-9a-f]{2})/\1[0-9a-f]{62}", DATA),
           (r"tree/([0-9a-f]{2})/\1[0-9a-f]{62}", TREE), ("index/" + N64, INDEX), ("snapshots/" + N64, SNAPSHOT),
           ("pins/" + N32, PIN), ("marks/" + N32 + "-[0-9]+", MARK), ("tombs/" + N64, TOMB), ("revokes/" + N32, REVOKE),
-          ("holds/" + N64, HOLD)]
+          ("holds/" + N64, HOLD), ("damage/" + N64, DAMAGE)]
 HASHED = (2, DATA, TREE, INDEX, SNAPSHOT)
-ID_FIELD = {PIN: "session", REVOKE: "session", MARK: "prune", TOMB: "snapshot", HOLD: "snapshot"}
+ID_FIELD = {PIN: "session", REVOKE: "session", MARK: "prune", TOMB: "snapshot", HOLD: "snapshot", DAMAGE: "pack"}
 Pack = collections.namedtuple("Pack", "kind epoch frames")   # frames: [(offset, length)]
 
 
@@ -490,7 +490,7 @@ class Check:
             repo.verify_name(name)
             Slot(name, bytes(repo.read(name, 4096))).description(repo.secrets)
         repo.each(repo.names(2), description)
-        for kind in (CONFIG, PIN, MARK, TOMB, REVOKE, HOLD):
+        for kind in (CONFIG, PIN, MARK, TOMB, REVOKE, HOLD, DAMAGE):
             repo.each(repo.names(kind), lambda name: repo.json(name, kind))
         for kind in (TREE, DATA):
             repo.each(repo.names(kind), lambda path: self.pack(path, kind))

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("diff", &["backup", "chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
     ("restore", &["chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
     ("check", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
-    ("repair", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
+    ("repair", &["chunk", "error", "forget", "format", "id", "os", "progress", "prune", "repository", "store", "view"]),
     ("prune", &["error", "format", "id", "os", "progress", "repository", "store", "view"]),
     ("forget", &["error", "format", "id", "progress", "prune", "repository", "store", "view"]),
     ("stats", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),

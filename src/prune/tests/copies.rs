@@ -1,0 +1,262 @@
+//! Whoever lets one of several copies of a chunk go, whoever knows of damage and wherever that is: everything restores bit for bit. And
+//! what a forgotten snapshot lacks does not cost the rest of it.
+
+use super::*;
+use crate::check::fixture::open_with_cache;
+use crate::id::ChunkId;
+use crate::repair::packs::{PacksOptions, repair_packs};
+use crate::repair::{RepairOptions, repair_index};
+use crate::repository::rotate::Keychain;
+
+/// Who lets copies go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Deleter {
+    Prune,
+    ThoroughPrune,
+    Reencrypt,
+    RepairPacks,
+}
+
+/// Whose local state says what is damaged, at the beginning.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Knower {
+    /// That of the deleter.
+    Deleter,
+    /// That of another machine.
+    Other,
+    Nobody,
+}
+
+/// Which copy is damaged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Damaged {
+    First,
+    Second,
+    /// The first copy of one chunk and the second copy of another one.
+    OneOfEach,
+}
+
+const FILES: u64 = 4;
+
+/// Two copies of every chunk of content, each in packs of its own.
+struct Twins {
+    world: World,
+    snapshots: [ObjectName; 2],
+    first: HashSet<ObjectName>,
+    /// Each copy: chunk, pack, and a place in the block.
+    copies: Vec<(ChunkId, ObjectName, usize)>,
+}
+
+impl Twins {
+    fn new() -> Twins {
+        let world = World::new();
+        (0..FILES).for_each(|number| world.write(&format!("file{number}"), number, 140_000));
+        let before = world.back_up();
+        let first: HashSet<ObjectName> =
+            keys(&world.store, ObjectKind::Data).iter().map(|key| ObjectName::parse(&key.name).unwrap()).collect();
+        // As if these packs had been damaged: another machine stores all of it again.
+        let repository = world.open();
+        first.iter().for_each(|name| repository.note_damaged(*name));
+        let after = back_up(&repository, world.source.path());
+        let mut copies = Vec::new();
+        let index = world.open().index().unwrap();
+        index
+            .scan(&mut |place, id| {
+                let pack = index.pack(place)?;
+                if !pack.is_tree {
+                    let (offset, length) = pack.frame(place.block).unwrap();
+                    copies.push((id, pack.name, (offset + u64::from(length) / 2) as usize));
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(copies.len() as u64, 2 * FILES);
+        Twins { world, snapshots: [before, after], first, copies }
+    }
+
+    fn copy(&self) -> Twins {
+        let (store, of) = (MemoryStore::new(), &self.world.store);
+        of.raw_keys().iter().for_each(|key| store.raw_set(key, of.raw_get(key).unwrap()));
+        let world = World { store, source: tempfile::tempdir().unwrap() };
+        (0..FILES).for_each(|number| world.write(&format!("file{number}"), number, 140_000));
+        Twins { world, snapshots: self.snapshots, first: self.first.clone(), copies: self.copies.clone() }
+    }
+
+    /// Damages some copies; returns the packs that are hit.
+    fn damage(&self, which: Damaged) -> Vec<ObjectKey> {
+        let chunks: BTreeSet<ChunkId> = self.copies.iter().map(|(id, ..)| *id).collect();
+        let (one, other) = (*chunks.first().unwrap(), *chunks.last().unwrap());
+        let is_hit = |id: &ChunkId, pack: &ObjectName| match which {
+            Damaged::First => *id == one && self.first.contains(pack),
+            Damaged::Second => *id == one && !self.first.contains(pack),
+            Damaged::OneOfEach => *id == (if self.first.contains(pack) { one } else { other }),
+        };
+        let hit = self.copies.iter().filter(|(id, pack, _)| is_hit(id, pack)).map(|(_, pack, at)| {
+            let key = ObjectKey::new(ObjectKind::Data, pack);
+            let mut bytes = self.world.store.raw_get(&key).unwrap();
+            bytes[*at] ^= 1;
+            bytes[*at + 1] ^= 0x80;
+            self.world.store.raw_set(&key, bytes);
+            key
+        });
+        hit.collect()
+    }
+
+    fn check(&self, cache: &Path) {
+        let options = CheckOptions { read_data: true, threads: 2, ..CheckOptions::default() };
+        let repository = open_with_cache(Arc::new(self.world.store.clone()), cache);
+        let report = check::run(&repository, &options, &Silent, &Stop::new()).unwrap();
+        assert_eq!(report.worst(), Some(check::Severity::Repairable), "{report:?}");
+    }
+
+    fn delete(&self, deleter: Deleter, damaged: &[ObjectKey], cache: Option<&Path>) {
+        let open = || match cache {
+            Some(cache) => open_with_cache(Arc::new(self.world.store.clone()), cache),
+            None => self.world.open(),
+        };
+        let prune = |options: PruneOptions| run(&open(), &options, &Silent, &Stop::new()).unwrap();
+        match deleter {
+            Deleter::Prune => drop(prune(PruneOptions { level: 1, ..PruneOptions::default() })),
+            Deleter::ThoroughPrune => drop(prune(thorough())),
+            Deleter::Reencrypt => {
+                let epoch = open().rotate(&Keychain::new(&credentials("one")), true).unwrap().epoch;
+                prune(PruneOptions { rewrite_epochs_below: Some(epoch), ..thorough() });
+            }
+            Deleter::RepairPacks => {
+                let options = PacksOptions { dry_run: false, keep: false, discard: false, threads: 2 };
+                repair_packs(&open(), &damaged[..1], &options, &Silent, &Stop::new()).unwrap();
+            }
+        }
+    }
+
+    fn try_all(&self, deleter: Deleter, knower: Knower, damaged: Damaged) {
+        let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let hit = self.damage(damaged);
+        match knower {
+            Knower::Deleter => self.check(own.path()),
+            Knower::Other => self.check(other.path()),
+            Knower::Nobody => {}
+        }
+        let before = self.world.packs();
+        self.delete(deleter, &hit, (knower == Knower::Deleter).then_some(own.path()));
+        self.snapshots.iter().for_each(|name| self.world.restores(*name, self.world.source.path()));
+        // Another machine goes on from there.
+        self.delete(Deleter::ThoroughPrune, &hit, None);
+        self.snapshots.iter().for_each(|name| self.world.restores(*name, self.world.source.path()));
+        if matches!(deleter, Deleter::Prune | Deleter::ThoroughPrune) && damaged != Damaged::OneOfEach {
+            assert!(self.world.packs() < before, "{deleter:?} {knower:?} {damaged:?}");
+        }
+    }
+}
+
+#[test]
+fn the_copy_that_stays_is_good_whoever_lets_the_other_one_go() {
+    // Which copy is preferred is left to chance.
+    let twins = Twins::new();
+    for deleter in [Deleter::Prune, Deleter::ThoroughPrune, Deleter::Reencrypt, Deleter::RepairPacks] {
+        for knower in [Knower::Deleter, Knower::Other, Knower::Nobody] {
+            for damaged in [Damaged::First, Damaged::Second, Damaged::OneOfEach] {
+                twins.copy().try_all(deleter, knower, damaged);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_was_not_read_is_noticed() {
+    let whole = Twins::new();
+    // The copy that is preferred is one of the two.
+    let is_lost = [Damaged::First, Damaged::Second].iter().any(|damaged| {
+        let twins = whole.copy();
+        twins.damage(*damaged);
+        mistake::choose(Some(Mistake::UnreadCopy));
+        twins.delete(Deleter::Prune, &[], None);
+        mistake::choose(None);
+        let restore = || twins.world.restores(twins.snapshots[1], twins.world.source.path());
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(restore)).is_err()
+    });
+    assert!(is_lost);
+}
+
+#[test]
+fn what_is_found_while_copies_are_read_is_told_to_everybody() {
+    let (mut told, whole) = (0, Twins::new());
+    for damaged in [Damaged::First, Damaged::Second] {
+        let twins = whole.copy();
+        let hit = twins.damage(damaged);
+        twins.delete(Deleter::Prune, &[], None);
+        let is_gone = twins.world.store.raw_get(&hit[0]).is_none();
+        let known = twins.world.open().reported_damage().unwrap();
+        // What is no longer stored is no longer said to be damaged.
+        assert!(known.len() == usize::from(!is_gone), "{known:?}");
+        told += usize::from(is_gone);
+    }
+    assert!(told > 0);
+}
+
+#[test]
+fn the_only_good_copy_may_be_in_a_pack_that_no_index_names() {
+    let twins = Twins::new();
+    let hit = twins.damage(Damaged::First);
+    // The second backup was stopped before it wrote its index; its snapshot is not there, either.
+    let store = &twins.world.store;
+    let second = |pack: &ObjectName| !twins.first.contains(pack);
+    for key in keys(store, ObjectKind::Index) {
+        let name = ObjectName::parse(&key.name).unwrap();
+        let repository = twins.world.open();
+        let segment = crate::repository::index::read_segment(repository.keyring(), store, name).unwrap();
+        if segment.packs.iter().any(|pack| !pack.is_tree && second(&pack.name)) {
+            store.raw_remove(&key);
+        }
+    }
+    store.raw_remove(&ObjectKey::new(ObjectKind::Snapshot, twins.snapshots[1]));
+    let dry = PruneOptions { dry_run: true, ..thorough() };
+    let consent = |options: PruneOptions| PruneOptions { consent: true, ..options };
+    for options in [dry, thorough()] {
+        twins.world.prune(&consent(options)).unwrap();
+        let kept = twins.copies.iter().filter(|(_, pack, _)| second(pack));
+        let key = |pack: &ObjectName| ObjectKey::new(ObjectKind::Data, pack);
+        let kept = kept.filter(|(_, pack, _)| store.raw_get(&key(pack)).is_some()).count();
+        assert!(kept > 0 && store.raw_get(&hit[0]).is_some());
+    }
+    let options = RepairOptions { dry_run: false, read_all: false, keep_missing: false, threads: 1 };
+    repair_index(&twins.world.open(), &options, &Silent, &Stop::new()).unwrap();
+    twins.world.restores(twins.snapshots[0], twins.world.source.path());
+}
+
+#[test]
+fn a_hole_in_a_forgotten_snapshot_does_not_cost_the_rest_of_it() {
+    let world = World::new();
+    let backup_with = |numbers: std::ops::Range<u64>| {
+        numbers.for_each(|number| world.write(&format!("file{number}"), number, 140_000));
+        world.back_up()
+    };
+    // Packs of their own hold what each snapshot added.
+    let snapshots = [backup_with(0..2), backup_with(2..4), backup_with(4..6)];
+    let whole = tempfile::tempdir().unwrap();
+    (0..6).for_each(|n| std::fs::write(whole.path().join(format!("file{n}")), noise(n, 140_000)).unwrap());
+    (2..6).for_each(|number| world.remove(&format!("file{number}")));
+    let newest = world.back_up();
+    snapshots.iter().for_each(|name| world.forget(*name));
+    let mut tried = 0;
+    for key in keys(&world.store, ObjectKind::Data) {
+        let store = MemoryStore::new();
+        world.store.raw_keys().iter().for_each(|key| store.raw_set(key, world.store.raw_get(key).unwrap()));
+        let pack = store.raw_remove(&key).unwrap();
+        let holed = World { store, source: tempfile::tempdir().unwrap() };
+        let young = PruneOptions { keep_deleted: Duration::from_secs(3600), ..thorough() };
+        match holed.prune(&young) {
+            // The snapshot that is not forgotten needs something of it.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Damaged),
+            Ok(_) => {
+                tried += 1;
+                holed.store.raw_set(&key, pack);
+                let options = RepairOptions { dry_run: false, read_all: false, keep_missing: false, threads: 1 };
+                repair_index(&holed.open(), &options, &Silent, &Stop::new()).unwrap();
+                holed.restores(snapshots[2], whole.path());
+                holed.restores(newest, world.source.path());
+            }
+        }
+    }
+    assert!(tried >= 2);
+}
