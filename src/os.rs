@@ -4,7 +4,9 @@
 #![allow(unsafe_code)]
 
 mod files;
+mod systems;
 pub use files::*;
+pub use systems::*;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};

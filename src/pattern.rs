@@ -2,13 +2,15 @@
 //!
 //! The rules are restic's. A pattern is split at `/`; each part is a glob: `*` any bytes, `?` one character (or one byte
 //! that is not UTF-8), `[a-z]` and `[^a-z]` or `[!a-z]`, `\` takes the next byte as it is. A part `**` stands for any
-//! number of parts. A pattern with a leading `/` begins at the root; any other begins at any name of the path. What
+//! number of parts, at the end for at least one. A pattern with a leading `/` begins at the root; any other begins at any name of the path. What
 //! matches a directory matches everything below it. `!` in front undoes earlier patterns; the last that matches decides.
 //! One rule is stricter than restic's: a `/` at the end restricts a pattern to directories, as in `.gitignore`.
 //! `$VAR` and `~` mean themselves.
 
 use crate::error::{Error, ErrorKind, Result};
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a list of patterns says about a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,21 @@ struct Pattern {
     anchored: bool,
     negated: bool,
     only_directories: bool,
+    used: Used,
+}
+
+/// Whether a pattern, or a copy of it, has matched anything.
+#[derive(Clone, Debug, Default)]
+struct Used(Arc<AtomicBool>);
+
+impl Used {
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A list of patterns, in order.
@@ -119,6 +136,33 @@ impl Patterns {
         &self.texts
     }
 
+    /// Those that have matched nothing so far, each once.
+    pub fn unused(&self) -> Vec<&[u8]> {
+        let mut unused: Vec<&[u8]> = Vec::new();
+        for (pattern, text) in self.list.iter().zip(&self.texts) {
+            if !pattern.used.get() && !unused.contains(&text.as_slice()) {
+                unused.push(text);
+            }
+        }
+        unused
+    }
+
+    /// A sentence about patterns that matched nothing: they may be misspelt.
+    pub fn note_of_unused(&self) -> Option<String> {
+        const SHOWN: usize = 10;
+        let unused = self.unused();
+        let mut list: Vec<String> =
+            unused.iter().take(SHOWN).map(|text| format!("\"{}\"", String::from_utf8_lossy(text))).collect();
+        if unused.len() > SHOWN {
+            list.push(format!("and {} more", unused.len() - SHOWN));
+        }
+        match unused.len() {
+            0 => None,
+            1 => Some(format!("Nothing matched the pattern {}", list[0])),
+            _ => Some(format!("Nothing matched these patterns: {}", list.join(", "))),
+        }
+    }
+
     /// What the patterns say about an absolute path (or one relative to the tree's root, which is the same).
     pub fn matches(&self, path: &[u8], is_dir: bool) -> Verdict {
         let mut judgement = Judgement::default();
@@ -160,16 +204,25 @@ impl Patterns {
     // The highest of: the judgement of the directory, the patterns that match exactly this path.
     fn judge_names(&self, names: &[&[u8]], is_dir: bool, inherited: Judgement) -> Judgement {
         let Some(last) = names.last() else { return inherited };
-        let mut best = inherited.0.max(self.names.get(*last).copied().unwrap_or(0));
+        let named = self.names.get(*last).copied().unwrap_or(0);
+        let mut best = inherited.0.max(named);
+        let matches = |pattern: &Pattern| (is_dir || !pattern.only_directories) && pattern.is_match(names);
         for &index in self.others.iter().rev() {
             if index < best {
                 break;
             }
-            let pattern = &self.list[index];
-            if (is_dir || !pattern.only_directories) && pattern.is_match(names) {
+            if matches(&self.list[index]) {
                 best = index + 1;
                 break;
             }
+        }
+        if named > 0 && !self.list[named - 1].used.get() {
+            self.list.iter().filter(|pattern| pattern.is_name(last)).for_each(|pattern| pattern.used.set());
+        }
+        if best > inherited.0 {
+            // Those that a later one outdoes match all the same.
+            let others = self.others.iter().map(|index| &self.list[*index]);
+            others.filter(|pattern| !pattern.used.get() && matches(pattern)).for_each(|pattern| pattern.used.set());
         }
         Judgement(best)
     }
@@ -201,7 +254,15 @@ impl Pattern {
             }
         }
         let only_directories = body.len() > 1 && body.ends_with(b"/");
-        Ok(Pattern { parts, anchored: body.starts_with(b"/"), negated, only_directories })
+        let anchored = body.starts_with(b"/");
+        Ok(Pattern { parts, anchored, negated, only_directories, used: Used::default() })
+    }
+
+    // Whether it is just this name.
+    fn is_name(&self, name: &[u8]) -> bool {
+        !self.anchored
+            && !self.only_directories
+            && matches!(&self.parts[..], [Part::Literal(literal)] if literal.as_slice() == name)
     }
 
     fn is_match(&self, names: &[&[u8]]) -> bool {
@@ -236,6 +297,8 @@ fn match_parts(parts: &[Part], names: &[&[u8]]) -> bool {
     let mut retry = None;
     loop {
         match parts.get(part) {
+            // What is below a directory, not the directory itself.
+            Some(Part::Deep) if part + 1 == parts.len() => return name < names.len(),
             Some(Part::Deep) => {
                 retry = Some((part + 1, name));
                 part += 1;
@@ -417,162 +480,4 @@ fn trim(line: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn verdict(patterns: &[&str], path: &[u8], is_dir: bool) -> Verdict {
-        Patterns::from_arguments(patterns).unwrap().matches(path, is_dir)
-    }
-
-    #[test]
-    fn single_patterns() {
-        const YES: bool = true;
-        const NO: bool = false;
-        let table: &[(&str, &[u8], bool)] = &[
-            ("a", b"/a", YES),
-            ("a", b"/x/a", YES),
-            ("a", b"/x/a/y/z", YES),
-            ("a", b"/x/ab", NO),
-            ("*.o", b"/x/m.o", YES),
-            ("*.o", b"/x/.o", YES),
-            ("*.o", b"/x/m.o.c", NO),
-            ("*.o", b"/x.o/y", YES),
-            ("*", b"/x", YES),
-            ("/a", b"/a", YES),
-            ("/a", b"/a/b", YES),
-            ("/a", b"/b/a", NO),
-            ("/a/*", b"/a", NO),
-            ("/a/*", b"/a/b/c", YES),
-            ("/a/*/c", b"/a/b/c", YES),
-            ("/a/*/c", b"/a/b/b/c", NO),
-            ("a/b", b"/x/a/b/y", YES),
-            ("a/b", b"/x/a/c/b", NO),
-            ("/a/**/c", b"/a/c", YES),
-            ("/a/**/c", b"/a/1/2/3/c", YES),
-            ("/a/**/c", b"/b/a/c", NO),
-            ("/a/**", b"/a/b", YES),
-            ("/a/**/**/c/*/d", b"/a/c/c/x/c/y/d", YES),
-            ("**/c", b"/c", YES),
-            ("x/**/z", b"/1/x/2/3/z", YES),
-            ("x/**/z", b"/1/x/2/3/y", NO),
-            ("a**b", b"/axxb", YES),
-            ("a**b", b"/ax/xb", NO),
-            ("?", "/ä".as_bytes(), YES),
-            ("??", "/ä".as_bytes(), NO),
-            ("?", b"/\xff", YES),
-            ("?\u{e4}", b"/\xe4\xc3\xa4", YES),
-            ("*\u{e4}*", b"/\xff\xfe\xc3\xa4\xff", YES),
-            ("[a-c]x", b"/bx", YES),
-            ("[^a-c]x", b"/bx", NO),
-            ("[!a-c]x", b"/dx", YES),
-            ("[\u{e0}-\u{ef}]", "/ä".as_bytes(), YES),
-            ("[]]", b"/]", YES),
-            ("[a-]", b"/-", YES),
-            ("[\\]a]", b"/]", YES),
-            ("[^a]", b"/\xff", YES),
-            ("\\*", b"/*", YES),
-            ("\\*", b"/x", NO),
-            ("{a,b}", b"/a", NO),
-            ("~/x", b"/~/x", YES),
-            ("$HOME", b"/$HOME", YES),
-            ("a\nb", b"/a\nb", YES),
-            ("a?b", b"/a\nb", YES),
-            ("./a//b/.", b"/x/a/b", YES),
-            ("*a*a*a*a*a*b", &[b"/".as_slice(), &[b'a'; 255]].concat(), NO),
-            ("/", b"/a", NO),
-        ];
-        for (pattern, path, expected) in table {
-            let found = verdict(&[pattern], path, false) == Verdict::Matched;
-            assert_eq!(found, *expected, "{pattern:?} on {:?}", path.escape_ascii().to_string());
-        }
-    }
-
-    #[test]
-    fn patterns_that_are_not_utf8() {
-        let patterns = Patterns::from_arguments([&b"\xff*"[..], b"[\xf0-\xff]x", b"/\xc3"]).unwrap();
-        for (path, expected) in [
-            (&b"/\xffabc"[..], Verdict::Matched),
-            (b"/a/\xf5x", Verdict::Matched),
-            (b"/a/\xe5x", Verdict::Unmatched),
-            (b"/\xc3", Verdict::Matched),
-            (b"/\xc3\xa4", Verdict::Unmatched),
-        ] {
-            assert_eq!(patterns.matches(path, false), expected, "{}", path.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn the_last_match_decides() {
-        let list = ["*.o", "!keep.o", "/x/keep.o", "!/x/y"];
-        assert_eq!(verdict(&list, b"/a/b.o", false), Verdict::Matched);
-        assert_eq!(verdict(&list, b"/a/keep.o", false), Verdict::Negated);
-        assert_eq!(verdict(&list, b"/x/keep.o", false), Verdict::Matched);
-        assert_eq!(verdict(&list, b"/x/y/a.o", false), Verdict::Negated, "!/x/y holds for what is below it");
-        assert_eq!(verdict(&list, b"/x/y.c", false), Verdict::Unmatched);
-        assert_eq!(verdict(&["a", "!a", "a"], b"/a", false), Verdict::Matched);
-        assert_eq!(verdict(&["a", "!a"], b"/a", false), Verdict::Negated);
-    }
-
-    #[test]
-    fn a_slash_at_the_end_means_directories() {
-        assert_eq!(verdict(&["build/"], b"/x/build", true), Verdict::Matched);
-        assert_eq!(verdict(&["build/"], b"/x/build", false), Verdict::Unmatched);
-        assert_eq!(verdict(&["build/"], b"/x/build/f", false), Verdict::Matched);
-    }
-
-    #[test]
-    fn judging_step_by_step_is_the_same() {
-        let patterns = Patterns::from_arguments(["b", "/a/*/c/", "!d", "**/e/f*", "?x"]).unwrap();
-        let names = ["a", "b", "c", "d", "e", "fx", "xx"];
-        let mut seed = 1_u32;
-        for _ in 0..5000 {
-            let mut path = Vec::new();
-            let mut judgement = Judgement::default();
-            for depth in 0..5 {
-                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                path.push(b'/');
-                path.extend(names[(seed >> 16) as usize % names.len()].as_bytes());
-                judgement = patterns.judge(&path, depth < 4, judgement);
-                assert_eq!(patterns.verdict(judgement), patterns.matches(&path, depth < 4));
-            }
-        }
-    }
-
-    #[test]
-    fn files_of_patterns() {
-        let mut patterns = Patterns::new();
-        let content = b"\xef\xbb\xbf# comment\n\n  a \r\n\t\n\\#b\nc\\ \n!a/x\n\\!d\nlast";
-        patterns.add_file("list", content).unwrap();
-        let texts: Vec<_> = patterns.texts().iter().map(|t| String::from_utf8_lossy(t).into_owned()).collect();
-        assert_eq!(texts, ["a", "\\#b", "c\\ ", "!a/x", "\\!d", "last"]);
-        for path in [&b"/a"[..], b"/#b", b"/c ", b"/!d"] {
-            assert_eq!(patterns.matches(path, false), Verdict::Matched, "{}", path.escape_ascii());
-        }
-        let error = patterns.add_file("list", b"ok\n[a\n").unwrap_err();
-        assert!(error.to_string().contains("Line 2 of \"list\""), "{error}");
-    }
-
-    #[test]
-    fn what_is_no_pattern() {
-        for text in ["", "!", "[", "[a", "[]", "[z-a]", "a\\", ".", "../a", "!//"] {
-            let error = Patterns::from_arguments([text]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Input, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn includes_know_where_to_look() {
-        let patterns = Patterns::from_arguments(["/a/b*/c", "!/a/bx/c/d", "/z"]).unwrap();
-        for (dir, expected) in
-            [("/", true), ("/a", true), ("/a/bx", true), ("/a/bx/c", true), ("/a/bx/c/e", true), ("/z/y", true)]
-        {
-            assert_eq!(patterns.could_match_below(dir.as_bytes()), expected, "{dir}");
-        }
-        for dir in ["/b", "/a/c", "/a/bx/d", "/a/bx/c/d", "/y/z"] {
-            assert!(!patterns.could_match_below(dir.as_bytes()), "{dir}");
-        }
-        assert!(Patterns::from_arguments(["x"]).unwrap().could_match_below(b"/any/where"));
-        assert!(Patterns::from_arguments(["/a/**/x"]).unwrap().could_match_below(b"/a/b/c/d"));
-        assert!(!Patterns::new().could_match_below(b"/"));
-    }
-}
+mod tests;

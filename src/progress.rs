@@ -5,6 +5,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+/// How a file compares with the last backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// It was not there.
+    New,
+    /// It was there and is different now.
+    Changed,
+    /// It is the same.
+    Unchanged,
+}
+
 /// Receives what happens during a long operation. Methods are called from several threads, often; they must be quick.
 pub trait Progress: Send + Sync {
     /// A new stage begins ("scanning", "restoring"); totals are zero until known.
@@ -17,6 +28,8 @@ pub trait Progress: Send + Sync {
     fn file(&self, _path: &Path) {}
     /// Files dealt with since the last call.
     fn files(&self, _files: u64) {}
+    /// A backup has dealt with a file of this size. Called in the order of the walk.
+    fn compared(&self, _path: &Path, _size: u64, _found: Compared) {}
     /// Something was left out or went wrong, and the operation goes on. Counted by the caller as well.
     fn issue(&self, _path: &Path, _error: &Error) {}
     /// Worth knowing, not wrong: a sentence.

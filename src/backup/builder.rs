@@ -7,10 +7,14 @@ use super::pipeline::Finished;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Entry, Metadata, Totals};
 use crate::id::ChunkId;
+use crate::progress::Progress;
 use crate::repository::assemble::Assembler;
 use crate::repository::files::{CachedFile, FilesCache, RECORD_FILES};
 use crate::repository::tree::{DirectoryBuilder, PageCut};
 use crate::view::path::ROOT_NAME;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// How many directories came out how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,7 @@ pub struct TreeBuilder<'a> {
     cut: PageCut,
     out: Assembler<'a>,
     files: Option<&'a FilesCache>,
+    progress: &'a dyn Progress,
     /// The last directory's path (at least; see `path_len`), without a slash for "/".
     path: Vec<u8>,
     stack: Vec<Open>,
@@ -49,10 +54,10 @@ struct Open {
 }
 
 impl<'a> TreeBuilder<'a> {
-    /// Sends its pages through `out`; remembers files in `files`.
-    pub fn new(cut: PageCut, out: Assembler<'a>, files: Option<&'a FilesCache>) -> Self {
+    /// Sends its pages through `out`; remembers files in `files`; tells of each file.
+    pub fn new(cut: PageCut, out: Assembler<'a>, files: Option<&'a FilesCache>, progress: &'a dyn Progress) -> Self {
         let (path, stack, counts) = (Vec::new(), Vec::new(), DirectoryCounts::default());
-        TreeBuilder { cut, out, files, path, stack, root: None, counts }
+        TreeBuilder { cut, out, files, progress, path, stack, root: None, counts }
     }
 
     /// Takes the next thing in walk order.
@@ -66,8 +71,12 @@ impl<'a> TreeBuilder<'a> {
                 self.stack.push(Open { path_len, name, size, meta, known, pages, record: Vec::new(), records: 0 });
                 Ok(())
             }
-            Finished::Entry { entry, cached } => {
+            Finished::Entry { entry, cached, change } => {
                 let open = self.stack.last_mut().ok_or_else(out_of_order)?;
+                if let (Some(change), Body::File { size, .. }) = (change, &entry.body) {
+                    extend(&mut self.path, open.path_len, &entry.name);
+                    self.progress.compared(Path::new(OsStr::from_bytes(&self.path)), *size, change);
+                }
                 open.pages.push(&entry, &self.cut, &mut self.out)?;
                 if let (Some(files), Some(cached)) = (self.files, cached) {
                     open.record.push(cached);

@@ -159,6 +159,7 @@ mod tests {
             stat: stat_fd(&fd).unwrap(),
             handle: Handle::In(Arc::new(fd)),
             waypoint: false,
+            named: false,
         };
         item.stat.size = 1;
         let now = SystemTime::now();

@@ -15,7 +15,7 @@ use crate::format::snapshot::IssueKind;
 use crate::format::tree::{AttributeSet, Attributes, Body, Content, Entry, Extent, Metadata};
 use crate::id::ChunkId;
 use crate::os::{FileType, Stat, stat_fd};
-use crate::progress::{Progress, Silent, Stop};
+use crate::progress::{Compared, Progress, Silent, Stop};
 use crate::repository::Repository;
 use crate::repository::assemble::{Assembler, Group};
 use crate::repository::files::CachedFile;
@@ -33,17 +33,6 @@ const PRIVATE_SIZE: u64 = 4096;
 /// Folders whose content is private whatever its size below the bound for solid blocks.
 const PRIVATE_FOLDERS: [&[u8]; 3] = [b".ssh", b".gnupg", b".password-store"];
 
-/// How a file compares with the last time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It was not there.
-    New,
-    /// It was there and is different now.
-    Changed,
-    /// It is the same.
-    Unmodified,
-}
-
 /// An item that is done.
 pub struct Done {
     /// The entry.
@@ -51,7 +40,7 @@ pub struct Done {
     /// What to remember of a regular file.
     pub cached: Option<CachedFile>,
     /// How a regular file compares with the last time.
-    pub change: Option<Change>,
+    pub change: Option<Compared>,
     /// What was read may be a state that never was: to be read again after a while.
     pub doubt: Option<Doubt>,
 }
@@ -181,18 +170,18 @@ impl Filer<'_> {
             self.progress.bytes(item.stat.size);
             let body = Body::File { size: cached.size, content: cached.content.clone() };
             let entry = Entry { name: item.name.clone(), meta, body };
-            let (cached, change) = (Some((**cached).clone()), Some(Change::Unmodified));
+            let (cached, change) = (Some((**cached).clone()), Some(Compared::Unchanged));
             return Ok(Some(Done { entry, cached, change, doubt: None }));
         }
         let change = match &known {
-            Known::Nothing => Change::New,
+            Known::Nothing => Compared::New,
             Known::Cached(cached) if (cached.size, cached.mtime) == (item.stat.size, timestamp(item.stat.mtime)) => {
-                Change::Unmodified
+                Compared::Unchanged
             }
             Known::Recorded { size, mtime } if (*size, *mtime) == (item.stat.size, timestamp(item.stat.mtime)) => {
-                Change::Unmodified
+                Compared::Unchanged
             }
-            _ => Change::Changed,
+            _ => Compared::Changed,
         };
         let done = self.read_in_attempts(item)?;
         Ok(done.map(|done| Done { change: Some(change), ..done }))

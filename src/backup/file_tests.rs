@@ -17,7 +17,7 @@ fn item(dir: &Path, name: &str) -> SourceItem {
     let fd = OwnedFd::from(File::open(dir).unwrap());
     let stat = os::stat_at(&fd, name.as_bytes()).unwrap();
     let handle = Handle::In(Arc::new(fd));
-    SourceItem { path: dir.join(name), name: name.into(), stat, handle, waypoint: false }
+    SourceItem { path: dir.join(name), name: name.into(), stat, handle, waypoint: false, named: false }
 }
 
 fn with_filer(test: impl FnOnce(&mut Filer<'_>)) {
@@ -69,7 +69,7 @@ fn what_is_remembered_is_not_read_again_and_keeps_all_its_flags() {
     with_filer(|filer| {
         let known = || Known::Cached(Box::new(remembered(&item, b"kept")));
         let done = filer.item(&item, known()).unwrap().unwrap();
-        assert_eq!((inline(&done), done.change), (&b"kept"[..], Some(Change::Unmodified)));
+        assert_eq!((inline(&done), done.change), (&b"kept"[..], Some(Compared::Unchanged)));
         assert_eq!((done.entry.meta.flags, done.entry.meta.blocks), (0x80_0080, Some(77)));
         assert_eq!(done.cached.unwrap().flags, 0x80_0080);
         filer.force = true;

@@ -222,7 +222,7 @@ mod tests {
         let fd = OwnedFd::from(File::open(dir).unwrap());
         let stat = os::stat_at(&fd, name.as_bytes()).unwrap();
         let handle = Handle::In(Arc::new(fd));
-        SourceItem { path: dir.join(name), name: name.into(), stat, handle, waypoint: false }
+        SourceItem { path: dir.join(name), name: name.into(), stat, handle, waypoint: false, named: false }
     }
 
     fn attributes(described: &Described) -> Vec<(&[u8], &[u8])> {

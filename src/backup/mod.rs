@@ -12,14 +12,16 @@ pub mod file;
 pub mod issues;
 pub mod known;
 pub mod meta;
+mod names;
+pub mod own;
 pub mod pipeline;
 pub mod source;
 pub mod walk;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::config::CHUNKER;
 use crate::format::json::PathText;
-use crate::format::snapshot::{Head, IssueKind, Snapshot};
+use crate::format::snapshot::{Head, IssueKind, Scope, Snapshot};
 use crate::format::tree::Body;
 use crate::id::{ChunkId, ObjectName};
 use crate::pattern::Patterns;
@@ -35,7 +37,7 @@ use pipeline::{Job, Outcome};
 use source::Source;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use walk::Walk;
@@ -102,6 +104,8 @@ pub struct BackupReport {
     pub issues: u64,
     /// Earlier snapshots that are neither stored nor forgotten.
     pub missing: Vec<Missing>,
+    /// Links to folders that were named without a slash at the end: only the links are in the snapshot.
+    pub links: Vec<PathBuf>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -171,6 +175,7 @@ pub fn run(
         data_added_packed: written.stored,
         issues,
         missing,
+        links: source.links().to_vec(),
         elapsed: clock.elapsed(),
     })
 }
@@ -209,9 +214,20 @@ fn walk_and_store(
         }
         opened
     });
-    let walk_options =
-        walk::Options { one_file_system: options.one_file_system, exclude_caches: options.exclude_caches, excludes };
-    let walk = Walk::new(source.clone(), Arc::new(walk_options));
+    let folder = repository.store().properties().folder;
+    let walk_options = Arc::new(walk::Options {
+        one_file_system: options.one_file_system,
+        exclude_caches: options.exclude_caches,
+        excludes,
+        repository: folder.and_then(|path| folder_id(&path)),
+    });
+    for (given, real) in source.moved() {
+        let (given, real) = (given.display(), real.display());
+        progress.note(&format!(
+            "\"{given}\" lies behind a link that is backed up as a link; it is in the snapshot as \"{real}\""
+        ));
+    }
+    let walk = Walk::new(source.clone(), walk_options.clone());
     let link_key = repository.keyring().local_secret("firn v1 hard links");
     let job = Job {
         writer,
@@ -235,7 +251,19 @@ fn walk_and_store(
     }
     issues.extend(std::mem::take(&mut outcome.issues));
     outcome.issues = issues;
+    if outcome.sources == 0 {
+        return Err(Error::new(ErrorKind::Failed, "Nothing was backed up: none of the sources could be")
+            .with_hint("See the messages above. No snapshot was made."));
+    }
+    walk_options.excludes.note_of_unused().iter().for_each(|note| progress.note(note));
     Ok(Walked { outcome, snapshots, parent, missing })
+}
+
+/// Device and inode number.
+fn folder_id(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// The newest snapshot of the same host with the same paths, whose session has not been revoked.
@@ -253,6 +281,10 @@ fn choose_parent(
     });
     let Some(newest) = candidates.next() else { return Ok(None) };
     Ok((!writer.is_revoked(newest.snapshot.session)?).then(|| newest.clone()))
+}
+
+fn path_text(path: &Path) -> PathText {
+    PathText(path.as_os_str().as_bytes().to_vec())
 }
 
 struct SnapshotParts<'a> {
@@ -302,13 +334,18 @@ impl SnapshotParts<'_> {
             user: crate::os::username(),
             uid: crate::os::user_id(),
             gid: crate::os::group_id(),
-            paths: self.source.paths().map(|path| PathText(path.as_os_str().as_bytes().to_vec())).collect(),
+            paths: self.source.paths().map(path_text).collect(),
             tags: options.tags.clone(),
             label: options.label.clone(),
             description: options.description.clone(),
             tree: outcome.tree,
             totals: outcome.totals,
             excludes: options.excludes.clone(),
+            scope: Scope {
+                one_file_system: options.one_file_system,
+                exclude_caches: options.exclude_caches,
+                followed: self.source.followed().into_iter().map(path_text).collect(),
+            },
             summary: summary.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
             issues_total: outcome.issues.total(),
             issues: outcome.issues.into_kept(),

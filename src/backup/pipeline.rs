@@ -10,10 +10,11 @@
 
 use super::builder::{DirectoryCounts, TreeBuilder};
 use super::calm::Clocks;
-use super::file::{Change, Doubt, Filer, Resolved, Trouble};
+use super::file::{Done, Doubt, Filer, Resolved, Trouble};
 use super::issues::Issues;
 use super::known::{Known, Memory};
 use super::meta::Reader;
+use super::own::Own;
 use super::walk::{Event, Handle, Skip, SourceItem, Walk};
 use crate::chunk::Splitter;
 use crate::chunk::pieces::Chunks;
@@ -23,7 +24,7 @@ use crate::format::snapshot::IssueKind;
 use crate::format::tree::{Entry, Metadata, Totals};
 use crate::id::ChunkId;
 use crate::os::FileType;
-use crate::progress::{Progress, Stop};
+use crate::progress::{Compared, Progress, Stop};
 use crate::repository::assemble::Assembler;
 use crate::repository::files::{CachedFile, FilesCache};
 use crate::repository::tree::PageCut;
@@ -32,7 +33,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -130,6 +131,8 @@ pub enum Finished {
         entry: Entry,
         /// What to remember of it.
         cached: Option<CachedFile>,
+        /// How a regular file compares with the last time.
+        change: Option<Compared>,
     },
     /// The directory ends.
     Leave,
@@ -158,6 +161,8 @@ pub struct Outcome {
     pub directories: DirectoryCounts,
     /// What went wrong.
     pub issues: Issues,
+    /// Named paths that are in the tree.
+    pub sources: u64,
 }
 
 /// Everything that the threads share.
@@ -193,6 +198,7 @@ struct Batch {
 struct Shared {
     files: Mutex<FileCounts>,
     issues: Mutex<Issues>,
+    sources: AtomicU64,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
 }
@@ -224,7 +230,7 @@ pub fn run(walk: Walk, job: &Job<'_>, hard_link_key: Secret) -> Result<Outcome> 
     let reader = Reader::new(hard_link_key);
     let splitter = Arc::new(job.writer.repository().splitter());
     let cut = PageCut::new(job.writer.repository().keyring());
-    let mut builder = TreeBuilder::new(cut, Assembler::new(job.writer), job.files);
+    let mut builder = TreeBuilder::new(cut, Assembler::new(job.writer), job.files, job.progress);
     let bounds = Bounds::new(crate::os::raise_open_files());
     let (batches, queue) = bounded::<Batch>(bounds.in_flight);
     let (finished, results) = bounded::<(u64, Vec<Finished>)>(bounds.in_flight);
@@ -252,7 +258,8 @@ pub fn run(walk: Walk, job: &Job<'_>, hard_link_key: Secret) -> Result<Outcome> 
     let (tree, totals, directories) = builder.finish()?;
     let files = *lock(&shared.files);
     let issues = std::mem::take(&mut *lock(&shared.issues));
-    Ok(Outcome { tree, totals, files, directories, issues })
+    let sources = shared.sources.load(Ordering::Relaxed);
+    Ok(Outcome { tree, totals, files, directories, issues, sources })
 }
 
 fn build(
@@ -339,6 +346,7 @@ fn walk_source(
 
 fn note_skip(job: &Job<'_>, shared: &Shared, path: &Path, reason: Skip) {
     let path_text = path.display();
+    let note = |what: &str| job.progress.note(&format!("\"{path_text}\" {what}"));
     match reason {
         Skip::Socket => job.progress.note(&format!("The socket \"{path_text}\" is not backed up")),
         Skip::Vanished => {
@@ -346,8 +354,14 @@ fn note_skip(job: &Job<'_>, shared: &Shared, path: &Path, reason: Skip) {
             shared.issue(job.progress, path, &Trouble { kind: IssueKind::Vanished, error });
         }
         Skip::Excluded => {
-            job.progress.note(&format!("\"{path_text}\" was named and is excluded as well; it is left out"))
+            let message = format!("\"{path_text}\" was named, and an exclude pattern matches it; it is left out");
+            let error = Error::new(ErrorKind::Failed, message);
+            shared.issue(job.progress, path, &Trouble { kind: IssueKind::Skipped, error });
         }
+        Skip::Own(Own::Repository) => note("is a firn repository; what is in it is left out, unless it is named"),
+        Skip::Own(Own::Mount) => note("is a mount of firn; what is in it is left out, unless it is named"),
+        Skip::Own(Own::Cache) => note("is a cache of firn; what is in it is left out, unless it is named"),
+        Skip::Own(Own::Partial) => note("was left unfinished by a restore; it is left out, unless it is named"),
         Skip::OtherFilesystem | Skip::Cache => {}
     }
 }
@@ -457,7 +471,7 @@ fn read_batch(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, batch: Batc
 fn resolve(job: &Job<'_>, shared: &Shared, filer: &mut Filer<'_>, batch: &mut Waiting) -> Result<()> {
     for (at, doubt) in std::mem::take(&mut batch.doubts) {
         job.stop.check()?;
-        let Some(Finished::Entry { entry, cached }) = batch.steps.get_mut(at) else { continue };
+        let Some(Finished::Entry { entry, cached, .. }) = batch.steps.get_mut(at) else { continue };
         if let Resolved::Different(again) = filer.resolve(&doubt, entry, batch.round == ROUNDS)? {
             match again {
                 Some(again) => {
@@ -485,6 +499,7 @@ fn take_step(
         Step::Enter(item, known) => {
             let mut meta = filer.describe(&item, None)?;
             meta.blocks = Some(item.stat.blocks);
+            shared.sources.fetch_add(item.named.into(), Ordering::Relaxed);
             let finished = Finished::Enter { name: item.name, size: item.stat.size, meta, known };
             (item.path, Some(finished), None)
         }
@@ -495,13 +510,15 @@ fn take_step(
             if let Some(change) = done.as_ref().and_then(|done| done.change) {
                 let mut files = lock(&shared.files);
                 match change {
-                    Change::New => files.new += 1,
-                    Change::Changed => files.changed += 1,
-                    Change::Unmodified => files.unmodified += 1,
+                    Compared::New => files.new += 1,
+                    Compared::Changed => files.changed += 1,
+                    Compared::Unchanged => files.unmodified += 1,
                 }
             }
+            shared.sources.fetch_add((item.named && done.is_some()).into(), Ordering::Relaxed);
             let doubt = done.as_mut().and_then(|done| done.doubt.take());
-            (item.path, done.map(|done| Finished::Entry { entry: done.entry, cached: done.cached }), doubt)
+            let finished = done.map(|Done { entry, cached, change, .. }| Finished::Entry { entry, cached, change });
+            (item.path, finished, doubt)
         }
     };
     for trouble in filer.troubles.drain(..) {
@@ -523,6 +540,7 @@ mod tests {
             stat,
             handle: Handle::In(directory.clone()),
             waypoint: false,
+            named: false,
         }
     }
 

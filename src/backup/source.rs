@@ -1,7 +1,7 @@
 //! What is to be read: the paths a user names become one tree that begins at `/`. Not for: reading it (see `walk`).
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::os;
+use crate::os::{self, FileType};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 pub struct Source {
     roots: Vec<Vec<u8>>,
     missing: Vec<(PathBuf, Error)>,
+    /// Named links to directories that are not followed.
+    links: Vec<PathBuf>,
+    /// Named paths behind a link in another named path, and where they are really.
+    moved: Vec<(PathBuf, PathBuf)>,
     // Node 0 is `/`.
     nodes: Vec<Node>,
 }
@@ -20,68 +24,73 @@ pub struct Source {
 struct Node {
     children: BTreeMap<Vec<u8>, usize>,
     named: bool,
+    /// It is a link to a directory, and the directory is meant.
+    followed: bool,
 }
 
+/// The names of an absolute path.
+type PathNames = Vec<Vec<u8>>;
+
+/// Paths that exist, and whether each is a link that is followed.
+type Found = BTreeMap<PathNames, bool>;
+
 /// A place in the tree of named paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(usize);
 
 impl Source {
     /// The source made of `paths`, relative ones starting from `cwd` (absolute). `.` and `..` are resolved by the text
-    /// alone. A path that is a symbolic link means the link. Paths that cannot be found are in `missing`; a path inside
-    /// another is part of that one. Errors: `Input` without paths, `NotFound` if none of them exists.
+    /// alone. A path that is a symbolic link means the link, with a slash at its end the directory that it leads to. Paths that
+    /// cannot be found are in `missing`. Errors: `Input` without paths; of the system's kind if none can be found.
     pub fn new<P: AsRef<Path>>(paths: &[P], cwd: &Path) -> Result<Source> {
         if paths.is_empty() {
             return Err(Error::new(ErrorKind::Input, "There is nothing to back up: no path was given")
-                .with_hint("Name at least one file or directory"));
+                .with_hint("Name at least one file or directory."));
         }
-        let mut found: Vec<Vec<Vec<u8>>> = Vec::new();
-        let mut missing = Vec::new();
+        let (mut found, mut missing, mut links) = (Found::new(), Vec::new(), Vec::new());
         for path in paths {
             let names = normalise(path.as_ref(), cwd)?;
             let absolute = join(&names);
-            match os::stat_at(os::CWD, &absolute) {
-                Ok(_) => found.push(names),
+            match look(&absolute, means_directory(path.as_ref())) {
+                Ok(Named::Other) => drop(found.entry(names).or_default()),
+                Ok(Named::Link) => {
+                    found.entry(names).or_default();
+                    links.push(shown(&absolute));
+                }
+                Ok(Named::Followed) => drop(found.insert(names, true)),
                 Err(error) => {
-                    let shown = PathBuf::from(OsStr::from_bytes(&absolute));
-                    let message = format!("The source \"{}\" cannot be read", shown.display());
-                    missing.push((shown, Error::io(message, error)));
+                    let message = format!("The source \"{}\" cannot be read", shown(&absolute).display());
+                    missing.push((shown(&absolute), Error::io(message, error)));
                 }
             }
         }
         if found.is_empty() {
-            let list: Vec<String> = missing.iter().map(|(path, _)| format!("\"{}\"", path.display())).collect();
-            return Err(Error::new(ErrorKind::NotFound, format!("None of the sources exists: {}", list.join(", ")))
-                .with_hint("Check the spelling, and that the file system is mounted"));
+            return Err(none_found(missing));
         }
-        Ok(Source::build(found, missing))
+        links.retain(|link| found.get(&names_of(link)).is_some_and(|followed| !followed));
+        let moved = resolve_links(&mut found, &mut missing);
+        Ok(Source { missing, links, moved, ..Source::build(&found) })
     }
 
-    fn build(mut found: Vec<Vec<Vec<u8>>>, missing: Vec<(PathBuf, Error)>) -> Source {
-        found.sort();
-        found.dedup();
-        let mut source = Source { roots: Vec::new(), missing, nodes: vec![Node::default()] };
-        let mut outer: Option<&[Vec<u8>]> = None;
-        for names in &found {
-            if !outer.is_some_and(|outer| names.starts_with(outer)) {
-                source.roots.push(join(names));
-                outer = Some(names);
-            }
+    fn build(found: &Found) -> Source {
+        let roots = found.keys().map(|names| join(names)).collect();
+        let mut nodes = vec![Node::default()];
+        for (names, followed) in found {
             let mut at = 0;
             for name in names {
-                let next = source.nodes.len();
-                let node = *source.nodes[at].children.entry(name.clone()).or_insert(next);
+                let next = nodes.len();
+                let node = *nodes[at].children.entry(name.clone()).or_insert(next);
                 if node == next {
-                    source.nodes.push(Node::default());
+                    nodes.push(Node::default());
                 }
                 at = node;
             }
-            source.nodes[at].named = true;
+            (nodes[at].named, nodes[at].followed) = (true, *followed);
         }
-        source
+        Source { roots, missing: Vec::new(), links: Vec::new(), moved: Vec::new(), nodes }
     }
 
-    /// The absolute paths that are read, sorted, none inside another.
+    /// The absolute paths that are read, sorted; some may be inside others.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.roots.iter().map(|path| Path::new(OsStr::from_bytes(path)))
     }
@@ -89,6 +98,25 @@ impl Source {
     /// The paths that were named but cannot be found, and why.
     pub fn missing(&self) -> &[(PathBuf, Error)] {
         &self.missing
+    }
+
+    /// The named links to directories of which only the link is read.
+    pub fn links(&self) -> &[PathBuf] {
+        &self.links
+    }
+
+    /// The named paths that are read somewhere else, because a link that is read as such leads to them; and where.
+    pub fn moved(&self) -> &[(PathBuf, PathBuf)] {
+        &self.moved
+    }
+
+    /// The named links that are read as the directories that they lead to.
+    pub fn followed(&self) -> Vec<&Path> {
+        let is_followed = |path: &&Path| {
+            let place = names_of(path).iter().try_fold(self.top(), |place, name| self.child(place, name));
+            place.is_some_and(|place| self.is_followed(place))
+        };
+        self.paths().filter(is_followed).collect()
     }
 
     /// The place of `/`.
@@ -101,6 +129,26 @@ impl Source {
         self.nodes[place.0].named
     }
 
+    /// Whether a named path is below.
+    pub(crate) fn leads(&self, place: Place) -> bool {
+        !self.nodes[place.0].children.is_empty()
+    }
+
+    /// Whether it is a link that means the directory it leads to.
+    pub(crate) fn is_followed(&self, place: Place) -> bool {
+        self.nodes[place.0].followed
+    }
+
+    /// Calls back with all places that the user named, and their paths.
+    pub(crate) fn each_named(&self, visit: &mut dyn FnMut(Place, PathBuf)) {
+        for path in self.paths() {
+            let place = names_of(path).iter().try_fold(self.top(), |place, name| self.child(place, name));
+            if let Some(place) = place {
+                visit(place, path.to_owned());
+            }
+        }
+    }
+
     /// The place of `name` below `place`, if a named path is there or leads through it.
     pub(crate) fn child(&self, place: Place, name: &[u8]) -> Option<Place> {
         self.nodes[place.0].children.get(name).copied().map(Place)
@@ -110,6 +158,95 @@ impl Source {
     pub(crate) fn children(&self, place: Place) -> impl Iterator<Item = &[u8]> {
         self.nodes[place.0].children.keys().map(Vec::as_slice)
     }
+}
+
+/// What a path that was named stands for.
+enum Named {
+    /// A link to a directory, and only the link is meant.
+    Link,
+    /// A link to a directory, and the directory is meant.
+    Followed,
+    Other,
+}
+
+// Whether the text says that the directory is meant that a link leads to.
+fn means_directory(path: &Path) -> bool {
+    let given = path.as_os_str().as_bytes();
+    given.ends_with(b"/") || given.ends_with(b"/.")
+}
+
+fn look(absolute: &[u8], directory: bool) -> std::io::Result<Named> {
+    if os::stat_at(os::CWD, absolute)?.kind != FileType::Symlink {
+        return Ok(Named::Other);
+    }
+    match (std::fs::metadata(OsStr::from_bytes(absolute)), directory) {
+        (Ok(target), true) if target.is_dir() => Ok(Named::Followed),
+        (Ok(target), false) if target.is_dir() => Ok(Named::Link),
+        (Ok(_), true) => Err(std::io::ErrorKind::NotADirectory.into()),
+        (Err(error), true) => Err(error),
+        (_, false) => Ok(Named::Other),
+    }
+}
+
+fn none_found(missing: Vec<(PathBuf, Error)>) -> Error {
+    let list: Vec<String> = missing.iter().map(|(path, _)| format!("\"{}\"", path.display())).collect();
+    let list = list.join(", ");
+    // One that is there and cannot be reached tells more than those that are not.
+    match missing.into_iter().find(|(_, error)| error.kind() != ErrorKind::NotFound) {
+        Some((_, error)) => error.context(format!("None of the sources can be read: {list}")),
+        None => Error::new(ErrorKind::NotFound, format!("None of the sources exists: {list}"))
+            .with_hint("Check the spelling, and that the file system is mounted."),
+    }
+}
+
+/// A link that is read as a link cannot be a directory in the same snapshot. Named paths behind one, below another named path, are
+/// replaced by where they are really.
+fn resolve_links(found: &mut Found, missing: &mut Vec<(PathBuf, Error)>) -> Vec<(PathBuf, PathBuf)> {
+    let mut moved = Vec::new();
+    for (names, followed) in found.clone() {
+        let Some(outer) = (0..names.len()).find(|length| found.contains_key(&names[..*length])) else { continue };
+        // The outer one may itself be a link that is read as such.
+        let is_link = |length: &usize| {
+            let prefix = &names[..*length];
+            let is_followed = *length == outer && found.get(prefix) == Some(&true);
+            !is_followed && os::stat_at(os::CWD, &join(prefix)).is_ok_and(|stat| stat.kind == FileType::Symlink)
+        };
+        let last = if followed { names.len() } else { names.len() - 1 };
+        if !(outer..=last).any(|length| is_link(&length)) {
+            continue;
+        }
+        found.remove(&names);
+        let given = shown(&join(&names));
+        let real = match (followed, given.parent(), given.file_name()) {
+            (false, Some(above), Some(name)) => std::fs::canonicalize(above).map(|above| above.join(name)),
+            _ => std::fs::canonicalize(&given),
+        };
+        match real {
+            Ok(real) => {
+                found.entry(names_of(&real)).or_default();
+                moved.push((given, real));
+            }
+            Err(error) => {
+                let message = format!("The source \"{}\" cannot be read", given.display());
+                missing.push((given, Error::io(message, error)));
+            }
+        }
+    }
+    moved
+}
+
+fn shown(absolute: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(absolute))
+}
+
+// The names of an absolute, normalised path.
+fn names_of(path: &Path) -> PathNames {
+    path.as_os_str()
+        .as_bytes()
+        .split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 // The names of an absolute path, `.` and `..` resolved.
@@ -164,10 +301,10 @@ mod tests {
             Path::new("../../../../../../.."),
         ];
         let source = Source::new(&given[..5], base).unwrap();
-        assert_eq!(paths(&source), [base.join("a"), base.join("a-b"), base.join("c")]);
+        assert_eq!(paths(&source), [base.join("a"), base.join("a/b"), base.join("a-b"), base.join("c")]);
         assert!(source.missing().is_empty());
         let all = Source::new(given, base).unwrap();
-        assert_eq!(paths(&all), [Path::new("/")]);
+        assert_eq!(paths(&all)[..2], [Path::new("/"), &base.join("a")]);
         assert!(all.is_named(all.top()));
     }
 
@@ -198,6 +335,41 @@ mod tests {
         let error = Source::new(&["gone", "link/x"], dir.path()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().starts_with("None of the sources exists"), "{error}");
+    }
+
+    #[test]
+    fn links_are_meant_or_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = &dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(base.join("real/c")).unwrap();
+        std::fs::create_dir(base.join("x")).unwrap();
+        std::fs::write(base.join("file"), "").unwrap();
+        for (target, name) in [("real", "link"), ("file", "to-file"), ("nowhere", "dangling"), ("../real", "x/link")] {
+            std::os::unix::fs::symlink(target, base.join(name)).unwrap();
+        }
+        let named = |given: &[&str]| {
+            let source = Source::new(given, base).unwrap();
+            let short = |path: &Path| path.strip_prefix(base).unwrap().display().to_string();
+            let all = |paths: &[&Path]| paths.iter().map(|path| short(path)).collect::<Vec<_>>().join(" ");
+            let links: Vec<&Path> = source.links().iter().map(PathBuf::as_path).collect();
+            let (moved, missing) = (source.moved().len(), source.missing().len());
+            (all(&paths(&source)), all(&source.followed()), all(&links), moved, missing)
+        };
+        let (is, none) = (String::from, String::new);
+        assert_eq!(named(&["link"]), (is("link"), none(), is("link"), 0, 0));
+        for slash in ["link/", "link/.", "./link//"] {
+            assert_eq!(named(&[slash]), (is("link"), is("link"), none(), 0, 0));
+        }
+        assert_eq!(named(&["link", "link/"]), (is("link"), is("link"), none(), 0, 0));
+        assert_eq!(named(&["link/", "link/c"]), (is("link link/c"), is("link"), none(), 0, 0));
+        assert_eq!(named(&["to-file", "dangling"]), (is("dangling to-file"), none(), none(), 0, 0));
+        assert_eq!(named(&["to-file/", "dangling/", "x"]), (is("x"), none(), none(), 0, 2));
+        // A link below a named path is read as a link; what lies behind it is read where it is.
+        assert_eq!(named(&["x", "x/link/c"]), (is("real/c x"), none(), none(), 1, 0));
+        assert_eq!(named(&["x", "x/link/"]), (is("real x"), none(), none(), 1, 0));
+        assert_eq!(named(&["x", "x/link"]), (is("x x/link"), none(), is("x/link"), 0, 0));
+        assert_eq!(named(&["link", "link/c"]), (is("link real/c"), none(), is("link"), 1, 0));
+        assert_eq!(named(&["link/c"]), (is("link/c"), none(), none(), 0, 0), "followed on the way");
     }
 
     #[test]

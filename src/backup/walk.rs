@@ -5,15 +5,16 @@
 //! open at a time, fewer where few files may be open; those above are opened again on the way back, and known by device and inode number.
 
 use super::content::open_reading;
+use super::names::{Hint, NameList, read_names};
+use super::own::{self, CACHE_TAG_NAME, Own};
 use super::source::{Place, Source};
 use crate::error::{Error, Result};
 use crate::os::{self, FileType, Stat};
 use crate::pattern::{Judgement, Patterns, Verdict};
 use rustix::fs::OFlags;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
-use std::io::{self, Read};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -22,9 +23,6 @@ use std::sync::Arc;
 /// How deep directories may be below `/` (the format's bound).
 pub const MAX_DEPTH: usize = 4096;
 const MAX_OPEN: u64 = 128;
-/// How a file named `CACHEDIR.TAG` begins (<https://bford.info/cachedir/>).
-const CACHE_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
-const CACHE_TAG_NAME: &[u8] = b"CACHEDIR.TAG";
 
 /// What a walk leaves out.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +31,10 @@ pub struct Options {
     pub one_file_system: bool,
     /// Of a directory with a valid `CACHEDIR.TAG` keep only that file.
     pub exclude_caches: bool,
-    /// Paths to leave out. Way-points are never left out.
+    /// Paths to leave out. Way-points are never left out. Each named path is judged as if it were the first directory.
     pub excludes: Patterns,
+    /// Device and inode number of the folder of the repository at hand, which never goes into itself.
+    pub repository: Option<(u64, u64)>,
 }
 
 /// How to reach the thing again, whatever was renamed above it meanwhile.
@@ -59,6 +59,8 @@ pub struct SourceItem {
     pub handle: Handle,
     /// A directory that only leads to a named path. Symbolic links on the way are followed and recorded as directories.
     pub waypoint: bool,
+    /// The user named it. A directory of which nothing can be read does not count.
+    pub named: bool,
 }
 
 /// Why something is not in the stream, without that being a fault.
@@ -74,6 +76,8 @@ pub enum Skip {
     OtherFilesystem,
     /// The content of a directory with a `CACHEDIR.TAG`.
     Cache,
+    /// Something of firn's own.
+    Own(Own),
 }
 
 /// What a walk tells.
@@ -115,6 +119,8 @@ pub struct Walk {
     pending: VecDeque<Event>,
     started: bool,
     max_open: usize,
+    /// Named places that the walk came by.
+    met: BTreeSet<Place>,
 }
 
 // A directory that has been entered.
@@ -127,51 +133,35 @@ struct Frame {
     path_len: usize,
     place: Option<Place>,
     waypoint: bool,
+    /// Only what leads to named paths is visited in it.
+    hidden: bool,
+    /// A link that was followed: neither `..` nor its name leads back to it.
+    followed: bool,
     judgement: Judgement,
     device: u64,
     incomplete: bool,
 }
 
-// What is known of an entry before it is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hint {
-    Unknown,
-    Directory,
-    Other,
+// A directory to be entered.
+struct Entering {
+    /// Where its name is, or the directory itself.
+    dir: Arc<OwnedFd>,
+    is_open: bool,
+    name: Vec<u8>,
+    stat: Stat,
+    place: Option<Place>,
+    waypoint: bool,
+    followed: bool,
+    judgement: Judgement,
 }
 
-// Names in one allocation; each with the offset of its first byte, its length and its hint.
-#[derive(Debug, Default)]
-struct NameList {
-    bytes: Vec<u8>,
-    index: Vec<(u32, u8, Hint)>,
-}
-
-impl NameList {
-    fn push(&mut self, name: &[u8], hint: Hint) -> std::result::Result<(), &'static str> {
-        let len = u8::try_from(name.len()).map_err(|_| "is longer than 255 bytes")?;
-        let start = u32::try_from(self.bytes.len()).map_err(|_| "has too many neighbours: 4 GiB of names")?;
-        self.bytes.extend_from_slice(name);
-        self.index.push((start, len, hint));
-        Ok(())
-    }
-
-    fn name(&self, (start, len, _): (u32, u8, Hint)) -> &[u8] {
-        &self.bytes[start as usize..start as usize + usize::from(len)]
-    }
-
-    fn get(&self, number: usize) -> Option<(&[u8], Hint)> {
-        let entry = *self.index.get(number)?;
-        Some((self.name(entry), entry.2))
-    }
-
-    fn sort(&mut self) {
-        let mut index = std::mem::take(&mut self.index);
-        index.sort_unstable_by(|a, b| self.name(*a).cmp(self.name(*b)));
-        // A network file system may list a name twice while the directory changes.
-        index.dedup_by(|a, b| self.name(*a) == self.name(*b));
-        self.index = index;
-    }
+// What is to be visited in a directory.
+struct Listing {
+    names: NameList,
+    /// Nothing is missing that should be there.
+    complete: bool,
+    /// Only what leads to named paths is visited.
+    hidden: bool,
 }
 
 impl Iterator for Walk {
@@ -187,7 +177,10 @@ impl Iterator for Walk {
                 self.start();
                 continue;
             }
-            let frame = self.stack.last_mut()?;
+            let Some(frame) = self.stack.last_mut() else {
+                self.tell_unmet();
+                return self.pending.pop_front();
+            };
             let Some((name, hint)) = frame.names.get(frame.next) else {
                 self.leave();
                 continue;
@@ -214,6 +207,7 @@ impl Walk {
             pending: VecDeque::new(),
             started: false,
             max_open,
+            met: BTreeSet::new(),
         }
     }
 
@@ -240,12 +234,36 @@ impl Walk {
         }
     }
 
+    // Named paths that the walk did not come by: what led to them is no directory any more.
+    fn tell_unmet(&mut self) {
+        let source = self.source.clone();
+        source.each_named(&mut |place, path| {
+            if self.met.insert(place) {
+                let gone = io::Error::from(io::ErrorKind::NotFound);
+                let error = Error::io(format!("The source \"{}\" cannot be reached", path.display()), gone);
+                self.pending.push_back(Event::Issue { path, error });
+            }
+        });
+    }
+
     fn start(&mut self) {
         let top = self.source.top();
         let waypoint = !self.source.is_named(top);
         let parent = open_reading(os::CWD, b"/", OFlags::DIRECTORY);
         match parent.and_then(|fd| Ok((os::stat_fd(&fd)?, fd))) {
-            Ok((stat, fd)) => self.enter(Arc::new(fd), Vec::new(), stat, Some(top), waypoint, Judgement::default()),
+            Ok((stat, fd)) => {
+                self.met.extend((!waypoint).then_some(top));
+                self.enter(Entering {
+                    dir: Arc::new(fd),
+                    is_open: true,
+                    name: Vec::new(),
+                    stat,
+                    place: Some(top),
+                    waypoint,
+                    followed: false,
+                    judgement: Judgement::default(),
+                });
+            }
             Err(error) => self.issue("cannot be opened", error),
         }
     }
@@ -255,17 +273,23 @@ impl Walk {
         let Some(dir) = frame.fd.clone() else { return };
         let place = frame.place.and_then(|place| self.source.child(place, &name));
         let named = place.is_some_and(|place| self.source.is_named(place));
-        if frame.waypoint && !named {
+        let leads = place.is_some_and(|place| self.source.leads(place));
+        // The rules that hide what is around it do not hold for what was named.
+        let inherited = if named { Judgement::default() } else { frame.judgement };
+        if !named && (frame.waypoint || frame.hidden && leads) {
             return self.visit_waypoint(&dir, name, place);
         }
-        let inherited = frame.judgement;
+        self.met.extend(place.filter(|_| named));
+        if let Some(place) = place
+            && self.source.is_followed(place)
+        {
+            return self.visit_followed(&dir, name, place);
+        }
         let judge = |walk: &Walk, is_dir| walk.options.excludes.judge(&walk.path, is_dir, inherited);
         let excluded = |walk: &Walk, judgement| walk.options.excludes.verdict(judgement) == Verdict::Matched;
         // What is excluded is not touched if the listing told what it is: it may be a dead network mount.
         if hint != Hint::Unknown && excluded(self, judge(self, hint == Hint::Directory)) {
-            return if named {
-                self.skip(Skip::Excluded)
-            };
+            return self.leave_out(&dir, name, place);
         }
         let stat = match os::stat_at(&dir, &name) {
             Ok(stat) => stat,
@@ -274,51 +298,86 @@ impl Walk {
         };
         let judgement = judge(self, stat.kind == FileType::Directory);
         if excluded(self, judgement) {
-            return if named {
-                self.skip(Skip::Excluded)
-            };
+            return self.leave_out(&dir, name, place);
         }
         match stat.kind {
-            FileType::Directory => self.enter(dir, name, stat, place, false, judgement),
+            FileType::Directory => {
+                let (is_open, waypoint, followed) = (false, false, false);
+                self.enter(Entering { dir, is_open, name, stat, place, waypoint, followed, judgement });
+            }
+            FileType::Socket if named => {
+                self.lost(
+                    "cannot be backed up",
+                    io::Error::other("sockets are made by the programs that listen to them"),
+                );
+            }
             FileType::Socket => self.skip(Skip::Socket),
             FileType::Unknown => self.lost("is of an unknown type", io::ErrorKind::Unsupported.into()),
+            FileType::File if !named && own::is_partial(&name) => self.skip(Skip::Own(Own::Partial)),
             _ => {
-                let item = SourceItem { path: self.shown(), name, stat, handle: Handle::In(dir), waypoint: false };
-                self.pending.push_back(Event::Item(item));
+                let (path, handle) = (self.shown(), Handle::In(dir));
+                self.pending.push_back(Event::Item(SourceItem { path, name, stat, handle, waypoint: false, named }));
             }
+        }
+    }
+
+    // An exclude rule matches. Named paths below are visited all the same.
+    fn leave_out(&mut self, dir: &OwnedFd, name: Vec<u8>, place: Option<Place>) {
+        if place.is_some_and(|place| self.source.is_named(place)) {
+            self.skip(Skip::Excluded);
+        }
+        if place.is_some_and(|place| self.source.leads(place)) {
+            self.visit_waypoint(dir, name, place);
         }
     }
 
     // A directory on the way; a symbolic link is followed, as the user wrote it.
     fn visit_waypoint(&mut self, dir: &OwnedFd, name: Vec<u8>, place: Option<Place>) {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let open = |flags| rustix::fs::openat(dir, name.as_slice(), flags, rustix::fs::Mode::empty());
-        // A directory that may only be passed through leads on all the same.
-        let opened = open(flags).or_else(|_| open(OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC));
-        match opened.map_err(io::Error::from).and_then(|fd| Ok((os::stat_fd(&fd)?, fd))) {
-            Ok((stat, fd)) => self.enter(Arc::new(fd), name, stat, place, true, Judgement::default()),
+        match open_following(dir, &name) {
+            Ok((stat, fd)) => self.enter(Entering {
+                dir: Arc::new(fd),
+                is_open: true,
+                name,
+                stat,
+                place,
+                waypoint: true,
+                followed: false,
+                judgement: Judgement::default(),
+            }),
             Err(error) => self.lost("cannot be opened", error),
         }
     }
 
-    // Enters a directory. `dir` is its parent; for way-points and `/` it is the directory itself.
-    fn enter(
-        &mut self,
-        dir: Arc<OwnedFd>,
-        name: Vec<u8>,
-        mut stat: Stat,
-        place: Option<Place>,
-        waypoint: bool,
-        judgement: Judgement,
-    ) {
-        let named = place.is_some_and(|place| self.source.is_named(place));
-        let mut device = self.stack.last().filter(|_| !named).map_or(stat.dev, |frame| frame.device);
-        if waypoint {
-            device = stat.dev;
+    // A named link to a directory that stands for the directory.
+    fn visit_followed(&mut self, dir: &OwnedFd, name: Vec<u8>, place: Place) {
+        let judgement = self.options.excludes.judge(&self.path, true, Judgement::default());
+        if self.options.excludes.verdict(judgement) == Verdict::Matched {
+            return self.leave_out(dir, name, Some(place));
         }
-        let leads = place.is_some_and(|place| self.source.children(place).next().is_some());
+        match open_following(dir, &name) {
+            Ok((stat, fd)) => self.enter(Entering {
+                dir: Arc::new(fd),
+                is_open: true,
+                name,
+                stat,
+                place: Some(place),
+                waypoint: false,
+                followed: true,
+                judgement,
+            }),
+            Err(error) => self.lost("cannot be opened", error),
+        }
+    }
+
+    fn enter(&mut self, entering: Entering) {
+        let Entering { dir, is_open, name, mut stat, place, waypoint, followed, judgement } = entering;
+        let named = place.is_some_and(|place| self.source.is_named(place));
+        let above = self.stack.last();
+        let device = above.filter(|_| !named && !waypoint).map_or(stat.dev, |frame| frame.device);
+        let crosses = !named && !waypoint && above.is_some_and(|frame| frame.stat.dev != stat.dev);
+        let leads = place.is_some_and(|place| self.source.leads(place));
         let is_foreign = |stat: &Stat| self.options.one_file_system && stat.dev != device;
-        let opened = if waypoint || self.stack.is_empty() {
+        let opened = if is_open {
             Ok(dir.clone())
         } else if is_foreign(&stat) && !leads {
             Err(None)
@@ -341,45 +400,67 @@ impl Walk {
             return self.skip(Skip::Vanished);
         }
         let handle = opened.as_ref().map_or_else(|_| Handle::In(dir), |fd| Handle::Itself(fd.clone()));
-        self.pending.push_back(Event::Enter(SourceItem { path: self.shown(), name, stat, handle, waypoint }));
+        let at = self.pending.len();
+        self.pending.push_back(Event::Enter(SourceItem { path: self.shown(), name, stat, handle, waypoint, named }));
         let path_len = self.path.len();
-        let (names, fd, incomplete) = match opened {
+        let (listing, fd) = match opened {
             Ok(fd) => {
-                if foreign {
-                    self.skip(Skip::OtherFilesystem);
-                }
-                let (names, complete) = self.names(&fd, place, waypoint || foreign);
-                (names, Some(fd), !complete)
+                let listing = match () {
+                    () if waypoint => self.only_leading(place, None),
+                    () if foreign => self.only_leading(place, Some(Skip::OtherFilesystem)),
+                    () if crosses && own::is_mount(&fd, &stat) => self.only_leading(place, Some(Skip::Own(Own::Mount))),
+                    () => self.names(&fd, &stat, place, named),
+                };
+                (listing, Some(fd))
             }
-            Err(None) => {
-                self.skip(Skip::OtherFilesystem);
-                (NameList::default(), None, false)
-            }
+            Err(None) => (self.only_leading(None, Some(Skip::OtherFilesystem)), None),
             Err(Some(error)) => {
                 self.issue("cannot be read, it is recorded without what is in it", error);
-                (NameList::default(), None, true)
+                (Listing { names: NameList::default(), complete: false, hidden: false }, None)
             }
         };
-        self.stack.push(Frame { names, next: 0, fd, stat, path_len, place, waypoint, judgement, device, incomplete });
+        let Listing { names, complete, hidden } = listing;
+        if let Some(Event::Enter(item)) = self.pending.get_mut(at) {
+            item.named &= complete || names.len() > 0;
+        }
+        self.stack.push(Frame {
+            names,
+            next: 0,
+            fd,
+            stat,
+            path_len,
+            place,
+            waypoint,
+            hidden,
+            followed,
+            judgement,
+            device,
+            incomplete: !complete,
+        });
         self.close_distant();
     }
 
-    // What is to be visited in a directory, and whether that is all.
-    fn names(&mut self, fd: &OwnedFd, place: Option<Place>, only_named: bool) -> (NameList, bool) {
+    // Of a directory that is left out for this reason, or is a way-point: what leads to named paths.
+    fn only_leading(&mut self, place: Option<Place>, reason: Option<Skip>) -> Listing {
+        if let Some(reason) = reason {
+            self.skip(reason);
+        }
         let mut names = NameList::default();
-        if let (true, Some(place)) = (only_named, place) {
-            for name in self.source.clone().children(place) {
-                if let Err(why) = names.push(name, Hint::Unknown) {
-                    self.issue("cannot be read", io::Error::other(format!("a name {why}")));
-                }
+        let source = self.source.clone();
+        for name in place.into_iter().flat_map(|place| source.children(place)) {
+            if let Err(why) = names.push(name, Hint::Unknown) {
+                self.issue("cannot be read", io::Error::other(format!("a name {why}")));
             }
-            return (names, true);
         }
-        if self.options.exclude_caches && has_cache_tag(fd) {
-            self.skip(Skip::Cache);
-            let fits = names.push(CACHE_TAG_NAME, Hint::Other).is_ok();
-            return (names, fits);
+        Listing { names, complete: true, hidden: true }
+    }
+
+    // What is to be visited in a directory.
+    fn names(&mut self, fd: &OwnedFd, stat: &Stat, place: Option<Place>, named: bool) -> Listing {
+        if self.options.exclude_caches && own::has_cache_tag(fd) {
+            return self.only_tag(place, Skip::Cache);
         }
+        let mut names = NameList::default();
         let mut complete = true;
         if let Err(error) = read_names(fd, &mut names, &mut |name, why| {
             complete = false;
@@ -390,7 +471,28 @@ impl Walk {
             self.issue("cannot be listed to its end", error);
         }
         names.sort();
-        (names, complete)
+        if self.options.repository == Some((stat.dev, stat.ino)) && named {
+            self.issue("cannot go into itself", io::Error::other("it is the repository of this backup"));
+            let hidden = self.only_leading(place, None);
+            return Listing { complete: false, ..hidden };
+        }
+        let is_repository = || {
+            let is_like_one = own::FOLDERS.iter().all(|name| names.has(name));
+            self.options.repository == Some((stat.dev, stat.ino)) || is_like_one && own::is_repository(fd)
+        };
+        match named {
+            false if is_repository() => self.only_leading(place, Some(Skip::Own(Own::Repository))),
+            false if names.has(CACHE_TAG_NAME) && own::is_cache(fd) => self.only_tag(place, Skip::Own(Own::Cache)),
+            _ => Listing { names, complete, hidden: false },
+        }
+    }
+
+    // Of a cache the file that says so stays.
+    fn only_tag(&mut self, place: Option<Place>, reason: Skip) -> Listing {
+        let mut listing = self.only_leading(place, Some(reason));
+        listing.complete &= listing.names.push(CACHE_TAG_NAME, Hint::Other).is_ok();
+        listing.names.sort();
+        listing
     }
 
     fn close_distant(&mut self) {
@@ -398,6 +500,7 @@ impl Walk {
         if let Some(far) = self.stack.len().checked_sub(self.max_open + 1)
             && far > 0
             && !self.stack[far].waypoint
+            && !self.stack[far].followed
             && !self.stack[far - 1].waypoint
         {
             self.stack[far].fd = None;
@@ -426,8 +529,8 @@ impl Walk {
             Ok(fd) => self.stack[depth - 1].fd = Some(fd),
             Err(error) => {
                 let frame = &mut self.stack[depth - 1];
-                if frame.next < frame.names.index.len() {
-                    frame.next = frame.names.index.len();
+                if frame.next < frame.names.len() {
+                    frame.next = frame.names.len();
                     self.lost("was moved while it was read, the rest of it is missing", error);
                 }
             }
@@ -450,40 +553,13 @@ impl Walk {
     }
 }
 
-// Whether a regular file `CACHEDIR.TAG` with the standard's signature is there.
-fn has_cache_tag(dir: &OwnedFd) -> bool {
-    let Ok(stat) = os::stat_at(dir, CACHE_TAG_NAME) else { return false };
-    if stat.kind != FileType::File || stat.size < CACHE_TAG.len() as u64 {
-        return false;
-    }
-    let Ok(fd) = open_reading(dir, CACHE_TAG_NAME, OFlags::empty()) else { return false };
-    let mut start = [0; CACHE_TAG.len()];
-    std::fs::File::from(fd).read_exact(&mut start).is_ok() && start == *CACHE_TAG
-}
-
-// Adds the names in a directory to the list, `.` and `..` left out. `refuse` hears of names that cannot be kept.
-fn read_names(dir: &OwnedFd, names: &mut NameList, refuse: &mut dyn FnMut(&[u8], &str)) -> io::Result<()> {
-    use rustix::fs::FileType as Raw;
-    let mut buffer = vec![MaybeUninit::uninit(); 32_768];
-    let mut entries = rustix::fs::RawDir::new(dir, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let hint = match entry.file_type() {
-            Raw::Unknown => Hint::Unknown,
-            Raw::Directory => Hint::Directory,
-            _ => Hint::Other,
-        };
-        match entry.file_name().to_bytes() {
-            b"." | b".." => {}
-            name if name.is_empty() || name.contains(&b'/') => refuse(name, "is not a valid name"),
-            name => {
-                if let Err(why) = names.push(name, hint) {
-                    refuse(name, why);
-                }
-            }
-        }
-    }
-    Ok(())
+// Opens a directory, or the one that a link leads to.
+fn open_following(dir: &OwnedFd, name: &[u8]) -> io::Result<(Stat, OwnedFd)> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let open = |flags| rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty());
+    // A directory that may only be passed through leads on all the same.
+    let fd = open(flags).or_else(|_| open(OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC))?;
+    Ok((os::stat_fd(&fd)?, fd))
 }
 
 /// The number of entries and the bytes of files that a walk would find: what progress bars want to know.

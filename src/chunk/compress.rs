@@ -28,6 +28,9 @@ pub enum Encoded {
     Zstd,
 }
 
+/// Instead of a level: everything is stored as it is.
+pub const OFF: i32 = i32::MIN;
+
 /// What a compressor has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -41,7 +44,8 @@ pub struct Counts {
 
 /// Compresses bodies, one after the other, with the same memory.
 pub struct Compressor {
-    full: bulk::Compressor<'static>,
+    /// `None`: everything is stored as it is.
+    full: Option<bulk::Compressor<'static>>,
     probe: bulk::Compressor<'static>,
     counts: Counts,
 }
@@ -53,15 +57,15 @@ impl fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    /// A compressor of this Zstandard level, −7 ... 19 (0 is Zstandard's default, 3); `Input` for any other.
+    /// A compressor of this Zstandard level, −7 ... 19 (0 is Zstandard's default, 3), or `OFF`; `Input` for any other.
     pub fn new(level: i32) -> Result<Self> {
-        if !(-7..=19).contains(&level) {
+        if level != OFF && !(-7..=19).contains(&level) {
             return Err(Error::new(ErrorKind::Input, format!("\"{level}\" is not a compression level"))
                 .with_hint("levels go from -7 (fastest) to 19 (smallest); 3 is the default"));
         }
         let failed = |error| Error::io("Zstandard could not be set up", error);
         Ok(Compressor {
-            full: bulk::Compressor::new(level).map_err(failed)?,
+            full: if level == OFF { None } else { Some(bulk::Compressor::new(level).map_err(failed)?) },
             probe: bulk::Compressor::new(PROBE_LEVEL).map_err(failed)?,
             counts: Counts::default(),
         })
@@ -73,6 +77,10 @@ impl Compressor {
     /// longer than `MAX_BODY`): storing it raw is never wrong.
     pub fn compress(&mut self, body: &[u8], out: &mut Vec<u8>) -> Encoded {
         let start = out.len();
+        let Some(full) = &mut self.full else {
+            out.extend_from_slice(body);
+            return Encoded::Raw;
+        };
         if body.len() >= PROBE_FROM && looks_like_noise(body) {
             let compressible = attempt(&mut self.probe, body, out);
             out.truncate(start);
@@ -82,7 +90,7 @@ impl Compressor {
                 return Encoded::Raw;
             }
         }
-        if attempt(&mut self.full, body, out) {
+        if attempt(full, body, out) {
             self.counts.compressed += 1;
             return Encoded::Zstd;
         }
@@ -315,6 +323,14 @@ mod tests {
         let half = [text(1 << 19), noise(1 << 19, b"h")].concat();
         assert!(round_trip(&mut compressor, &half).1 < 700_000);
         assert_eq!(compressor.counts(), Counts { compressed: 4, unprofitable: 0, skipped: 0 });
+    }
+
+    #[test]
+    fn switched_off_it_leaves_everything_as_it_is() {
+        let mut compressor = Compressor::new(OFF).unwrap();
+        let mut out = vec![7];
+        assert_eq!(compressor.compress(&[0; 10_000], &mut out), Encoded::Raw);
+        assert!(out[0] == 7 && out[1..] == [0; 10_000]);
     }
 
     #[test]

@@ -2,12 +2,15 @@
 
 use super::context::Context;
 use super::message;
+use super::progress::Reporter;
 use super::text;
 use crate::backup::{BackupOptions, BackupReport};
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Compared, Progress};
 use crate::repository::filter::tag_list;
 use jiff::Timestamp;
 use serde_json::json;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Back up files and folders
@@ -43,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
 
-    /// Tell what a backup would do, and store nothing
+    /// List files that are new or changed (with --verbose the unchanged ones too), and store nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
 
@@ -51,16 +54,29 @@ pub(crate) struct Args {
     #[arg(short, long)]
     force: bool,
 
-    /// The level of zstd compression
-    #[arg(long, value_name = "LEVEL", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
+    /// How hard to compress: "auto", "max", "off", or a level of zstd from 1 to 19
+    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_level)]
     compression: i32,
+}
+
+/// A level of compression as people write it.
+fn parse_level(text: &str) -> std::result::Result<i32, String> {
+    match text {
+        "auto" => Ok(3),
+        "max" => Ok(19),
+        "off" => Ok(crate::chunk::compress::OFF),
+        number => match number.parse() {
+            Ok(level @ 1..=19) => Ok(level),
+            _ => Err("it is \"auto\", \"max\", \"off\" or a number from 1 to 19".into()),
+        },
+    }
 }
 
 /// What is left out.
 #[derive(Debug, Default, PartialEq, clap::Args)]
 pub(crate) struct Choice {
     /// Leave out what matches PATTERN: a name, or a path with "*", "?", "[a-z]", "**"; "!" in front takes back
-    #[arg(short = 'x', long, value_name = "PATTERN")]
+    #[arg(short = 'e', long, value_name = "PATTERN")]
     exclude: Vec<String>,
 
     /// Leave out what matches a line of FILE; these patterns come before those of --exclude
@@ -72,7 +88,7 @@ pub(crate) struct Choice {
     pub(crate) exclude_caches: bool,
 
     /// Stay on the file systems of the named paths
-    #[arg(long)]
+    #[arg(short = 'x', long)]
     pub(crate) one_file_system: bool,
 }
 
@@ -146,10 +162,20 @@ impl Args {
         };
         let repository = context.open()?;
         context.watch_signals()?;
-        let progress = context.progress("backup");
+        let (json, verbose) = (context.global.json, context.global.verbose);
+        let progress = Listing { reporter: context.progress("backup"), json, verbose, dry_run: options.dry_run };
         let report = crate::backup::run(&repository, &options, &progress, &context.stop);
-        progress.finish();
+        progress.reporter.finish();
         let report = report?;
+        for link in &report.links {
+            let shown = link.display();
+            let error = Error::new(
+                ErrorKind::Failed,
+                format!("\"{shown}\" is a link to a folder, and only the link was backed up"),
+            )
+            .with_hint("With a slash at its end, the name means what is in the folder.");
+            message::warning(&error, "backup", context.global.json);
+        }
         for missing in &report.missing {
             message::warning(&missing.error(ErrorKind::Damaged), "backup", context.global.json);
         }
@@ -167,6 +193,57 @@ impl Args {
             message::warning(&error, "backup", false);
         }
         Ok(ErrorKind::Incomplete.exit_code())
+    }
+}
+
+/// Lists files beside what a reporter does.
+struct Listing {
+    reporter: Reporter,
+    json: bool,
+    verbose: bool,
+    dry_run: bool,
+}
+
+impl Progress for Listing {
+    fn stage(&self, name: &str) {
+        self.reporter.stage(name);
+    }
+    fn expect(&self, files: u64, bytes: u64) {
+        self.reporter.expect(files, bytes);
+    }
+    fn bytes(&self, bytes: u64) {
+        self.reporter.bytes(bytes);
+    }
+    fn file(&self, path: &Path) {
+        self.reporter.file(path);
+    }
+    fn files(&self, files: u64) {
+        self.reporter.files(files);
+    }
+    fn issue(&self, path: &Path, error: &Error) {
+        self.reporter.issue(path, error);
+    }
+    fn note(&self, message: &str) {
+        self.reporter.note(message);
+    }
+    fn compared(&self, path: &Path, size: u64, found: Compared) {
+        if !self.verbose && (!self.dry_run || found == Compared::Unchanged) {
+            return;
+        }
+        let word = match found {
+            Compared::New => "new",
+            Compared::Changed => "changed",
+            Compared::Unchanged => "unchanged",
+        };
+        let bytes = path.as_os_str().as_bytes();
+        match self.json {
+            true => {
+                let item = String::from_utf8_lossy(bytes);
+                let line = json!({ "message_type": "verbose_status", "action": word, "item": item, "size": size });
+                self.reporter.line(line.to_string().as_bytes());
+            }
+            false => self.reporter.line(&[format!("{word:<10} ").as_bytes(), bytes].concat()),
+        }
     }
 }
 
@@ -225,6 +302,17 @@ fn summary(report: &BackupReport, dry_run: bool) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn levels_as_people_write_them() {
+        for (text, level) in [("auto", 3), ("max", 19), ("off", crate::chunk::compress::OFF), ("1", 1), ("19", 19)] {
+            assert_eq!(parse_level(text), Ok(level), "{text}");
+            assert!(crate::chunk::compress::Compressor::new(level).is_ok(), "{text}");
+        }
+        for wrong in ["0", "20", "-1", "best", ""] {
+            assert!(parse_level(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn times_as_people_write_them() {

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 /// "U" metadata only (with --metadata), "M?" modified though neither size nor time says so, which may be a failing disk. Of the files
 /// that are there now, size and time are compared, with --content their bytes instead. "Added" and "Removed" at the end are the bytes
 /// of chunks that a changed file has more and less, and all bytes of the files that came and went; without --content all bytes of
-/// live files that changed. What the backup left out by pattern is left out here as well; --exclude adds to that.
+/// live files that changed. What the backup left out by pattern, as a cache or as another file system is left out here as well; the options add to that.
 ///
 /// The exit status is 0 whether or not anything differs, and 3 if something could not be compared.
 #[derive(Debug, clap::Args)]
@@ -151,14 +151,22 @@ impl Args {
         if roots.is_empty() {
             roots.push(path.to_vec());
         }
-        let root = |path: Vec<u8>| match path.as_slice() {
+        // What a backup read through a link is compared through it.
+        let scope = &named.snapshot.scope;
+        let is_followed = |at: &[u8]| {
+            at.strip_prefix(path)
+                .is_some_and(|rest| scope.followed.iter().any(|link| link.0 == [recorded, rest].concat()))
+        };
+        let root = |at: Vec<u8>| match at.as_slice() {
             b"" => PathBuf::from("/"),
-            path => PathBuf::from(OsStr::from_bytes(path)),
+            at if is_followed(at) => PathBuf::from(OsStr::from_bytes(&[at, b"/"].concat())),
+            at => PathBuf::from(OsStr::from_bytes(at)),
         };
         let options = walk::Options {
-            one_file_system: self.choice.one_file_system,
-            exclude_caches: self.choice.exclude_caches,
+            one_file_system: self.choice.one_file_system || scope.one_file_system,
+            exclude_caches: self.choice.exclude_caches || scope.exclude_caches,
             excludes,
+            repository: None,
         };
         Ok(Live { path: path.to_vec(), roots: roots.into_iter().map(root).collect(), options })
     }

@@ -205,6 +205,18 @@ impl Reporter {
         })
     }
 
+    /// Writes a line to standard output. On a terminal its bytes cannot drive it. One that cannot be written is dropped: the results
+    /// tell whether anybody listens.
+    pub(crate) fn line(&self, line: &[u8]) {
+        let mut out = std::io::stdout().lock();
+        let mut write = |line: &[u8]| drop(out.write_all(&[line, b"\n"].concat()).and_then(|()| out.flush()));
+        match (&self.voice, std::io::stdout().is_terminal()) {
+            (Voice::Bar(bar), true) => bar.suspend(|| write(text::escape(line).as_bytes())),
+            (_, true) => write(text::escape(line).as_bytes()),
+            (_, false) => write(line),
+        }
+    }
+
     fn write_aside(&self, line: &str) {
         let write = || drop(std::io::stderr().lock().write_all(line.as_bytes()));
         match &self.voice {

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     include: Vec<String>,
 
     /// Leave out what matches PATTERN
-    #[arg(short = 'x', long, value_name = "PATTERN")]
+    #[arg(short = 'e', long, value_name = "PATTERN")]
     exclude: Vec<String>,
 
     /// Tell what would be restored, and write nothing

@@ -135,7 +135,7 @@ impl<'a> Both<'a> {
                 drop(self.frames.pop());
                 Ok(())
             }
-            Event::Skipped { path, reason: Skip::OtherFilesystem | Skip::Cache } => {
+            Event::Skipped { path, reason: Skip::OtherFilesystem | Skip::Cache | Skip::Own(_) } => {
                 self.doubt(bytes(&path));
                 Ok(())
             }

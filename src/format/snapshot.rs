@@ -62,6 +62,9 @@ pub struct Snapshot {
     /// The exclude rules in use.
     #[serde(default)]
     pub excludes: Vec<String>,
+    /// How far the run went. Left out if it went everywhere.
+    #[serde(default, skip_serializing_if = "Scope::is_everything")]
+    pub scope: Scope,
     /// Counts of the run, informative; what is not a count is ignored.
     #[serde(default, deserialize_with = "read_counts")]
     pub summary: BTreeMap<String, u64>,
@@ -76,6 +79,26 @@ pub struct Snapshot {
     /// Reserved, `None`.
     #[serde(default)]
     pub signature: Option<serde_json::Value>,
+}
+
+/// How far a backup goes, beside its exclude rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// It stayed on the file systems of its paths.
+    #[serde(default)]
+    pub one_file_system: bool,
+    /// It left out what is in folders with a `CACHEDIR.TAG`.
+    #[serde(default)]
+    pub exclude_caches: bool,
+    /// Those of its paths that are links and were read as the directories that they lead to.
+    #[serde(default)]
+    pub followed: Vec<PathText>,
+}
+
+impl Scope {
+    fn is_everything(&self) -> bool {
+        *self == Scope::default()
+    }
 }
 
 /// The newest snapshot of a writer.
@@ -185,6 +208,7 @@ impl Snapshot {
             tree,
             totals,
             excludes: Vec::new(),
+            scope: Scope::default(),
             summary: BTreeMap::new(),
             issues: Vec::new(),
             issues_total: 0,
@@ -225,6 +249,7 @@ mod tests {
             tree: ChunkId([7; 32]),
             totals: Totals { entries: 1, files: 2, bytes: 3, linked: 4, attributed: 5 },
             excludes: vec!["*.o".into()],
+            scope: Scope::default(),
             summary: [("new_files".to_string(), 8)].into(),
             issues: vec![Issue { path: PathText(b"/a".to_vec()), kind: IssueKind::Vanished, message: "gone".into() }],
             issues_total: 9,
@@ -254,6 +279,19 @@ mod tests {
         ];
         assert_eq!(text, expected.concat());
         assert_eq!(Snapshot::decode(&body).unwrap(), snapshot());
+    }
+
+    #[test]
+    fn golden_scope() {
+        let scope = Scope { one_file_system: true, exclude_caches: false, followed: vec![PathText(b"/a".to_vec())] };
+        let narrow = Snapshot { scope, ..snapshot() };
+        let text = String::from_utf8(narrow.encode().unwrap()).unwrap();
+        let expected = "\"excludes\":[\"*.o\"],\"scope\":{\"one_file_system\":true,\"exclude_caches\":false,\
+                        \"followed\":[\"/a\"]},\"summary\"";
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(Snapshot::decode(text.as_bytes()).unwrap(), narrow);
+        let less = text.replace("\"exclude_caches\":false,", "");
+        assert_eq!(Snapshot::decode(less.as_bytes()).unwrap(), narrow);
     }
 
     #[test]

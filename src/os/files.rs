@@ -290,36 +290,6 @@ pub fn set_file_flags(fd: impl AsFd, flags: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the open file is on a file system of this machine's own kernel: it takes times from this machine's clock, and a file's size
-/// is what can be read of it. Of network file systems, FUSE and those that make files up (`/proc`), neither is certain.
-pub fn is_on_local_disk(fd: impl AsFd) -> io::Result<bool> {
-    /// ext2 to ext4, XFS, Btrfs, tmpfs, ramfs, F2FS, ZFS, overlayfs, bcachefs, JFS, ReiserFS, NILFS, FAT, exFAT, NTFS3, HFS+, UDF,
-    /// ISO 9660, SquashFS, EROFS.
-    const LOCAL: [u32; 20] = [
-        0xef53,
-        0x5846_5342,
-        0x9123_683e,
-        0x0102_1994,
-        0x8584_58f6,
-        0xf2f5_2010,
-        0x2fc1_2fc1,
-        0x794c_7630,
-        0xca45_1a4e,
-        0x3153_464a,
-        0x5265_4973,
-        0x3434,
-        0x4d44,
-        0x2011_bab0,
-        0x7366_746e,
-        0x482b,
-        0x1501_3346,
-        0x9660,
-        0x7371_7368,
-        0xe0f5_e1e2,
-    ];
-    Ok(LOCAL.contains(&(rustix::fs::fstatfs(fd)?.f_type as u32)))
-}
-
 /// Where the next data at or after `offset` begins; `None` if only a hole follows.
 pub fn seek_data(fd: impl AsFd, offset: u64) -> io::Result<Option<u64>> {
     match rustix::fs::seek(fd, rustix::fs::SeekFrom::Data(offset)) {

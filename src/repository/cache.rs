@@ -16,6 +16,10 @@ use std::path::{Path, PathBuf};
 /// Raised when anything in the folder changes its form; another version's folder is emptied.
 const VERSION: &str = "firn cache 3";
 
+/// How the file begins that tells every backup program, this one too, that the folder is a cache (<https://bford.info/cachedir/>).
+pub const TAG: &[u8; 78] = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of firn.\n";
+const TAG_NAME: &str = "CACHEDIR.TAG";
+
 /// The file in the folder whose lock is held while the folder is set up.
 const LOCK: &str = "lock";
 
@@ -78,6 +82,7 @@ impl CacheFolder {
             }
         };
         check_usable(&path)?;
+        tag(&path)?;
         let name = format!("{PLACE}{}", crate::id::to_hex(&place[..16]));
         let place = path.join(&name);
         if !place.is_dir() {
@@ -100,6 +105,7 @@ impl CacheFolder {
             });
         }
         let path = made?;
+        tag(&path)?;
         Ok(CacheFolder { place: path.clone(), path, writer, temporary: true })
     }
 
@@ -145,6 +151,7 @@ pub fn keyless_folder(root: &Path, place: &[u8; 32]) -> Result<PathBuf> {
     let path = root.join(format!("scrub-{}", crate::id::to_hex(&place[..16])));
     make(&path)?;
     check_usable(&path)?;
+    tag(&path)?;
     Ok(path)
 }
 
@@ -173,6 +180,12 @@ fn forget_places(path: &Path, but: &str) {
     for (_, place) in places.iter().take((places.len() + 1).saturating_sub(MAX_PLACES)) {
         drop(fs::remove_dir_all(place));
     }
+}
+
+/// Marks a folder, which is nobody's but firn's, as a cache.
+fn tag(path: &Path) -> Result<()> {
+    let path = path.join(TAG_NAME);
+    if path.exists() { Ok(()) } else { write_new(&path, TAG) }
 }
 
 fn clear(path: &Path) -> Result<()> {

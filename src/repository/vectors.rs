@@ -108,6 +108,7 @@ fn records() -> Vec<(&'static str, Kind, Vec<u8>)> {
         tree: ChunkId([17; 32]),
         totals: Totals { entries: 5, files: 4, bytes: 3, linked: 2, attributed: 1 },
         excludes: vec!["*.o".into()],
+        scope: Default::default(),
         summary: BTreeMap::from([("files_new".into(), 4)]),
         issues: vec![Issue {
             path: crate::format::json::PathText(b"/\x80".to_vec()),

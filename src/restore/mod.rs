@@ -148,9 +148,11 @@ fn run_within(
         halted: AtomicBool::new(false),
     };
     let closed = context.close_target(&entry)?;
-    walk::Walk::new(&context, entry, path, include, exclude)?.run()?;
+    // Copies tell what was matched, too.
+    walk::Walk::new(&context, entry, path, include.clone(), exclude.clone())?.run()?;
     drop(closed);
     context.check()?;
+    [include, exclude].iter().filter_map(Patterns::note_of_unused).for_each(|note| progress.note(&note));
     Ok(context.counts.report(began.elapsed()))
 }
 

@@ -77,7 +77,7 @@ fn two_snapshots() {
         .run(["diff", "latest~1:/nothing", "latest"])
         .fails(1, &["\"/nothing\" in the snapshot", "cannot be compared"]);
     world.run(["diff", "latest", "source"]).fails(1, &["no snapshot \"source\"", "write \"./source\""]);
-    world.run(["diff", "latest", "latest~1", "-x", "a"]).fails(1, &["without exclude rules"]);
+    world.run(["diff", "latest", "latest~1", "-e", "a"]).fails(1, &["without exclude rules"]);
     world.run(["diff", "latest~7"]).fails(1, &["goes back too far"]);
 }
 
@@ -131,7 +131,7 @@ fn objects_for_programs() {
 fn files_that_are_there_now() {
     let world = world();
     world.write("source/junk/skipped.o", "x");
-    world.backup(0, ["source", "-x", "*.o"]);
+    world.backup(0, ["source", "-e", "*.o"]);
     let nothing = |arguments: &[&str]| {
         let said = world.run(arguments.iter().copied()).succeeds();
         assert_eq!((lines(&world, &said).len(), said.warnings().as_str()), (0, ""), "{said:?}");
@@ -144,7 +144,7 @@ fn files_that_are_there_now() {
     nothing(&["diff", "latest", "."]);
     change(&world);
     assert_eq!(lines(&world, &world.run(["diff", "latest"]).succeeds()), CHANGES);
-    let excluded = world.run(["diff", "latest", "./source", "-x", "turn", "-x", "deep/*"]).succeeds();
+    let excluded = world.run(["diff", "latest", "./source", "-e", "turn", "-e", "deep/*"]).succeeds();
     assert_eq!(lines(&world, &excluded), ["M link", "M notes.txt", "- old/", "- old/deep/", "M picture"]);
     // What has been touched seems changed; a look at the bytes tells.
     let world = self::world();

@@ -113,7 +113,7 @@ fn sources_that_cannot_be_read() {
     world.write("source/a", "a");
     world.run(["backup", "-q", "nothing", "source"]).fails(3, &["nothing"]);
     assert_eq!(world.objects("snapshots").len(), 1);
-    world.run(["backup", "source", "-x", "[a"]).fails(1, &["[a"]);
+    world.run(["backup", "source", "-e", "[a"]).fails(1, &["[a"]);
     world.run(["backup", "source", "--exclude-file", "none"]).fails(1, &["The file with patterns \"none\""]);
     world.run(["backup", "source", "--time", "soon"]).fails(2, &["--time"]);
 }

@@ -21,16 +21,16 @@ fn patterns() {
     for name in ["a.o", "a.c", "keep.o", "sub/b.o", "sub/b.c", "sub/tmp/x", "tmp"] {
         world.write(&format!("source/{name}"), name);
     }
-    assert_eq!(taken(&world, &["-x", "*.o"]), ["a.c", "sub", "sub/b.c", "sub/tmp", "sub/tmp/x", "tmp"]);
+    assert_eq!(taken(&world, &["-e", "*.o"]), ["a.c", "sub", "sub/b.c", "sub/tmp", "sub/tmp/x", "tmp"]);
     assert_eq!(
-        taken(&world, &["-x", "*.o", "--exclude", "!keep.o", "-x", "tmp/"]),
+        taken(&world, &["-e", "*.o", "--exclude", "!keep.o", "-e", "tmp/"]),
         ["a.c", "keep.o", "sub", "sub/b.c", "tmp"]
     );
     world.write("patterns", "# no objects\n*.o\n\ntmp\n");
     assert_eq!(taken(&world, &["--exclude-file", "patterns"]), ["a.c", "sub", "sub/b.c"]);
-    assert_eq!(taken(&world, &["--exclude-file", "patterns", "-x", "!keep.o"]), ["a.c", "keep.o", "sub", "sub/b.c"]);
+    assert_eq!(taken(&world, &["--exclude-file", "patterns", "-e", "!keep.o"]), ["a.c", "keep.o", "sub", "sub/b.c"]);
     let absolute = world.text("source/sub");
-    assert_eq!(taken(&world, &["-x", &absolute]), ["a.c", "a.o", "keep.o", "tmp"]);
+    assert_eq!(taken(&world, &["-e", &absolute]), ["a.c", "a.o", "keep.o", "tmp"]);
     let noted = world.run(["snapshots", "--json"]).succeeds().json();
     assert_eq!(noted.last().unwrap()["excludes"][0], absolute);
     // What a pattern leaves out is not forgotten once the pattern is gone.
@@ -111,4 +111,87 @@ fn a_dry_run_stores_nothing() {
     assert_eq!(all(), before);
     let made = world.backup(0, ["source"]);
     assert_eq!(made["files_new"], 1, "a dry run must not count as having seen the file: {made}");
+}
+
+#[test]
+fn what_is_named_is_there_or_the_status_says_so() {
+    let world = World::with_repository();
+    for name in ["x/a/f", "x/a/g", "elsewhere/c/f", "only"] {
+        world.write(&format!("source/{name}"), name);
+    }
+    std::os::unix::fs::symlink("../elsewhere", world.path("source/x/link")).unwrap();
+    let listed = || world.run(["ls", "-R", "latest"]).succeeds().stdout;
+    world.backup(0, ["source/x", "source/x/link/c"]);
+    assert!(listed().contains("elsewhere/c/f"), "{}", listed());
+    world.backup(0, ["source/x", "source/x/a/f", "-e", "a"]);
+    assert!(listed().contains("x/a/f") && !listed().contains("x/a/g"), "{}", listed());
+    world.backup(3, ["source/x", "source/only", "-e", "only"]);
+    // Nothing that was named can be there: no snapshot.
+    let before = world.objects("snapshots").len();
+    world.run(["backup", "source/only", "-e", "only"]).fails(1, &["Nothing was backed up", "source/only"]);
+    assert_eq!(world.objects("snapshots").len(), before);
+    let inner = world.text("source/x/**");
+    world.backup(0, ["source/x", "-e", &inner]);
+    assert!(listed().contains("source/x") && !listed().contains("x/a"), "the folder itself: {}", listed());
+}
+
+#[test]
+fn a_link_to_a_folder_is_followed_with_a_slash() {
+    let world = World::with_repository();
+    world.write("source/real/f", "f");
+    std::os::unix::fs::symlink("real", world.path("source/link")).unwrap();
+    let said = world.run(["backup", "source/link"]).succeeds();
+    assert!(said.stderr.contains("only the link was backed up") && said.stderr.contains("slash"), "{said:?}");
+    let said = world.run(["backup", "source/link/"]).succeeds();
+    assert!(!said.stderr.contains("link was backed up"), "{said:?}");
+    assert!(world.run(["ls", "-R", "latest"]).succeeds().stdout.contains("link/f"));
+    // Compared through the link as well.
+    let same = world.run(["diff", "latest"]).succeeds().stdout;
+    assert!(!same.contains("source/link"), "{same}");
+    world.write("source/real/g", "g");
+    assert!(world.run(["diff", "latest"]).succeeds().stdout.contains("link/g"));
+}
+
+#[test]
+fn firn_does_not_take_itself_in() {
+    let world = World::with_repository();
+    world.write("a", "a");
+    world.write(".firn-0123456789abcdef-1.partial", "half");
+    let run = |paths: &[&str], code: u8| {
+        let ran = world.run([&["backup"], paths].concat());
+        assert_eq!(ran.code, i32::from(code), "{ran:?}");
+        (ran.stderr.clone(), world.run(["ls", "-R", "latest"]).succeeds().stdout)
+    };
+    let (said, listed) = run(&["."], 0);
+    assert!(listed.contains("/a") && !listed.contains("repository/config") && !listed.contains(".partial"), "{listed}");
+    assert!(said.contains("is a firn repository") && said.contains("left unfinished by a restore"), "{said}");
+    // Itself never; that is an error if it was named.
+    let (said, listed) = run(&[".", "repository"], 3);
+    assert!(said.contains("cannot go into itself") && !listed.contains("repository/config"), "{said}");
+}
+
+#[test]
+fn patterns_that_match_nothing_are_told() {
+    let world = World::with_repository();
+    world.write("source/a.o", "a");
+    let said = world.run(["backup", "source", "-e", "*.o", "-e", "*.oo"]).succeeds().stderr;
+    assert!(said.contains("Nothing matched the pattern \"*.oo\""), "{said}");
+    let said = world.run(["restore", "latest", "-t", "out", "-i", "*.txt"]).stderr;
+    assert!(said.contains("Nothing matched the pattern \"*.txt\""), "{said}");
+}
+
+#[test]
+fn files_are_listed() {
+    let world = World::with_repository();
+    world.write("source/a", "a");
+    world.backup(0, ["source"]);
+    world.write("source/a", "changed");
+    world.write("source/b", "b");
+    let said = world.run(["backup", "-n", "source"]).succeeds().stdout;
+    assert!(said.contains(&format!("changed    {}", world.text("source/a"))), "{said}");
+    assert!(said.contains(&format!("new        {}", world.text("source/b"))), "{said}");
+    world.backup(0, ["source"]);
+    assert!(!world.run(["backup", "source"]).succeeds().stdout.contains("source/a"));
+    let said = world.run(["backup", "-v", "source", "--compression", "off"]).succeeds().stdout;
+    assert!(said.contains(&format!("unchanged  {}", world.text("source/a"))), "{said}");
 }

@@ -37,8 +37,8 @@ fn a_part_of_a_snapshot() {
     assert_eq!(restored(&world, "/sub/e.log", &[]), ["e.log"]);
     let txt = ["a.txt", "sub", "sub/c.txt", "sub/deep", "sub/deep/d.txt"];
     assert_eq!(restored(&world, "", &["--include", "*.txt"]), txt);
-    assert_eq!(restored(&world, "", &["-x", "*.log"]), txt);
-    assert_eq!(restored(&world, "", &["-i", "*.txt", "-x", "deep"]), ["a.txt", "sub", "sub/c.txt"]);
+    assert_eq!(restored(&world, "", &["-e", "*.log"]), txt);
+    assert_eq!(restored(&world, "", &["-i", "*.txt", "-e", "deep"]), ["a.txt", "sub", "sub/c.txt"]);
     let absolute = world.text("source/sub/deep");
     assert_eq!(restored(&world, "", &["-i", &absolute]), ["sub", "sub/deep", "sub/deep/d.txt"]);
     assert_eq!(restored(&world, "", &["--dry-run"]), Vec::<String>::new());

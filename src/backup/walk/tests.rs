@@ -101,7 +101,12 @@ fn way_points_and_named_paths() {
     fs::write(base.join("real/file"), b"x").unwrap();
     symlink("real", base.join("alias")).unwrap();
     let source = Arc::new(Source::new(&["real/one", "alias/file", "alias"], base).unwrap());
-    assert_eq!(events(base, Walk::new(source, Arc::default())), ["alias", "+real/one", "+real/one/deep", "-", "-"]);
+    let expected = ["alias", "real/file", "+real/one", "+real/one/deep", "-", "-"];
+    assert_eq!(
+        events(base, Walk::new(source, Arc::default())),
+        expected,
+        "what lies behind a link that is named itself"
+    );
     // A link on the way is followed, as its user meant; the named thing itself never.
     let source = Arc::new(Source::new(&["alias/file", "alias/two"], base).unwrap());
     let walk = Walk::new(source, Arc::default());
@@ -146,7 +151,7 @@ fn cache_directories_keep_only_their_tag() {
     for name in ["good/sub", "false", "link", "short"] {
         fs::create_dir_all(base.join(name)).unwrap();
     }
-    let tag = [CACHE_TAG, b"\n# made by a test\n"].concat();
+    let tag = [own::CACHE_TAG, b"\n# made by a test\n"].concat();
     fs::write(base.join("good/CACHEDIR.TAG"), &tag).unwrap();
     fs::write(base.join("good/data"), b"x").unwrap();
     fs::write(base.join("false/CACHEDIR.TAG"), [b" ", &tag[..]].concat()).unwrap();
@@ -416,4 +421,85 @@ fn other_file_systems_are_left_out() {
     let told =
         ["+.", "+mounted", "~mounted OtherFilesystem", "+mounted/sub", "mounted/sub/f", "-", "-", "+zz", "-", "-"];
     assert_eq!(named, told, "one that leads to a named path is read as far as it leads");
+}
+
+/// Whether a named path comes up, by the events; or that it does not is told.
+fn is_in(events: &[String], name: &str) -> (bool, bool) {
+    let entered = events.iter().any(|event| *event == name || *event == format!("+{name}"));
+    (
+        entered,
+        events.iter().any(|event| event.starts_with(&format!("!{name}")) || *event == format!("~{name} Excluded")),
+    )
+}
+
+#[test]
+fn whatever_hides_a_named_path_it_is_there_or_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = &dir.path().canonicalize().unwrap();
+    fs::create_dir_all(base.join("x/a/b/deep")).unwrap();
+    for name in ["x/a/f", "x/a/b/f", "x/a/b/deep/f", "x/a/b/other", "x/a/unnamed"] {
+        fs::write(base.join(name), "").unwrap();
+    }
+    let tag = [own::CACHE_TAG, b"\n"].concat();
+    let at = |name: &str| base.join(name).display().to_string();
+    let anchored = [at("x/a"), at("x/a/**"), at("x/a/b"), at("x/a/*")];
+    // The exclude rules, whether folders are caches, and what hides; none matches "x" itself.
+    let mut rules: Vec<(Vec<&str>, bool)> =
+        vec![(vec![], false), (vec!["a"], false), (vec!["a/"], true), (vec![], true)];
+    rules.extend(anchored.iter().map(|rule| (vec![rule.as_str()], false)));
+    rules.push((vec!["f"], false));
+    rules.push((vec!["b", "!x"], true));
+    for named in ["x/a", "x/a/f", "x/a/b", "x/a/b/f", "x/a/b/deep", "x/a/b/deep/f"] {
+        for outer in [vec![], vec!["x"], vec!["x", "x/a"], vec!["x", "x/a/b"]] {
+            for (rule, caches) in &rules {
+                for folder in ["x", "x/a", "x/a/b"] {
+                    drop(fs::remove_file(base.join(folder).join("CACHEDIR.TAG")));
+                    if *caches {
+                        fs::write(base.join(folder).join("CACHEDIR.TAG"), &tag).unwrap();
+                    }
+                }
+                let options = Options { exclude_caches: *caches, ..excluding(rule) };
+                let paths = [&outer[..], &[named]].concat();
+                let told = tell(base, &paths, options);
+                let (is_there, is_told) = is_in(&told, named);
+                assert!(is_there != is_told, "{paths:?} {rule:?} {caches}: {told:?}");
+                // Only rules that match the path itself leave it out.
+                let itself = Patterns::from_arguments(rule).unwrap();
+                let is_dir = base.join(named).is_dir();
+                let judged = itself.judge(at(named).as_bytes(), is_dir, Judgement::default());
+                let excluded = itself.verdict(judged) == Verdict::Matched;
+                assert_eq!(is_told, excluded, "{paths:?} {rule:?} {caches}: {told:?}");
+                if is_in(&told, "x/a/unnamed").0 {
+                    let a =
+                        rule.iter().any(|rule| rule.starts_with('a')) || rule.iter().any(|rule| rule.ends_with("x/a"));
+                    assert!(!caches && (!a || paths.contains(&"x/a") && !is_told), "{paths:?} {rule:?}: {told:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_named_path_that_is_no_longer_reached_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = &dir.path().canonicalize().unwrap();
+    fs::create_dir_all(base.join("x/a")).unwrap();
+    fs::write(base.join("x/a/f"), "").unwrap();
+    let source = Arc::new(Source::new(&["x", "x/a/f"], base).unwrap());
+    fs::rename(base.join("x/a"), base.join("x/b")).unwrap();
+    symlink("b", base.join("x/a")).unwrap();
+    let told = events(base, Walk::new(source, Arc::default()));
+    assert_eq!(told, ["+x", "x/a", "+x/b", "x/b/f", "-", "-", "!x/a/f"]);
+}
+
+#[test]
+fn a_link_with_a_slash_is_the_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = &dir.path().canonicalize().unwrap();
+    fs::create_dir_all(base.join("real/sub")).unwrap();
+    symlink("real", base.join("link")).unwrap();
+    assert_eq!(tell(base, &["link"], Options::default()), ["link"]);
+    assert_eq!(tell(base, &["link/"], Options::default()), ["+link", "+link/sub", "-", "-"]);
+    assert_eq!(tell(base, &["link/", "link/sub"], excluding(&["sub/**"])), ["+link", "+link/sub", "-", "-"]);
+    assert_eq!(tell(base, &["link/"], excluding(&["link"])), ["~link Excluded"]);
 }

@@ -159,6 +159,7 @@ fn snapshot(tree: ChunkId, totals: Totals) -> Snapshot {
         tree,
         totals,
         excludes: Vec::new(),
+        scope: Default::default(),
         summary: Default::default(),
         issues: Vec::new(),
         issues_total: 0,
