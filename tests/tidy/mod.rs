@@ -20,9 +20,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("diff", &["backup", "chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
     ("restore", &["chunk", "error", "format", "id", "os", "pattern", "progress", "repository", "view"]),
     ("check", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
-    ("repair", &["chunk", "error", "forget", "format", "id", "os", "progress", "prune", "repository", "store", "view"]),
     ("prune", &["error", "format", "id", "os", "progress", "repository", "store", "view"]),
     ("forget", &["error", "format", "id", "progress", "prune", "repository", "store", "view"]),
+    ("repair", &["chunk", "error", "forget", "format", "id", "os", "progress", "prune", "repository", "store", "view"]),
     ("stats", &["chunk", "error", "format", "id", "os", "progress", "repository", "store", "view"]),
     ("du", &["error", "format", "id", "progress", "repository", "view"]),
     // Tests only: nothing may name it, and what it names does not count.
