@@ -8,10 +8,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Content};
 use crate::progress::Stop;
 use crate::repository::Repository;
+use crate::restore::partial::Names;
 use crate::view::content::{Sink, copy};
 use crate::view::path::find;
 use std::ffi::OsString;
 use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -135,20 +137,28 @@ fn to_file(repository: &Repository, size: u64, content: &Content, mode: u16, tar
             return copy(repository, size, content, &mut Stoppable { out, stop });
         }
         Ok(there) => there.permissions().mode() & 0o777,
-        Err(_) => u32::from(mode) & 0o666 & !umask(),
+        Err(_) => u32::from(mode) & 0o666 & !crate::os::umask(),
     };
-    let name =
-        target.file_name().ok_or_else(|| Error::new(ErrorKind::Input, format!("\"{shown}\" is no file name")))?;
-    let mut temporary = OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.part", std::process::id()));
-    let temporary = target.with_file_name(temporary);
+    if target.file_name().is_none() {
+        return Err(Error::new(ErrorKind::Input, format!("\"{shown}\" is no file name")));
+    }
+    let names = Names::new()?;
+    let folder = match target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => std::fs::File::open(folder),
+        None => std::fs::File::open("."),
+    };
+    let folder: std::os::fd::OwnedFd = folder.map_err(failed)?.into();
+    // What killed ones have left.
+    names.remove_stale(&folder);
+    let temporary = target.with_file_name(std::ffi::OsStr::from_bytes(&names.next()));
     let write = || -> Result<()> {
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
         let file = file.map_err(failed)?;
         copy(repository, size, content, &mut Sparse(Stoppable { out: &file, stop }))?;
         file.set_len(size).map_err(failed)?;
         file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+        // What is replaced goes only once this is on the disk.
+        file.sync_all().map_err(failed)?;
         std::fs::rename(&temporary, target).map_err(failed)
     };
     let written = write();
@@ -157,13 +167,6 @@ fn to_file(repository: &Repository, size: u64, content: &Content, mode: u16, tar
         drop(std::fs::remove_file(&temporary));
     }
     written
-}
-
-/// The rights that new files of this process do not get. It can only be asked for by setting it, to the strictest meanwhile.
-fn umask() -> u32 {
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    rustix::process::umask(mask);
-    mask.bits()
 }
 
 #[cfg(test)]
@@ -194,7 +197,7 @@ mod tests {
         assert_eq!(mode(), 0o640, "that of the file before");
         std::fs::remove_file(&target).unwrap();
         write(0o4777);
-        assert_eq!(mode(), 0o666 & !umask());
+        assert_eq!(mode(), 0o666 & !crate::os::umask());
         assert_eq!(std::fs::read(&target).unwrap(), b"secret");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         // Incomplete, and gone.

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 /// Restore a snapshot, or a part of it, into a folder
 ///
 /// Everything is checked against the snapshot as it is written. Nothing outside the target is ever touched. What cannot be
-/// restored is told about, and the rest goes on (exit status 3, or 5 if stored data is damaged).
+/// restored is told about, and the rest goes on (exit status 3, or 5 if stored data is damaged or --verify finds what is not
+/// as recorded).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The snapshot, and what to restore of it
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// Read everything again afterwards and compare it with the snapshot
+    /// Compare everything with the snapshot afterwards, also what was left as it was
     #[arg(long)]
     verify: bool,
 
@@ -95,7 +96,7 @@ impl Args {
             let error = Error::new(ErrorKind::Incomplete, format!("The restore is not complete: {what}, told above"));
             message::warning(&error, "restore", false);
         }
-        let kind = if report.damaged > 0 { ErrorKind::Damaged } else { ErrorKind::Incomplete };
+        let kind = if report.damaged + report.mismatched > 0 { ErrorKind::Damaged } else { ErrorKind::Incomplete };
         Ok(kind.exit_code())
     }
 }
@@ -114,6 +115,10 @@ fn words(report: &RestoreReport, options: &RestoreOptions) -> String {
     if report.skipped > 0 {
         text.push_str(&format!("Left {} as they were\n", text::count(report.skipped, "thing", "things")));
     }
+    if report.updated > 0 {
+        let things = text::count(report.updated, "thing", "things");
+        text.push_str(&format!("Put back the metadata of {things} whose content was left\n"));
+    }
     if options.verify && !options.dry_run {
         text.push_str(&format!("Read again and compared {}\n", text::count(report.verified, "file", "files")));
     }
@@ -131,6 +136,8 @@ fn summary(report: &RestoreReport, dry_run: bool) -> serde_json::Value {
         "bytes_restored": report.bytes,
         "files_skipped": report.skipped,
         "files_verified": report.verified,
+        "metadata_restored": report.updated,
+        "mismatched": report.mismatched,
         "error_count": report.issues,
         "damaged": report.damaged,
         "total_duration": report.elapsed.as_secs_f64(),

@@ -428,6 +428,18 @@ pub fn space(fd: impl AsFd) -> io::Result<Space> {
     Ok(Space { total: bytes(raw.f_blocks), available: bytes(raw.f_bavail) })
 }
 
+/// The rights that new files of this process do not get.
+pub fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let stated = status.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok());
+    stated.unwrap_or_else(|| {
+        // Else it can only be asked for by setting it, to the strictest meanwhile.
+        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        rustix::process::umask(mask);
+        mask.bits()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 
 use super::Context;
 use super::job::{FileJob, OpenFiles};
+use super::kept::Kept;
 use super::link::{Link, make_link};
 use super::target::Relative;
 use crate::error::{Error, ErrorKind, Result};
@@ -74,6 +75,7 @@ pub(super) struct Batch {
     refs: Vec<Ref>,
     small: Vec<Arc<FileJob>>,
     links: Vec<Link>,
+    kept: Vec<Kept>,
     directories: Vec<Done>,
     weight: usize,
     open: OpenFiles,
@@ -110,6 +112,7 @@ impl Batch {
             refs: Vec::new(),
             small: Vec::new(),
             links: Vec::new(),
+            kept: Vec::new(),
             directories: Vec::new(),
             weight: 0,
             open: OpenFiles::new(open_files),
@@ -118,7 +121,7 @@ impl Batch {
 
     /// Whether it must be carried out before more is added.
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
-        let items = self.jobs.len() + self.links.len() + self.directories.len();
+        let items = self.jobs.len() + self.links.len() + self.kept.len() + self.directories.len();
         self.refs.len() >= limits.chunks || items >= limits.items || self.weight >= limits.weight
     }
 
@@ -147,6 +150,18 @@ impl Batch {
         self.links.push(link);
     }
 
+    /// Adds something that is left, or that was made already and is to be compared.
+    pub(super) fn add_kept(&mut self, context: &Context<'_>, mut kept: Kept) {
+        if let Body::File { content, .. } = &mut kept.entry.body {
+            if !context.options.verify {
+                *content = Content::Extents(Vec::new());
+            }
+            self.weight += weight(content);
+        }
+        self.weight += 512 + kept.path.len() + kept.dir.len() + kept.entry.name.len();
+        self.kept.push(kept);
+    }
+
     pub(super) fn add_directory(&mut self, path: Vec<u8>, relative: Relative, meta: Metadata) {
         self.weight += 256 + path.len() + relative.len();
         self.directories.push(Done { path, relative, meta });
@@ -164,16 +179,20 @@ impl Batch {
 
     fn try_execute(&mut self, context: &Context<'_>, unfinished: Option<&Arc<FileJob>>) -> Result<()> {
         self.write_files(context)?;
+        context.replace_now();
         let links = std::mem::take(&mut self.links);
+        context.flush_directories(links.iter().filter(|link| link.replaces).map(|link| &link.dir));
         let again = Mutex::new(Vec::new());
         context.parallel(links.len(), &|at| {
             if let Some(job) = make_link(context, &self.open, &links[at]) {
                 again.lock().unwrap_or_else(PoisonError::into_inner).push(job);
             }
         });
+        context.replace_now();
         context.check()?;
         self.jobs.append(&mut again.into_inner().unwrap_or_else(PoisonError::into_inner));
-        if context.options.verify && !self.jobs.is_empty() {
+        let mut kept = std::mem::take(&mut self.kept);
+        if context.options.verify {
             if let Some(Err(error)) = context.target.as_ref().map(|target| target.sync()) {
                 context.issue(b"/", Error::io("What was restored could not be written to the disk", error));
             }
@@ -183,8 +202,10 @@ impl Batch {
                     jobs[at].verify(context);
                 }
             });
-            context.check()?;
         }
+        kept.extend(links.into_iter().filter_map(|link| link.into_kept(context)));
+        context.parallel(kept.len(), &|at| context.settle_kept(&kept[at]));
+        context.check()?;
         // In the order in which they were left: what is deeper comes first.
         for done in std::mem::take(&mut self.directories) {
             context.check()?;

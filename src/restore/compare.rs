@@ -14,12 +14,12 @@ use std::os::unix::fs::FileExt;
 pub(super) fn compare_content(context: &Context<'_>, file: &File, size: u64, content: &Content) -> Result<()> {
     let length = file.metadata().map_err(failed_to("read back"))?.len();
     if length != size {
-        return Err(differs(&format!("it has {length} bytes instead of {size}")));
+        return Err(differs_in(&format!("it has {length} bytes instead of {size}")));
     }
     if let Content::Inline(bytes) = content {
         let mut found = vec![0; bytes.len()];
         file.read_exact_at(&mut found, 0).map_err(failed_to("read back"))?;
-        return if found == *bytes { Ok(()) } else { Err(differs("its content differs")) };
+        return if found == *bytes { Ok(()) } else { Err(differs_in("its content differs")) };
     }
     let mut offset = 0u64;
     let mut buffer = Vec::new();
@@ -32,7 +32,7 @@ pub(super) fn compare_content(context: &Context<'_>, file: &File, size: u64, con
                 buffer.resize(len as usize, 0);
                 file.read_exact_at(&mut buffer, offset).map_err(failed_to("read back"))?;
                 if context.repository.keyring().chunk_id(ChunkKind::Content, &buffer) != id {
-                    return Err(differs(&format!("its content differs after byte {offset}")));
+                    return Err(differs_in(&format!("its content differs after byte {offset}")));
                 }
             }
         }
@@ -53,20 +53,21 @@ fn compare_hole(context: &Context<'_>, file: &File, from: u64, to: u64) -> Resul
         let step = (to - offset).min(buffer.len() as u64) as usize;
         file.read_exact_at(&mut buffer[..step], offset).map_err(failed_to("read back"))?;
         if buffer[..step].iter().any(|byte| *byte != 0) {
-            return Err(differs(&format!("there is something after byte {offset}, where a hole should be")));
+            return Err(differs_in(&format!("there is something after byte {offset}, where a hole should be")));
         }
         offset += step as u64;
     }
     Ok(())
 }
 
-fn differs(how: &str) -> Error {
-    Error::new(ErrorKind::Failed, format!("What was read back is not what was written: {how}"))
-        .with_hint("The disk, its cable or the memory may be failing.")
+/// Something in the target is not what it should be.
+pub(super) fn differs_in(how: &str) -> Error {
+    let (first, rest) = how.split_at(how.chars().next().map_or(0, char::len_utf8));
+    Error::new(ErrorKind::Failed, format!("{}{rest}", first.to_uppercase()))
 }
 
 /// Whether something of this name looks as recorded: type, size (or link target, or device) and time.
-pub(super) fn looks_unchanged(dir: Option<&OwnedFd>, stat: &Stat, entry: &Entry) -> bool {
+pub(super) fn looks_unchanged(context: &Context<'_>, dir: Option<&OwnedFd>, stat: &Stat, entry: &Entry) -> bool {
     let same = match &entry.body {
         Body::File { size, .. } => stat.kind == FileType::File && stat.size == *size,
         Body::Symlink(to) => {
@@ -79,5 +80,6 @@ pub(super) fn looks_unchanged(dir: Option<&OwnedFd>, stat: &Stat, entry: &Entry)
         Body::BlockDevice { major, minor } => stat.kind == FileType::BlockDevice && stat.rdev == (*major, *minor),
         Body::Directory { .. } => false,
     };
-    same && stat.mtime == file_time(entry.meta.mtime)
+    let able = context.target.as_ref().map(|target| target.able).unwrap_or_default();
+    same && able.has_time(stat.mtime, file_time(entry.meta.mtime))
 }

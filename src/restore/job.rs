@@ -1,17 +1,16 @@
 //! One file on its way: made under a temporary name, filled from several threads, completed and put in its place by
 //! whichever thread writes its last byte. Not for: choosing what is written when (see `batch`).
 
-use super::compare::compare_content;
+use super::kept::not_restored;
 use super::link::First;
 use super::meta::{Subject, freezes};
 use super::target::{Relative, Target};
 use super::{Context, as_path, count, show};
 use crate::error::{Error, Result};
-use crate::format::tree::{Content, Metadata};
+use crate::format::tree::{Body, Content, Entry, Metadata};
 use crate::os;
 use rustix::fs::OFlags;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +31,7 @@ pub(super) struct FileJob {
     /// What it holds; without extents if nobody will ask for them again.
     content: Content,
     inherits: bool,
+    replaces: bool,
     /// Chunks still to be written, and one for as long as its list of chunks is being read.
     pending: AtomicU64,
     /// It will not come into being.
@@ -63,6 +63,8 @@ pub(super) struct NewFile {
     pub(super) size: u64,
     pub(super) content: Content,
     pub(super) inherits: bool,
+    /// Something has its name that it is to replace.
+    pub(super) replaces: bool,
     pub(super) first: Option<Arc<First>>,
 }
 
@@ -103,6 +105,7 @@ impl FileJob {
             size: file.size,
             content: file.content,
             inherits: file.inherits,
+            replaces: file.replaces,
             pending: AtomicU64::new(1),
             failed: AtomicBool::new(false),
             first: file.first,
@@ -246,17 +249,34 @@ impl FileJob {
             &Subject { path: &self.path, handle: &file, unopened: None, symlink: false, inherits: self.inherits },
             &self.meta,
         );
+        if self.replaces {
+            context.replace_soon(self, file, self.size);
+            return Ok(());
+        }
+        self.place(context, &file)
+    }
+
+    /// Gives the complete file its name.
+    pub(super) fn put_in_place(self: &Arc<Self>, context: &Context<'_>, file: &OwnedFd) {
+        if let Err(error) = self.place(context, file) {
+            self.fail(context, error);
+        }
+    }
+
+    fn place(&self, context: &Context<'_>, file: &OwnedFd) -> Result<()> {
         let dir = self.directory()?;
         let mut state = self.lock();
-        Target::place(&dir, &self.temporary, &self.name, context.options.overwrite)
-            .map_err(failed_to("put in its place"))?;
+        if matches!(*state, State::Failed | State::Done) {
+            return Ok(());
+        }
+        Target::place(&dir, &self.temporary, &self.name, self.replaces)?;
         *state = State::Done;
         drop(state);
-        if let (Some(first), Ok(stat)) = (&self.first, os::stat_fd(&file)) {
+        if let (Some(first), Ok(stat)) = (&self.first, os::stat_fd(file)) {
             first.made(&self.dir, &self.name, &stat);
         }
         if self.late_flags() == 0 {
-            context.apply_flags(&self.path, &file, self.meta.flags);
+            context.apply_flags(&self.path, file, self.meta.flags);
         }
         count(&context.counts.files, 1);
         context.progress.files(1);
@@ -270,35 +290,12 @@ impl FileJob {
 
     /// Reads the file back and compares it with what was recorded.
     pub(super) fn verify(&self, context: &Context<'_>) {
-        match self.compare(context) {
+        let body = Body::File { size: self.size, content: self.content.clone() };
+        let entry = Entry { name: self.name.clone(), meta: self.meta.clone(), body };
+        match self.directory().and_then(|dir| context.verify_found(&self.target, &dir, &entry)) {
             Ok(()) => count(&context.counts.verified, 1),
             Err(_) if !context.goes_on() => {}
-            Err(error) => {
-                context
-                    .issue(&self.path, error.context(format!("\"{}\" was not restored as recorded", show(&self.path))));
-            }
-        }
-    }
-
-    fn compare(&self, context: &Context<'_>) -> Result<()> {
-        let file = File::from(self.open_to_read()?);
-        // Read from the disk what the disk has, as far as the kernel lets go of its copy.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-        compare_content(context, &file, self.size, &self.content)
-    }
-
-    // Its owner may have no right to read it.
-    fn open_to_read(&self) -> Result<OwnedFd> {
-        let dir = self.directory()?;
-        let open = || os::open_at(&dir, &self.name, OFlags::RDONLY | OFlags::NONBLOCK, 0);
-        match open() {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let changed = os::chmod_at(&dir, &self.name, 0o400);
-                let opened = changed.and_then(|()| open());
-                drop(os::chmod_at(&dir, &self.name, self.meta.mode));
-                opened.map_err(failed_to("read back"))
-            }
-            result => result.map_err(failed_to("read back")),
+            Err(error) => context.mismatch(&self.path, not_restored(&self.path, error)),
         }
     }
 }

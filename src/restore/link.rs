@@ -6,6 +6,7 @@
 
 use super::compare::{compare_content, looks_unchanged};
 use super::job::{FileJob, NewFile, OpenFiles};
+use super::kept::Kept;
 use super::target::{Relative, Target};
 use super::{Context, Overwrite, count, join, show, special};
 use crate::error::{Error, ErrorKind, Result};
@@ -35,12 +36,26 @@ pub(super) struct Link {
     pub(super) entry: Entry,
     /// The directory may give new things an ACL of its own.
     pub(super) inherits: bool,
+    /// Something has its name that it is to replace.
+    pub(super) replaces: bool,
     pub(super) first: Arc<First>,
 }
 
 impl Link {
     pub(super) fn size(&self) -> u64 {
         if let Body::File { size, .. } = &self.entry.body { *size } else { 0 }
+    }
+}
+
+impl Link {
+    /// What is left to do with it once it is made: what was there before may need metadata, and all is compared if asked for.
+    pub(super) fn into_kept(self, context: &Context<'_>) -> Option<Kept> {
+        let Link { path, dir, entry, replaces, .. } = self;
+        // What could not be made has been told.
+        let target = context.target.as_ref().filter(|_| replaces || context.options.verify)?;
+        let there = target.directory(&dir).and_then(|dir| os::stat_at(&dir, &entry.name)).ok()?;
+        let looks = looks_unchanged(context, None, &there, &entry);
+        looks.then_some(Kept { path, dir, entry, was_there: replaces })
     }
 }
 
@@ -233,7 +248,7 @@ fn try_link(context: &Context<'_>, link: &Link) -> Result<Linked> {
         names.sure.clone()
     };
     let mut reason = None;
-    let looks_unchanged = there.is_some_and(|stat| looks_unchanged(Some(&*to), &stat, &link.entry));
+    let looks_unchanged = there.is_some_and(|stat| looks_unchanged(context, Some(&*to), &stat, &link.entry));
     for first in names {
         if there.is_some_and(|there| Identity::of(&there) == first.file) {
             // A rename between two names of one file does nothing, and would leave the temporary one.
@@ -247,11 +262,11 @@ fn try_link(context: &Context<'_>, link: &Link) -> Result<Linked> {
                 continue;
             }
         }
-        let placed = Target::place(&to, &temporary, &link.entry.name, context.options.overwrite);
+        let placed = Target::place(&to, &temporary, &link.entry.name, link.replaces);
         if placed.is_err() {
             drop(os::unlink_at(&to, &temporary, false));
         }
-        placed.map_err(|error| Error::io("It could not be put in its place", error))?;
+        placed?;
         return Ok(Linked::Made);
     }
     // Where nothing can be linked, a file of its own is as good as one gets, also the next time.
@@ -321,16 +336,16 @@ fn try_verify(
     let entry = Entry { name: name.to_vec(), meta: link.entry.meta.clone(), body: link.entry.body.clone() };
     // Whose file it is decides who may change it, now and later.
     let is_theirs = context.root && stat.uid != link.entry.meta.owner.uid;
-    Ok((looks_unchanged(Some(&*from), &stat, &entry) && !is_theirs).then_some(stat))
+    Ok((looks_unchanged(context, Some(&*from), &stat, &entry) && !is_theirs).then_some(stat))
 }
 
 /// Writes the content once more, under this name. Returns the file if there may be something to compare.
 fn write_again(context: &Context<'_>, open: &OpenFiles, link: &Link) -> Option<Arc<FileJob>> {
     let target = context.target.as_ref()?;
-    let Link { path, dir, entry, inherits, first, .. } = link;
+    let Link { path, dir, entry, inherits, replaces, first } = link;
     let Body::File { size, content } = &entry.body else {
         let made = target.directory(dir).map_err(|error| Error::io("Its directory could not be opened", error));
-        match made.and_then(|handle| special::make(context, path, Some(&*handle), entry, *inherits)) {
+        match made.and_then(|handle| special::make(context, path, Some(&*handle), entry, (*inherits, *replaces))) {
             Ok(Some(stat)) => first.made(dir, &entry.name, &stat),
             Ok(None) => {}
             Err(error) => context.issue(path, error.context(format!("\"{}\" could not be restored", show(path)))),
@@ -349,6 +364,7 @@ fn write_again(context: &Context<'_>, open: &OpenFiles, link: &Link) -> Option<A
             size: *size,
             content: content.clone(),
             inherits: *inherits,
+            replaces: *replaces,
             first: Some(first.clone()),
         },
     ));

@@ -12,7 +12,7 @@ use rustix::fs::IFlags;
 use std::io;
 use std::os::fd::OwnedFd;
 
-const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+pub(super) const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 const CAPABILITY: &[u8] = b"security.capability";
 /// Flags under which a file can be neither renamed nor linked.
@@ -108,7 +108,9 @@ impl Context<'_> {
     /// Metadata that could not be set: for users who may not, and file systems that cannot, worth one note; else an issue.
     fn tell(&self, path: &[u8], kind: &'static str, what: &str, done: io::Result<()>) {
         let Err(error) = done else { return };
-        let cannot = matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY));
+        let able = self.target.as_ref().map(|target| target.able).unwrap_or_default();
+        let lacks = kind == "owner" && !able.owners || kind == "mode" && !able.modes;
+        let cannot = lacks || matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY));
         if cannot || !self.root {
             return self.note_once(kind, || {
                 format!("The {what} of \"{}\" could not be restored ({error}); others like it are not told", show(path))
@@ -140,8 +142,14 @@ impl Context<'_> {
         let Some(target) = &self.target else { return };
         match target.open_directory(relative) {
             Ok(handle) => {
+                if relative.is_empty() {
+                    target.open_up();
+                }
                 self.apply(&Subject { path, handle: &handle, unopened: None, symlink: false, inherits: false }, meta);
                 self.apply_flags(path, &handle, meta.flags);
+                if self.options.verify {
+                    self.verify_directory(target, path, handle, meta);
+                }
             }
             Err(error) => {
                 let message = format!("The metadata of the directory \"{}\" could not be restored", show(path));

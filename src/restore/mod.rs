@@ -15,9 +15,13 @@
 mod batch;
 mod compare;
 mod job;
+mod kept;
 mod link;
 mod meta;
+pub mod partial;
+mod replacing;
 mod special;
+mod spelling;
 mod target;
 mod walk;
 
@@ -91,6 +95,10 @@ pub struct RestoreReport {
     pub hard_links: u64,
     /// Files read back and found equal.
     pub verified: u64,
+    /// Things left in the target that got their recorded metadata back.
+    pub updated: u64,
+    /// How many of the issues were things read back and found otherwise than recorded.
+    pub mismatched: u64,
     /// Things that could not be restored, or not completely.
     pub issues: u64,
     /// How many of the issues were damage of the repository.
@@ -104,7 +112,8 @@ pub struct RestoreReport {
 /// A whole snapshot appears with its tree below the target; of a directory, what it holds appears directly below the
 /// target; a file appears in the target under its name. Things that cannot be restored are told to `progress`, counted
 /// in the report, and do not end the restore. Errors: the path or the target is unusable, a bad pattern (`Input`), no
-/// space left (`Full`), stopped (`Interrupted`). Whatever happens, no temporary file stays behind.
+/// space left (`Full`), stopped (`Interrupted`). Whatever happens, no half file stays behind; a new target that is
+/// not complete keeps its mark (see `target`), so that the next restore completes it.
 pub fn run(
     repository: &Arc<Repository>,
     snapshot: &Snapshot,
@@ -143,6 +152,7 @@ fn run_within(
         open_files: (open_files / 4).clamp(1, limits.open_files),
         limits,
         counts: Counts::default(),
+        replacing: replacing::Replacing::default(),
         noted: Mutex::default(),
         fatal: Mutex::default(),
         halted: AtomicBool::new(false),
@@ -151,6 +161,9 @@ fn run_within(
     // Copies tell what was matched, too.
     walk::Walk::new(&context, entry, path, include.clone(), exclude.clone())?.run()?;
     drop(closed);
+    if let Some(Err(error)) = context.target.as_ref().map(|target| target.finish()) {
+        context.issue(b"/", Error::io("The target could not be opened to others", error));
+    }
     context.check()?;
     [include, exclude].iter().filter_map(Patterns::note_of_unused).for_each(|note| progress.note(&note));
     Ok(context.counts.report(began.elapsed()))
@@ -168,6 +181,7 @@ struct Context<'a> {
     open_files: usize,
     limits: batch::Limits,
     counts: Counts,
+    replacing: replacing::Replacing,
     noted: Mutex<HashSet<&'static str>>,
     fatal: Mutex<Option<Error>>,
     halted: AtomicBool,
@@ -182,6 +196,8 @@ struct Counts {
     skipped: AtomicU64,
     hard_links: AtomicU64,
     verified: AtomicU64,
+    updated: AtomicU64,
+    mismatched: AtomicU64,
     issues: AtomicU64,
     damaged: AtomicU64,
 }
@@ -201,6 +217,8 @@ impl Counts {
             skipped: get(&self.skipped),
             hard_links: get(&self.hard_links),
             verified: get(&self.verified),
+            updated: get(&self.updated),
+            mismatched: get(&self.mismatched),
             issues: get(&self.issues),
             damaged: get(&self.damaged),
             elapsed,
@@ -254,6 +272,12 @@ impl Context<'_> {
         count(&self.counts.issues, 1);
         count(&self.counts.damaged, u64::from(error.kind() == ErrorKind::Damaged));
         self.progress.issue(as_path(path), &error);
+    }
+
+    /// Something was compared and is not as recorded.
+    fn mismatch(&self, path: &[u8], error: Error) {
+        count(&self.counts.mismatched, 1);
+        self.issue(path, error);
     }
 
     /// Says something once, however often it happens.

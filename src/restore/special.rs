@@ -9,13 +9,13 @@ use crate::os::{self, FileType, Stat};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// Makes one in this directory (none in a dry run) and says what it is there; `None` where nothing was made.
+/// Makes one in this directory (none in a dry run), which may pass an ACL on, or where something is to be replaced; says what it is there; `None` where nothing was made.
 pub(super) fn make(
     context: &Context<'_>,
     path: &[u8],
     dir: Option<&OwnedFd>,
     entry: &Entry,
-    inherits: bool,
+    (inherits, replaces): (bool, bool),
 ) -> Result<Option<Stat>> {
     let is_device = matches!(entry.body, Body::CharDevice { .. } | Body::BlockDevice { .. });
     if is_device && !context.root {
@@ -30,17 +30,15 @@ pub(super) fn make(
     if let (Some(target), Some(dir), false) = (&context.target, dir, context.options.dry_run) {
         let temporary = target.temporary();
         make_node(dir, &temporary, &entry.body).map_err(|error| Error::io("It could not be made", error))?;
-        let placed = os::open_path(dir, &temporary).and_then(|handle| {
+        let failed = |error| Error::io("It could not be put in its place", error);
+        let placed = os::open_path(dir, &temporary).map_err(failed).and_then(|handle| {
             let symlink = matches!(entry.body, Body::Symlink(_));
             let unopened = Some((dir, &temporary[..]));
             context.apply(&Subject { path, handle: &handle, unopened, symlink, inherits }, &entry.meta);
-            let stat = os::stat_fd(&handle)?;
-            Target::place(dir, &temporary, &entry.name, context.options.overwrite).map(|()| stat)
+            let stat = os::stat_fd(&handle).map_err(failed)?;
+            Target::place(dir, &temporary, &entry.name, replaces).map(|()| stat)
         });
-        made = Some(placed.map_err(|error| {
-            drop(os::unlink_at(dir, &temporary, false));
-            Error::io("It could not be put in its place", error)
-        })?);
+        made = Some(placed.inspect_err(|_| drop(os::unlink_at(dir, &temporary, false)))?);
     }
     count(&context.counts.others, 1);
     Ok(made)

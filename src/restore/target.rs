@@ -3,31 +3,67 @@
 //!
 //! Nothing here follows a symbolic link below the target.
 
-use super::{Overwrite, RestoreOptions, as_path};
+use super::partial::Names;
+use super::spelling::in_capitals;
+use super::{RestoreOptions, as_path};
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::{self, Stat};
+use crate::os::{self, FileTime, Stat};
 use quick_cache::sync::Cache;
 use rustix::fs::OFlags;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The kernel takes paths up to this length in one step.
 const LONG: usize = 4000;
 
+/// In a target for as long as the restore that made it is not done: the one after it finds the folder as new as this one did.
+const NEW: &[u8] = b".firn-new.partial";
+
 /// A directory relative to the target; empty for the target itself.
 pub(super) type Relative = Arc<[u8]>;
+
+/// What a file system keeps of what is set, as tried in the target itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Abilities {
+    pub(super) owners: bool,
+    pub(super) modes: bool,
+    /// To the nanosecond; others keep times to two seconds at worst.
+    times: bool,
+}
+
+impl Default for Abilities {
+    fn default() -> Abilities {
+        Abilities { owners: true, modes: true, times: true }
+    }
+}
+
+impl Abilities {
+    /// Whether a time is as recorded, as well as it can be kept.
+    pub(super) fn has_time(self, found: FileTime, recorded: FileTime) -> bool {
+        let nanos = |time: FileTime| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+        found == recorded || !self.times && (nanos(found) - nanos(recorded)).abs() <= 2_000_000_000
+    }
+}
 
 /// The folder that is restored into.
 pub(super) struct Target {
     root: Arc<OwnedFd>,
     /// It did not exist before.
+    pub(super) made: bool,
+    /// It did not, or is what a restore that did not come to its end has made. Until it is done, only its owner may enter.
     pub(super) created: bool,
+    /// It got the rights that it is to have.
+    opened: AtomicBool,
+    /// It does not tell all names apart.
+    pub(super) folds: bool,
+    /// What it can keep of metadata.
+    pub(super) able: Abilities,
     /// Handles (`O_PATH`) of directories in use, the least used closed first.
     handles: Cache<Relative, Arc<OwnedFd>>,
-    salt: String,
-    next: AtomicU64,
+    names: Names,
 }
 
 impl Target {
@@ -47,8 +83,7 @@ impl Target {
                 if options.dry_run {
                     return Ok(None);
                 }
-                let made = std::fs::create_dir_all(path);
-                made.map_err(|error| {
+                create(path).map_err(|error| {
                     Error::io(format!("The target \"{shown}\" cannot be created"), error).with_hint(hint)
                 })?;
                 true
@@ -60,17 +95,19 @@ impl Target {
         let failed =
             |error: io::Error| Error::io(format!("The target \"{shown}\" cannot be opened"), error).with_hint(hint);
         let root = std::fs::File::open(path).map_err(failed)?;
-        let salt = crate::id::SessionId::random()?.short();
         let handles = (open_files / 8).clamp(4, 256);
-        let target = Target {
+        let mut target = Target {
             root: Arc::new(root.into()),
+            made: created,
             created,
+            opened: AtomicBool::new(false),
+            folds: false,
+            able: Abilities::default(),
             handles: Cache::new(handles),
-            salt,
-            next: AtomicU64::new(0),
+            names: Names::new()?,
         };
         if !options.dry_run {
-            target.probe().map_err(|error| {
+            target.begin().map_err(|error| {
                 Error::io(format!("Nothing can be written into the target \"{shown}\""), error).with_hint(hint)
             })?;
         }
@@ -78,10 +115,74 @@ impl Target {
     }
 
     /// Finds out at once, not after minutes, whether files can be made.
-    fn probe(&self) -> io::Result<()> {
+    fn begin(&mut self) -> io::Result<()> {
+        let before = os::stat_fd(&self.root)?;
+        self.able = self.probe()?;
+        self.folds = self.folds_names(&self.root)?;
+        if self.created {
+            // It has these from the folder that it is in, and would pass them on.
+            drop(super::meta::disinherit(&self.root));
+            drop(os::open_at(&self.root, NEW, OFlags::WRONLY | OFlags::CREATE, 0o600)?);
+        } else {
+            let is_own = |stat: &Stat| stat.uid == os::user_id();
+            let is_closed = is_own(&before) && (before.mode & 0o077 == 0 || !self.able.modes);
+            self.created = is_closed && os::stat_at(&self.root, NEW).is_ok_and(|mark| is_own(&mark));
+            self.names.remove_stale(&self.root);
+            // What was only tried is no change.
+            drop(os::set_times_fd(&self.root, before.mtime));
+        }
+        Ok(())
+    }
+
+    /// Makes a file and looks what becomes of its metadata.
+    fn probe(&self) -> io::Result<Abilities> {
         let name = self.temporary();
-        drop(os::open_at(&self.root, &name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600)?);
-        os::unlink_at(&self.root, &name, false)
+        let file = os::open_at(&self.root, &name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600)?;
+        let stat = || os::stat_fd(&file);
+        let keeps_mode = |mode| os::chmod_fd(&file, mode).is_ok() && stat().is_ok_and(|stat| stat.mode == mode);
+        let time = FileTime { seconds: 1_000_000_001, nanos: 123_456_789 };
+        let able = Abilities {
+            modes: keeps_mode(0o640) && keeps_mode(0o751),
+            times: os::set_times_fd(&file, time).is_ok() && stat().is_ok_and(|stat| stat.mtime == time),
+            owners: !os::is_root() || os::chown_at(&file, b"", 1, 1).is_ok() && stat().is_ok_and(|stat| stat.uid == 1),
+        };
+        drop(os::chown_at(&file, b"", os::user_id(), os::group_id()));
+        os::unlink_at(&self.root, &name, false)?;
+        Ok(able)
+    }
+
+    /// Whether a directory takes names in small letters and in capitals for the same.
+    pub(super) fn folds_names(&self, directory: &OwnedFd) -> io::Result<bool> {
+        let (name, before) = (self.temporary(), os::stat_fd(directory)?);
+        drop(os::open_at(directory, &name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600)?);
+        let folds = os::stat_at(directory, &in_capitals(&name)).is_ok();
+        os::unlink_at(directory, &name, false)?;
+        drop(os::set_times_at(directory, b".", before.mtime));
+        Ok(folds)
+    }
+
+    /// Removes what killed restores have left in a directory.
+    pub(super) fn tidy(&self, directory: &Relative) {
+        if let Ok(directory) = self.open_directory(directory) {
+            self.names.remove_stale(&directory);
+        }
+    }
+
+    /// A target that this restore made gets its rights, from whoever calls, next.
+    pub(super) fn open_up(&self) {
+        self.opened.store(true, Ordering::Relaxed);
+        if self.created {
+            drop(os::unlink_at(&self.root, NEW, false));
+        }
+    }
+
+    /// If the target was made for something that says nothing of it, lets in whoever may enter new folders.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        if !self.created || self.opened.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.open_up();
+        os::chmod_fd(&self.root, 0o777 & !(os::umask() as u16))
     }
 
     /// A handle of a directory. `NotFound`, `ENOTDIR` or `ELOOP` if there is none on this path, or a symbolic link.
@@ -139,22 +240,36 @@ impl Target {
 
     /// A name that nothing else has.
     pub(super) fn temporary(&self) -> Vec<u8> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        format!(".firn-{}-{number:x}.partial", self.salt).into_bytes()
+        self.names.next()
     }
 
-    /// Gives what is complete its own name, in place of whatever has it now, or (`Never`) only if nothing has.
-    pub(super) fn place(dir: &OwnedFd, temporary: &[u8], name: &[u8], overwrite: Overwrite) -> io::Result<()> {
-        if overwrite != Overwrite::Never {
+    /// Gives what is complete its own name: in place of what was there (`replaces`), or only if nothing has it.
+    pub(super) fn place(dir: &OwnedFd, temporary: &[u8], name: &[u8], replaces: bool) -> Result<()> {
+        Target::try_place(dir, temporary, name, replaces).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Error::new(ErrorKind::Exists, SAME_NAME).with_hint(SAME_NAME_HINT),
+            _ => Error::io("It could not be put in its place", error),
+        })
+    }
+
+    fn try_place(dir: &OwnedFd, temporary: &[u8], name: &[u8], replaces: bool) -> io::Result<()> {
+        if replaces {
             return os::rename_at(dir, temporary, dir, name, true);
         }
         match os::rename_at(dir, temporary, dir, name, false) {
             // A file system that cannot rename so: a second name never replaces anything either.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
-                os::link_at(dir, temporary, dir, name)?;
-                os::unlink_at(dir, temporary, false)
-            }
-            result => result,
+            Err(error) if cannot(&error) => {}
+            result => return result,
+        }
+        match os::link_at(dir, temporary, dir, name) {
+            Ok(()) => return os::unlink_at(dir, temporary, false),
+            Err(error) if cannot(&error) => {}
+            Err(error) => return Err(error),
+        }
+        // Nor has it second names, as exFAT and vfat: then what another program puts there between these two is replaced.
+        match os::stat_at(dir, name) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => os::rename_at(dir, temporary, dir, name, true),
+            Err(error) => Err(error),
         }
     }
 
@@ -175,7 +290,7 @@ impl Target {
     /// folder can replace what is in it at any moment, also a new folder that only root may enter.
     pub(super) fn close_to_others(&self, recorded: u32) -> io::Result<Option<Closed>> {
         let before = os::stat_fd(&self.root)?;
-        if self.created || [recorded, os::user_id()].contains(&before.uid) {
+        if self.made || [recorded, os::user_id()].contains(&before.uid) {
             return Ok(None);
         }
         close(&self.root)?;
@@ -197,6 +312,27 @@ impl Drop for Closed {
 pub(super) fn close(folder: &OwnedFd) -> io::Result<()> {
     os::chown_at(folder, b"", os::user_id(), os::group_id())?;
     os::chmod_at(folder, b".", 0o700)
+}
+
+/// Why something is not put where something else is that was not there before.
+pub(super) const SAME_NAME: &str =
+    "The target does not tell its name from that of something else that is restored, or another program has used it";
+/// What to do then.
+pub(super) const SAME_NAME_HINT: &str =
+    "Restore into a folder of a file system that tells such names apart, or this one alone into another folder.";
+
+/// Whether a file system says that it has no such operation.
+fn cannot(error: &io::Error) -> bool {
+    use libc::{EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
+    matches!(error.raw_os_error(), Some(EINVAL | ENOSYS | EOPNOTSUPP | EPERM))
+}
+
+/// Makes a folder, and those above it; nobody else may enter it yet.
+fn create(path: &std::path::Path) -> io::Result<()> {
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        std::fs::create_dir_all(above)?;
+    }
+    std::fs::DirBuilder::new().mode(0o700).create(path)
 }
 
 /// A path of at least two names, cut before the last.

@@ -84,8 +84,8 @@ fn what_only_looks_unchanged_is_not_linked_to() {
     };
     let fixture = Fixture::new(things());
     plant(&fixture, "a", &noise(4, 200_000));
-    let (report, issues) = fixture.restore("", &fixture.options());
-    assert_eq!((report.files, report.hard_links, report.skipped, report.verified), (1, 1, 1, 1));
+    let (report, issues) = fixture.restore("", &RestoreOptions { verify: false, ..fixture.options() });
+    assert_eq!((report.files, report.hard_links, report.skipped), (1, 1, 1));
     assert!(issues.len() == 1 && issues[0].contains("is not as recorded; it was left"), "{issues:?}");
     assert!(read(&fixture, "d/b") == noise(3, 200_000) && read(&fixture, "d/c") == noise(3, 200_000));
     assert_eq!(inode(&fixture, "d/b"), inode(&fixture, "d/c"));

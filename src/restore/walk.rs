@@ -4,9 +4,11 @@
 use super::batch::Batch;
 use super::compare::looks_unchanged;
 use super::job::{FileJob, NewFile};
+use super::kept::Kept;
 use super::link::{First, Groups, Link};
 use super::meta;
-use super::target::{Relative, close, existing};
+use super::spelling::{Met, is_spelt, meets_another};
+use super::target::{self, Relative, close, existing};
 use super::{Context, Overwrite, as_path, count, join, show, special};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
@@ -15,6 +17,7 @@ use crate::os::{self, FileType, Stat};
 use crate::pattern::{Judgement, Patterns, Verdict};
 use crate::repository::tree::Entries;
 use rustix::fs::OFlags;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -32,6 +35,7 @@ struct Frame<'a> {
     included: Judgement,
     excluded: Judgement,
     made: Made,
+    met: Met,
 }
 
 enum Source<'a> {
@@ -68,6 +72,11 @@ struct Spot {
     inherits: bool,
 }
 
+/// A name that the target does not tell from one before.
+fn same_name() -> Error {
+    Error::new(ErrorKind::Exists, target::SAME_NAME).with_hint(target::SAME_NAME_HINT)
+}
+
 pub(super) struct Walk<'a> {
     context: &'a Context<'a>,
     /// The path in the snapshot that stands for the target.
@@ -101,7 +110,7 @@ impl<'a> Walk<'a> {
             Some(target) => {
                 let root =
                     target.directory(&Relative::from([])).map_err(|error| Error::io("The target is gone", error))?;
-                (Made::There { fresh: target.created, inherits: meta::passes_acl_on(&root) }, target.created)
+                (Made::There { fresh: target.made, inherits: meta::passes_acl_on(&root) }, target.created)
             }
         };
         let (source, meta, allowed) = match &entry.body {
@@ -126,7 +135,9 @@ impl<'a> Walk<'a> {
         if include.is_empty() && exclude.is_empty() {
             context.progress.expect(allowed.files, allowed.bytes);
         }
-        let top = Frame { source, relative_len: 0, name: Vec::new(), meta, selected: true, included, excluded, made };
+        let met = context.target.as_ref().filter(|target| target.folds).map(|_| HashSet::new());
+        let top =
+            Frame { source, relative_len: 0, name: Vec::new(), meta, selected: true, included, excluded, made, met };
         Ok(Walk {
             context,
             base,
@@ -209,11 +220,14 @@ impl<'a> Walk<'a> {
         let relative = self.relative(&frame);
         let overwrite = self.context.options.overwrite;
         let Some(meta) = frame.meta else { return };
-        let wanted = match frame.made {
-            Made::NotYet => false,
-            Made::Absent | Made::There { fresh: true, .. } => true,
-            Made::There { fresh: false, .. } => frame.selected && overwrite != Overwrite::Never && !meta.waypoint,
-        };
+        // That of the target is there if the target is new, or if the restore that made it was cut off.
+        let is_target = self.stack.is_empty();
+        let wanted = is_target
+            || match frame.made {
+                Made::NotYet => false,
+                Made::Absent | Made::There { fresh: true, .. } => true,
+                Made::There { fresh: false, .. } => frame.selected && overwrite != Overwrite::Never && !meta.waypoint,
+            };
         if wanted {
             count(&self.context.counts.directories, 1);
             if !self.context.options.dry_run {
@@ -227,11 +241,12 @@ impl<'a> Walk<'a> {
         let relative = join(self.relative(top), &entry.name);
         let path = self.snapshot_path(&relative);
         let is_directory = matches!(entry.body, Body::Directory { .. });
+        // Both, so that each notes what it matches.
         let excluded = self.exclude.judge(&path, is_directory, top.excluded);
+        let included = self.include.judge(&path, is_directory, top.included);
         if self.exclude.verdict(excluded) == Verdict::Matched {
             return Ok(());
         }
-        let included = self.include.judge(&path, is_directory, top.included);
         let selected = self.include.is_empty() || self.include.verdict(included) == Verdict::Matched;
         let Body::Directory { page, totals, .. } = entry.body else {
             return if selected { self.restore(entry, path) } else { Ok(()) };
@@ -254,6 +269,7 @@ impl<'a> Walk<'a> {
             included,
             excluded,
             made: Made::NotYet,
+            met: None,
         });
         if selected {
             self.make_directories();
@@ -265,8 +281,13 @@ impl<'a> Walk<'a> {
     fn make_directories(&mut self) -> bool {
         let first = self.stack.iter().rposition(|frame| frame.made != Made::NotYet).map_or(0, |at| at + 1);
         for at in first..self.stack.len() {
-            match self.make_directory(at) {
-                Ok(made) => self.stack[at].made = made,
+            let name = self.stack[at].name.clone();
+            let meets = at > 0 && meets_another(&mut self.stack[at - 1].met, &name);
+            match self.make_directory(at, meets) {
+                Ok((made, folds)) => {
+                    self.stack[at].made = made;
+                    self.stack[at].met = folds.then(HashSet::new);
+                }
                 Err(error) => {
                     let path = self.snapshot_path(self.relative(&self.stack[at]));
                     let message = format!("The directory \"{}\" and what is in it could not be restored", show(&path));
@@ -280,25 +301,36 @@ impl<'a> Walk<'a> {
         true
     }
 
-    fn make_directory(&self, at: usize) -> Result<Made> {
-        let (Some(above), Some(target)) = (at.checked_sub(1), &self.context.target) else { return Ok(Made::Absent) };
-        let Made::There { inherits, .. } = self.stack[above].made else { return Ok(Made::Absent) };
+    /// Makes one; what became of it, and whether names fall together in it. `meets`: its own name may do so.
+    fn make_directory(&self, at: usize, meets: bool) -> Result<(Made, bool)> {
+        let absent = Ok((Made::Absent, false));
+        let (Some(above), Some(target)) = (at.checked_sub(1), &self.context.target) else { return absent };
+        let Made::There { inherits, fresh: is_new } = self.stack[above].made else { return absent };
+        let folds = self.stack[above].met.is_some();
         let frame = &self.stack[at];
         let failed = |error| Error::io("It could not be made", error);
         let parent = target.directory(&self.relative(&self.stack[above]).into()).map_err(failed)?;
         if self.context.options.dry_run {
-            return Ok(match existing(&parent, &frame.name)? {
-                Some(stat) if stat.kind == FileType::Directory => Made::There { fresh: false, inherits: false },
-                Some(_) if self.context.options.overwrite != Overwrite::Always => return Err(in_the_way()),
-                _ => Made::Absent,
-            });
+            return match existing(&parent, &frame.name)? {
+                Some(stat) if stat.kind == FileType::Directory => {
+                    Ok((Made::There { fresh: false, inherits: false }, false))
+                }
+                Some(_) if self.context.options.overwrite != Overwrite::Always => Err(in_the_way()),
+                _ => absent,
+            };
         }
         match os::mkdir_at(&parent, &frame.name, 0o700) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let stat = os::stat_at(&parent, &frame.name).map_err(failed)?;
+                // What is in a directory that this restore made is there under another name.
+                if is_new || meets && !self.is_spelt(&self.relative(&self.stack[above]).into(), &frame.name) {
+                    return Err(same_name());
+                }
                 if stat.kind == FileType::Directory {
-                    return self.enter_existing(&parent, frame, &stat);
+                    let (made, handle) = self.enter_existing(&parent, frame, &stat)?;
+                    target.tidy(&self.relative(frame).into());
+                    return Ok((made, target.folds_names(&handle).unwrap_or(folds)));
                 }
                 if self.context.options.overwrite != Overwrite::Always {
                     return Err(in_the_way());
@@ -310,10 +342,15 @@ impl<'a> Walk<'a> {
         }
         let handle = target.directory(&self.relative(frame).into()).map_err(failed)?;
         let inherits = inherits && meta::disinherit(&handle).is_err();
-        Ok(Made::There { fresh: true, inherits })
+        Ok((Made::There { fresh: true, inherits }, folds))
     }
 
-    fn enter_existing(&self, parent: &OwnedFd, frame: &Frame<'_>, stat: &Stat) -> Result<Made> {
+    fn is_spelt(&self, directory: &Relative, name: &[u8]) -> bool {
+        let opened = self.context.target.as_ref().and_then(|target| target.open_directory(directory).ok());
+        opened.is_some_and(|opened| is_spelt(&opened, name))
+    }
+
+    fn enter_existing(&self, parent: &OwnedFd, frame: &Frame<'_>, stat: &Stat) -> Result<(Made, OwnedFd)> {
         let gets_meta = frame.selected
             && self.context.options.overwrite != Overwrite::Never
             && frame.meta.as_ref().is_some_and(|meta| !meta.waypoint);
@@ -326,7 +363,7 @@ impl<'a> Walk<'a> {
         if gets_meta && self.context.root {
             self.tighten(&handle, frame, stat)?;
         }
-        Ok(Made::There { fresh: false, inherits: meta::passes_acl_on(&handle) })
+        Ok((Made::There { fresh: false, inherits: meta::passes_acl_on(&handle) }, handle))
     }
 
     /// Keeps those out of a folder who will not be let in by what is recorded of it; that comes back at the end, with its owner.
@@ -369,6 +406,11 @@ impl<'a> Walk<'a> {
             Some(handle) if !spot.fresh => existing(handle, &entry.name)?,
             _ => None,
         };
+        let meets = self.stack.last_mut().is_some_and(|top| meets_another(&mut top.met, &entry.name));
+        if meets && found.is_some() && !self.is_spelt(&spot.dir, &entry.name) {
+            return Err(same_name());
+        }
+        let replaces = found.is_some();
         let overwrite = self.context.options.overwrite;
         let kept = match &found {
             None => false,
@@ -377,7 +419,7 @@ impl<'a> Walk<'a> {
                 return Err(Error::new(ErrorKind::Exists, "A directory in the target has its name")
                     .with_hint("Move it away or restore into another folder."));
             }
-            Some(stat) => overwrite == Overwrite::IfChanged && looks_unchanged(spot.handle.as_deref(), stat, &entry),
+            Some(stat) => overwrite == Overwrite::IfChanged && self.stays(&spot, stat, &entry),
         };
         let size = if let Body::File { size, .. } = &entry.body { *size } else { 0 };
         if let Some(first) = self.groups.first(&entry)
@@ -388,7 +430,7 @@ impl<'a> Walk<'a> {
                 self.pass(size);
             } else {
                 let Spot { path, dir, inherits, .. } = spot;
-                self.batch.add_link(Link { path, dir, entry, inherits, first });
+                self.batch.add_link(Link { path, dir, entry, inherits, replaces, first });
             }
             return Ok(());
         }
@@ -401,13 +443,25 @@ impl<'a> Walk<'a> {
             if overwrite != Overwrite::Never {
                 let first = Arc::new(First::kept(spot.dir.clone(), entry.name.clone()));
                 self.groups.remember(self.context, &entry, &spot.path, &first);
+                if !self.context.options.dry_run {
+                    self.batch.add_kept(self.context, Kept { path: spot.path, dir: spot.dir, entry, was_there: true });
+                }
             }
             return Ok(());
         }
         match entry.body {
-            Body::File { .. } => self.add_file(spot, entry),
-            _ => self.make_other(&spot, &entry),
+            Body::File { .. } => self.add_file(spot, entry, replaces),
+            _ => self.make_other(&spot, &entry, replaces),
         }
+    }
+
+    /// Whether what is there is left: it looks as recorded, and is not somebody else's, who could have put it there to be
+    /// given it.
+    fn stays(&self, spot: &Spot, stat: &Stat, entry: &Entry) -> bool {
+        let context = self.context;
+        let keeps_owners = context.target.as_ref().is_some_and(|target| target.able.owners);
+        let is_theirs = context.root && keeps_owners && stat.uid != entry.meta.owner.uid;
+        !is_theirs && looks_unchanged(context, spot.handle.as_deref(), stat, entry)
     }
 
     /// A file that needs no work.
@@ -429,7 +483,7 @@ impl<'a> Walk<'a> {
         Ok(Spot { path, dir, handle: Some(handle), fresh, inherits })
     }
 
-    fn add_file(&mut self, spot: Spot, entry: Entry) -> Result<()> {
+    fn add_file(&mut self, spot: Spot, entry: Entry, replaces: bool) -> Result<()> {
         let first = Arc::new(First::default());
         self.groups.remember(self.context, &entry, &spot.path, &first);
         let Entry { name, meta, body: Body::File { size, content } } = entry else { return Ok(()) };
@@ -444,7 +498,7 @@ impl<'a> Walk<'a> {
         let kept = if keeps_content { content.clone() } else { Content::Extents(Vec::new()) };
         let Spot { path, dir, inherits, .. } = spot;
         let first = meta.link.map(|_| first);
-        let file = NewFile { path, dir: dir.clone(), name, meta, size, content: kept, inherits, first };
+        let file = NewFile { path, dir: dir.clone(), name, meta, size, content: kept, inherits, replaces, first };
         let job = Arc::new(FileJob::new(target.clone(), file));
         if job.late_flags() != 0 {
             let (path, name, flags) = (job.path.clone(), job.name.clone(), job.late_flags());
@@ -494,14 +548,18 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn make_other(&mut self, spot: &Spot, entry: &Entry) -> Result<()> {
-        let made = special::make(self.context, &spot.path, spot.handle.as_deref(), entry, spot.inherits)?;
+    fn make_other(&mut self, spot: &Spot, entry: &Entry, replaces: bool) -> Result<()> {
+        let made = special::make(self.context, &spot.path, spot.handle.as_deref(), entry, (spot.inherits, replaces))?;
         if self.context.options.dry_run || made.is_some() {
             let first = Arc::new(First::default());
             if let Some(stat) = made {
                 first.made(&spot.dir, &entry.name, &stat);
             }
             self.groups.remember(self.context, entry, &spot.path, &first);
+        }
+        if self.context.options.verify && made.is_some() {
+            let (path, dir) = (spot.path.clone(), spot.dir.clone());
+            self.batch.add_kept(self.context, Kept { path, dir, entry: entry.clone(), was_there: false });
         }
         Ok(())
     }

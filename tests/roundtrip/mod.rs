@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod choice;
+mod limited;
 mod pick;
 mod sparse;
+mod target;
 mod trouble;
 mod whole;
 
