@@ -92,7 +92,10 @@ impl Repository {
         let stored = self.snapshot_names()?;
         let tombs = self.tombs()?;
         let mut snapshots = Snapshots::default();
-        for name in stored.keys().copied() {
+        // In an order that every run has: tests replay runs.
+        let mut names: Vec<ObjectName> = stored.keys().copied().collect();
+        names.sort_unstable();
+        for name in names {
             match self.snapshot(name) {
                 Ok(snapshot) if tombs.contains_key(&name) => snapshots.forgotten.push(Named { name, snapshot }),
                 Ok(mut snapshot) => {
