@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::ObjectName;
 use crate::repository::dates::Dates;
 use crate::repository::snapshots::Named;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Fewer files than this say nothing.
 const FEW: u64 = 20;
@@ -14,7 +14,7 @@ const FEW: u64 = 20;
 /// Stops a prune that would delete older snapshots of a source (`doomed`) whose newest snapshot looks wrong.
 pub(super) fn check(live: &[Named], forgotten: &[Named], doomed: &BTreeSet<ObjectName>) -> Result<()> {
     let all = || live.iter().chain(forgotten);
-    let dates = Dates::new(all().map(|named| (named.name, &named.snapshot)), &HashMap::new());
+    let dates = Dates::new(all().map(|named| (named.name, &named.snapshot)), &BTreeMap::new());
     let mut sources: BTreeMap<(&str, Vec<&[u8]>), Vec<&Named>> = BTreeMap::new();
     for named in all() {
         let paths = named.snapshot.paths.iter().map(|path| path.0.as_slice()).collect();

@@ -80,14 +80,14 @@ impl Dates {
     /// Judges the dates of these snapshots; what the store's clock said when they were stored helps, where it is known.
     pub fn new<'s>(
         snapshots: impl Iterator<Item = (ObjectName, &'s Snapshot)>,
-        stored: &HashMap<ObjectName, SystemTime>,
+        stored: &BTreeMap<ObjectName, SystemTime>,
     ) -> Dates {
         Dates::at(snapshots, stored, Timestamp::now())
     }
 
     fn at<'s>(
         snapshots: impl Iterator<Item = (ObjectName, &'s Snapshot)>,
-        stored: &HashMap<ObjectName, SystemTime>,
+        stored: &BTreeMap<ObjectName, SystemTime>,
         now: Timestamp,
     ) -> Dates {
         let mut writers: BTreeMap<WriterId, Vec<(ObjectName, &Snapshot)>> = BTreeMap::new();

@@ -10,7 +10,7 @@ use crate::format::header::Kind;
 use crate::format::snapshot::{Head, Snapshot};
 use crate::id::{ObjectName, WriterId};
 use crate::store::{ObjectKey, ObjectKind};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::SystemTime;
 
 /// A snapshot and its name.
@@ -38,7 +38,7 @@ pub struct Snapshots {
     /// Those that cannot be read, and why.
     pub damaged: Vec<(ObjectName, Error)>,
     /// What has a tomb, stored or not, and since when by the store's clock.
-    pub tombs: HashMap<ObjectName, SystemTime>,
+    pub tombs: BTreeMap<ObjectName, SystemTime>,
     /// When those that count were made.
     pub dates: Dates,
 }
@@ -122,8 +122,8 @@ impl Repository {
     }
 
     /// The names of the snapshots that are stored, and since when by the store's clock.
-    pub fn snapshot_names(&self) -> Result<HashMap<ObjectName, SystemTime>> {
-        let mut names = HashMap::new();
+    pub fn snapshot_names(&self) -> Result<BTreeMap<ObjectName, SystemTime>> {
+        let mut names = BTreeMap::new();
         self.list(ObjectKind::Snapshot, &mut |object| {
             names.insert(ObjectName::parse(&object.name)?, object.stored);
             Ok(())
@@ -134,13 +134,13 @@ impl Repository {
     /// The snapshots that have a tomb, and since when by the store's clock. Only a tomb that opens and names its snapshot counts: whoever holds the store
     /// without a key must not be able to hide a snapshot by putting an empty object there. One that does not count is
     /// reported by `check`, and its snapshot stays.
-    pub fn tombs(&self) -> Result<HashMap<ObjectName, SystemTime>> {
+    pub fn tombs(&self) -> Result<BTreeMap<ObjectName, SystemTime>> {
         let mut listed = Vec::new();
         self.list(ObjectKind::Tomb, &mut |object| {
             listed.push((ObjectName::parse(&object.name)?, object.stored));
             Ok(())
         })?;
-        let mut tombs = HashMap::new();
+        let mut tombs = BTreeMap::new();
         for (name, stored) in listed {
             match self.get_json::<Tomb>(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, name)) {
                 Ok(tomb) if tomb.snapshot == name => drop(tombs.insert(name, stored)),

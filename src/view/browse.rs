@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::dates::Dates;
 use crate::repository::snapshots::{Named, doubts};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -482,7 +482,7 @@ fn slot_hash(name: &ObjectName) -> u64 {
 }
 
 /// The names of the snapshots that count, and since when they are stored.
-fn live_names(repository: &Repository) -> Result<HashMap<ObjectName, SystemTime>> {
+fn live_names(repository: &Repository) -> Result<BTreeMap<ObjectName, SystemTime>> {
     let mut names = repository.snapshot_names()?;
     let tombs = repository.tombs()?;
     names.retain(|name, _| !tombs.contains_key(name));
