@@ -2,11 +2,13 @@
 //!
 //! A message that cannot be written is dropped: there is nobody left to tell.
 
-use super::text::line;
+use super::text::{base64, line};
 use crate::error::{Error, ErrorKind};
 use crate::progress::Stop;
 use serde_json::json;
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 
 /// The exit code of a run that ended with `error`. A signal's number counts from 128, as in a shell.
 pub(crate) fn exit_code(error: &Error, stop: &Stop) -> u8 {
@@ -55,14 +57,18 @@ pub(crate) fn warning(error: &Error, during: &str, as_json: bool) {
 }
 
 /// A line for programs about one thing that went wrong.
-pub(crate) fn issue_json(error: &Error, during: &str, item: &str) -> String {
-    let value = json!({
+pub(crate) fn issue_json(error: &Error, during: &str, item: impl AsRef<OsStr>) -> String {
+    let bytes = item.as_ref().as_bytes();
+    let mut value = json!({
         "message_type": "error",
         "error": { "message": error.chain() },
         "during": during,
-        "item": item,
+        "item": String::from_utf8_lossy(bytes),
         "hint": error.hint(),
     });
+    if std::str::from_utf8(bytes).is_err() {
+        value["item_base64"] = json!(base64(bytes));
+    }
     format!("{value}\n")
 }
 

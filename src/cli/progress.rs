@@ -311,7 +311,7 @@ impl Progress for Reporter {
         let chain = error.chain();
         let shown = path.display().to_string();
         let line = match self.json {
-            true => issue_json(error, self.during, &shown),
+            true => issue_json(error, self.during, path),
             false if shown.is_empty() || chain.contains(&shown) => format!("Error: {}\n", text::line(&chain)),
             false => format!("Error: \"{}\": {}\n", text::line(&shown), text::line(&chain)),
         };
