@@ -108,7 +108,7 @@ impl Context {
         for (name, error) in snapshots.damaged.iter().filter(|(name, _)| !snapshots.tombs.contains_key(name)) {
             let error = Error::new(error.kind(), error.chain()).with_hint("\"firn check\" tells more.");
             let text = match self.global.json {
-                true => message::issue_json(&error, "snapshots", &name.to_string()),
+                true => message::issue_json(&error, "snapshots", name.to_string()),
                 false => message::describe("Warning", &error),
             };
             drop(std::io::stderr().lock().write_all(text.as_bytes()));

@@ -47,7 +47,7 @@ fn story(seed: u64, episode: usize, all: Vec<Step>, first: &str) -> String {
 /// `FIRN_MODEL_STEPS` and `FIRN_MODEL_SEED` make it longer, or another one; `FIRN_MODEL_EPISODE` runs one part of it alone.
 #[test]
 fn random_steps_end_as_plain_copies_do() {
-    let (count, seed) = (setting("FIRN_MODEL_STEPS", 10_000) as usize, setting("FIRN_MODEL_SEED", 1));
+    let (count, seed) = (setting("FIRN_MODEL_STEPS", 1_000) as usize, setting("FIRN_MODEL_SEED", 1));
     let only = std::env::var("FIRN_MODEL_EPISODE").ok().map(|text| text.parse::<usize>().expect("a number"));
     let episodes: Vec<usize> = match only {
         Some(episode) => vec![episode],
@@ -77,6 +77,7 @@ fn random_steps_end_as_plain_copies_do() {
         panic!("{}", story(seed, episode, all, &first));
     }
     let told = told.into_inner().unwrap();
+    println!("model: seed={seed} steps={} in {} worlds, all as plain copies", told.len(), episodes.len());
     if let Ok(path) = std::env::var("FIRN_MODEL_TELL") {
         std::fs::write(path, told.join("\n")).unwrap();
     }
