@@ -81,7 +81,7 @@ pub(super) struct Looked {
 }
 
 /// What to do about a damaged pack.
-const DAMAGED: &str = "If there is a copy of this object, put it back. Run a backup: it stores again what it finds on the disk. \
+pub(super) const DAMAGED: &str = "If there is a copy of this object, put it back. Run a backup: it stores again what it finds on the disk. \
     Then \"firn repair packs\" saves the rest.";
 
 impl Packs {

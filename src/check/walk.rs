@@ -7,7 +7,7 @@
 
 use super::lengths::Lengths;
 use super::objects::REPAIR;
-use super::packs::{Looked, Verdicts};
+use super::packs::{DAMAGED, Looked, Verdicts};
 use super::seen::{Mark, Seen};
 use super::{Affected, MAX_AFFECTED, MAX_AFFECTED_REPORT, Pass, Severity};
 use crate::error::{Error, ErrorKind, Result};
@@ -28,6 +28,9 @@ const CACHED_ORPHANS: usize = 32;
 /// What to do about a missing pack that snapshots need.
 const MISSING: &str = "If it was moved away, put it back. Run a backup: it stores again what it finds on the disk; then run \
     \"firn repair index\".";
+/// What to do about a damaged pack of which snapshots need nothing, and about one that holds the only good copy of something.
+const UNNEEDED: &str = "Run \"firn prune\": it removes the pack once no forgotten snapshot needs it, either.";
+const HOLDS: &str = "Run \"firn repair packs\": it saves what snapshots need of it. Then \"firn prune\" removes the pack, should it stay.";
 /// Ids of lost chunks listed in a message.
 const LISTED_CHUNKS: usize = 3;
 /// Damaged pages with a finding of their own.
@@ -71,6 +74,8 @@ struct Walk<'p, 'a> {
     /// Chunks of which something states this length, which is not theirs.
     lies: HashMap<(ChunkId, u32), usize>,
     losses: BTreeMap<usize, Loss>,
+    /// Findings about packs that hold, in blocks that can be read, the only good copy of what snapshots need.
+    holding: HashSet<usize>,
     /// The findings about chunks that no segment names: those found in stored packs, and those found nowhere.
     unindexed: Option<usize>,
     nowhere: Option<usize>,
@@ -103,6 +108,7 @@ impl Pass<'_> {
             bad: HashMap::new(),
             lies: HashMap::new(),
             losses: BTreeMap::new(),
+            holding: HashSet::new(),
             unindexed: None,
             nowhere: None,
             compared: false,
@@ -156,6 +162,7 @@ impl Walk<'_, '_> {
     fn forget(&mut self) {
         (self.seen, self.bad, self.lies, self.losses) = Default::default();
         (self.unindexed, self.nowhere, self.page_findings) = (None, None, 0);
+        self.holding.clear();
         (self.pass.report.tree_pages, self.pass.report.chunks) = (0, 0);
     }
 
@@ -325,6 +332,7 @@ impl Walk<'_, '_> {
         })?;
         let mut wrong: Option<usize> = None;
         let mut good = None;
+        let (mut is_in_whole_pack, mut holding) = (false, None);
         for place in places {
             let pack = index.pack(place)?;
             if pack.is_tree != reference.kind().is_tree() {
@@ -339,9 +347,14 @@ impl Walk<'_, '_> {
                         needed.insert(pack.name);
                     }
                     good = good.or(Some(Found::Indexed(place)));
+                    match self.looked.packs.problems.get(&pack.name) {
+                        Some(problem) => holding = Some(problem.finding),
+                        None => is_in_whole_pack = true,
+                    }
                 }
             }
         }
+        self.holding.extend(holding.filter(|_| !is_in_whole_pack));
         let mut orphaned = None;
         for (number, block) in self.looked.packs.orphaned(&reference.id) {
             let name = self.looked.packs.orphans[number as usize].name;
@@ -504,8 +517,17 @@ impl Walk<'_, '_> {
         loss.last = Some(hit);
     }
 
-    /// Says how bad each pack's damage has turned out to be.
+    /// Says how bad each pack's damage has turned out to be, and which command helps.
     fn report(self) {
+        let (report, options) = (&mut self.pass.report, self.pass.options);
+        // A prune refuses to work where anything is lost.
+        let is_lost = self.losses.values().any(|loss| loss.count > 0) || report.worst() == Some(Severity::Lost);
+        let is_whole = options.snapshots.is_none() && report.snapshots_left == 0 && !is_lost;
+        for (number, finding) in report.findings.iter_mut().enumerate() {
+            if is_whole && finding.hint.as_deref() == Some(DAMAGED) {
+                finding.hint(if self.holding.contains(&number) { HOLDS } else { UNNEEDED });
+            }
+        }
         for (number, loss) in self.losses {
             let finding = &mut self.pass.report.findings[number];
             // Only with unread packs is it unknown whether anything is lost.

@@ -74,7 +74,7 @@ fn words(outcomes: &[PackOutcome], dry_run: bool) -> String {
                 "    It stays, for it holds the only copy of what cannot be read\n    Hint: If there is a copy of this object, put it back. Run a backup: it stores again what it finds on the disk; then run this again. \"firn repair snapshots\" writes snapshots without what is lost.\n"
             }
             (Fate::KeptForPrune, _) => {
-                "    It stays, but no snapshot needs what cannot be read\n    Hint: \"firn prune\" removes it.\n"
+                "    It stays, but no snapshot needs what cannot be read\n    Hint: Run \"firn prune\": it removes the pack once no forgotten snapshot needs it, either.\n"
             }
             (Fate::KeptForOthers, _) => {
                 "    It stays, because a backup or a prune is at work (or was stopped without cleaning up)\n    Hint: Run this again later.\n"
@@ -136,6 +136,6 @@ mod tests {
         assert_eq!(exit_code(std::slice::from_ref(&lost)), 5);
         let unneeded = PackOutcome { fate: Fate::KeptForPrune, ..lost };
         assert_eq!(exit_code(std::slice::from_ref(&unneeded)), 4);
-        assert!(words(&[unneeded], false).contains("\"firn prune\" removes it"));
+        assert!(words(&[unneeded], false).contains("\"firn prune\": it removes"));
     }
 }

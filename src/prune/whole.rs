@@ -17,7 +17,7 @@ pub fn whole(repository: &Repository, named: &Named, progress: &dyn Progress, st
     complete(repository, std::slice::from_ref(named), &HashSet::new(), progress, stop)
 }
 
-/// Whether that is so for all snapshots, the forgotten ones among them, if the packs in `without` are no more.
+/// Whether that is so for all snapshots that are not forgotten, if the packs in `without` are no more.
 pub fn all_whole(
     repository: &Repository,
     without: &HashSet<ObjectName>,
@@ -26,11 +26,10 @@ pub fn all_whole(
 ) -> Result<bool> {
     progress.stage("finding what snapshots need");
     let snapshots = repository.snapshots()?;
-    if !snapshots.damaged.is_empty() {
+    if snapshots.damaged.iter().any(|(name, _)| !snapshots.tombs.contains_key(name)) {
         return Ok(false);
     }
-    let all: Vec<Named> = snapshots.live.into_iter().chain(snapshots.forgotten).collect();
-    match complete(repository, &all, without, progress, stop) {
+    match complete(repository, &snapshots.live, without, progress, stop) {
         Err(error) if error.kind() == ErrorKind::Damaged => Ok(false),
         complete => complete.map(|()| true),
     }

@@ -62,7 +62,8 @@ pub enum Fate {
     Kept,
     /// It stays because it holds the only copy of something, though nobody can read it now.
     KeptForLost,
-    /// It stays though no snapshot needs what only it holds, which nobody can read; a prune removes it.
+    /// It stays though no snapshot needs what only it holds, which nobody can read, but perhaps forgotten ones; a prune removes it
+    /// once they do not.
     KeptForPrune,
     /// It stays because something else is at work in the repository.
     KeptForOthers,

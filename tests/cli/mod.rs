@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod choosing;
+mod copies;
 mod diff;
 mod du;
 mod forgetting;
