@@ -2,8 +2,9 @@
 //! (see `pipeline`).
 //!
 //! A call that writes sets the times once, when it begins, and may go on for minutes; a store into a mapped page that is dirty
-//! sets none. So "same times before and after" proves only that no write *began* meanwhile. A file that was young when it was
-//! read is therefore read again a moment later, unless a lease proves that no writer had it open (`is_doubtful`).
+//! sets none. So "same times before and after" proves only that no write *began* meanwhile. Calls that began before are waited for
+//! where the file system's locks allow that (`os::wait_for_writes`). For all else, a file that was young when it was read is read
+//! again a moment later, unless a lease proves that no writer had it open (`is_doubtful`).
 
 use super::walk::{Handle, SourceItem};
 use crate::os::{self, Stat};

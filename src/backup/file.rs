@@ -14,7 +14,7 @@ use crate::format::message::ChunkKind;
 use crate::format::snapshot::IssueKind;
 use crate::format::tree::{AttributeSet, Attributes, Body, Content, Entry, Extent, Metadata};
 use crate::id::ChunkId;
-use crate::os::{FileType, Stat, stat_fd};
+use crate::os::{self, FileType, Stat, stat_fd};
 use crate::progress::{Compared, Progress, Silent, Stop};
 use crate::repository::Repository;
 use crate::repository::assemble::{Assembler, Group};
@@ -224,6 +224,9 @@ impl Filer<'_> {
         if let Some(wait) = time_to_settle(&item.stat, SystemTime::now()) {
             std::thread::sleep(wait);
             calm = !changed(&item.stat, &look(&source)?);
+        }
+        if self.clocks.is_local(item) {
+            os::wait_for_writes(source.file());
         }
         let begun = SystemTime::now();
         // Before the first byte: a writer that opens the file later changes its times.

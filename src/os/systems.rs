@@ -49,3 +49,10 @@ pub fn is_on_local_disk(fd: impl AsFd) -> io::Result<bool> {
     ];
     Ok(LOCAL.contains(&(rustix::fs::fstatfs(fd)?.f_type as u32)))
 }
+
+/// Waits until no call that writes to the file is under way. Such a call sets the file's times once, when it begins, holds the lock of
+/// the inode up to its end, and looking for data takes that lock in ext4, Btrfs, F2FS, tmpfs and overlayfs; in XFS each read takes it.
+pub fn wait_for_writes(file: impl AsFd) {
+    // What is found does not matter, nor that some file systems cannot look for it.
+    drop(super::seek_data(file, 0));
+}

@@ -68,7 +68,7 @@ impl Mount {
     }
 
     /// The program's process: the one that `setsid` became, or its child.
-    fn program(&self) -> Pid {
+    pub(crate) fn program(&self) -> Pid {
         let id = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         let child = children.split_whitespace().next().and_then(|text| text.parse().ok());

@@ -1,7 +1,11 @@
 //! Sources that cannot be read, change, or are not there: told, never hidden. Not for: a damaged repository.
 
 use super::names;
+use crate::mount::Mount;
+use crate::support::nasty::Random;
 use crate::support::run::World;
+use crate::support::without_fuse;
+use rustix::process::{Signal, kill_process};
 use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -41,6 +45,32 @@ fn missing_roots() {
     assert_eq!((&half["error_count"], &half["files_new"]), (&1.into(), &1.into()));
     let noted = world.run(["snapshots", "--json"]).succeeds().json();
     assert_eq!((noted.len(), &noted[0]["issues_total"]), (1, &1.into()));
+}
+
+#[test]
+fn an_only_source_that_cannot_be_read_makes_no_snapshot() {
+    let world = World::with_key_file();
+    for name in ["a", "closed/f", "closed/g/h"] {
+        world.write(&format!("source/{name}"), name);
+    }
+    world.backup(0, ["source"]);
+    for name in ["source/a", "source/closed"] {
+        fs::set_permissions(world.path(name), Permissions::from_mode(0o000)).unwrap();
+    }
+    // Neither is a file missing that may not be looked for.
+    let named =
+        [&["source/closed/f"][..], &["source/closed/g/h"], &["source/closed"], &["source/a"], &["source/a", "no/such"]];
+    for paths in named {
+        let ran = world.run_as_nobody(&[&["backup"], paths].concat()).fails(1, &[paths[0], "ermission denied"]);
+        assert!(!ran.stdout.contains("Made the snapshot"), "{ran:?}");
+        let said = ran.stderr.to_lowercase();
+        assert!(!said.contains("exist") && !said.contains("there is no") || paths.len() > 1, "{ran:?}");
+        assert_eq!(world.objects("snapshots").len(), 1, "{paths:?}: what is \"latest\" stays");
+    }
+    world.write("source/b", "b");
+    let ran = world.run_as_nobody(&["backup", "source/b", "source/closed/f"]);
+    ran.fails(3, &["source/closed/f", "ermission denied"]);
+    fs::set_permissions(world.path("source/closed"), Permissions::from_mode(0o700)).unwrap();
 }
 
 /// Runs `work` while another thread writes to a file, again and again.
@@ -136,6 +166,64 @@ fn a_mapped_file_is_never_torn_in_silence() {
     world.backup(0, ["source"]);
     world.run(["restore", &format!("latest:{}", world.text("source")), "-t", "calm"]).succeeds();
     assert_eq!(fs::read(world.path("calm/torn")).unwrap(), fs::read(world.path("source/torn")).unwrap());
+}
+
+#[test]
+fn one_long_write_is_never_torn_in_silence() {
+    if without_fuse() {
+        return;
+    }
+    const LEN: usize = 8 << 20;
+    let world = World::with_key_file();
+    let (old, new) = (vec![7; LEN], Random(8).bytes(LEN));
+    world.write("slow/new", &new);
+    world.backup(0, ["slow"]);
+    fs::remove_dir_all(world.path("slow")).unwrap();
+    world.write("source/file", &old);
+    // One call writes all of a file that is mapped from a mount. It gets no further while the mount is stopped.
+    let mount = Mount::of(&world, &[&format!("latest:{}", world.text("slow"))]);
+    let script = "import mmap, os, sys\nf = os.open(sys.argv[1], os.O_RDONLY)\ng = os.open(sys.argv[2], os.O_WRONLY)\n\
+        m = mmap.mmap(f, 0, prot=mmap.PROT_READ)\nassert m[0] == int(sys.argv[3])\nprint(flush=True)\n\
+        sys.stdin.read()\nassert os.pwrite(g, m, 0) == len(m)\n";
+    let mut writer = Command::new("python3");
+    writer.args(["-c", script]).arg(mount.path("new")).arg(world.path("source/file")).arg(new[0].to_string());
+    let mut writer = writer.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    writer.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    kill_process(mount.program(), Signal::STOP).unwrap();
+    drop(writer.stdin.take());
+    let file = File::open(world.path("source/file")).unwrap();
+    let begins_with = |expected: &[u8]| {
+        let mut first = [0; 100];
+        file.read_exact_at(&mut first, 0).unwrap();
+        first == expected[..100]
+    };
+    while !begins_with(&new) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let mut backup = world.direct(["backup", "source"]).stdout(Stdio::null()).spawn().unwrap();
+    // It may end now, or wait for the write.
+    for _ in 0..40 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        if backup.try_wait().unwrap().is_some() {
+            break;
+        }
+    }
+    let (is_written, mut last) = (writer.try_wait().unwrap().is_some(), [0]);
+    file.read_exact_at(&mut last, LEN as u64 - 1).unwrap();
+    kill_process(mount.program(), Signal::CONT).unwrap();
+    assert!(writer.wait().unwrap().success());
+    let code = backup.wait().unwrap().code();
+    assert!(!is_written && last == [7], "the write was to stop on its way");
+    let read = |name: &str| {
+        world.run(["restore", &format!("latest:{}", world.text("source")), "-t", name]).succeeds();
+        fs::read(world.path(name).join("file")).unwrap()
+    };
+    let kept = read("out");
+    let is_told = world.run(["snapshots", "--json"]).succeeds().json().last().unwrap()["issues_total"] == 1;
+    assert!(code == Some(3) && is_told || code == Some(0) && !is_told && (kept == old || kept == new), "{code:?}");
+    // Whatever is remembered of it, in the end it is what it is.
+    world.backup(0, ["source"]);
+    assert!(read("calm") == new);
 }
 
 #[test]

@@ -26,3 +26,22 @@ pub(crate) fn without_root() -> bool {
     assert!(is_wished("FIRN_TEST_NO_ROOT"), "this test needs root; FIRN_TEST_NO_ROOT=1 leaves such tests out");
     true
 }
+
+/// A small file system of its own on a new folder, ended with it. Needs the rights of root.
+pub(crate) struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    #[track_caller]
+    pub(crate) fn on(folder: &std::path::Path) -> Tmpfs {
+        std::fs::create_dir_all(folder).unwrap();
+        let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(folder).status().unwrap();
+        assert!(mounted.success(), "the administrator can mount a tmpfs");
+        Tmpfs(folder.to_owned())
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
