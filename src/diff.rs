@@ -15,6 +15,7 @@ mod tests;
 mod text;
 mod trees;
 
+use crate::backup::calm::Clocks;
 use crate::chunk::pieces::Chunks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
@@ -153,12 +154,15 @@ struct Job<'a> {
     /// Cuts live files; holds its buffer.
     chunks: Chunks,
     buffer: Vec<u8>,
+    /// Tells where the stated sizes of live files can be relied on.
+    clocks: Clocks,
 }
 
 impl<'a> Job<'a> {
     fn new(context: &'a Context<'a>, tell: Tell<'a>, path: &[u8]) -> Job<'a> {
         let chunks = Chunks::new(Arc::new(context.repository.splitter()));
-        Job { context, tell, statistics: Statistics::default(), path: path.to_vec(), chunks, buffer: Vec::new() }
+        let (statistics, path) = (Statistics::default(), path.to_vec());
+        Job { context, tell, statistics, path, chunks, buffer: Vec::new(), clocks: Clocks::default() }
     }
 
     /// Goes on to a name in the directory whose path has this length.

@@ -72,6 +72,38 @@ impl Content {
         self.end > self.stat.size
     }
 
+    /// Whether the file ends behind exactly so many bytes, whatever size it states.
+    pub fn has_length(&self, length: u64) -> io::Result<bool> {
+        Ok((length == 0 || self.has_byte(length - 1)?) && !self.has_byte(length)?)
+    }
+
+    /// All bytes of the file, whatever size it states; `None` if they are more than `most`.
+    pub fn all(&self, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            match self.file.read_at(&mut piece, bytes.len() as u64) {
+                Ok(0) => return Ok(Some(bytes)),
+                Ok(length) => bytes.extend_from_slice(&piece[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if bytes.len() as u64 > most {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn has_byte(&self, offset: u64) -> io::Result<bool> {
+        loop {
+            match self.file.read_at(&mut [0], offset) {
+                Ok(length) => return Ok(length > 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// What the file was when it was opened; before its first byte was read.
     pub fn stat(&self) -> &Stat {
         &self.stat

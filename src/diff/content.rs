@@ -195,15 +195,12 @@ impl Job<'_> {
 
     /// The lines that differ between a recorded file and a live one.
     pub(super) fn text_to_live(&mut self, old: (u64, &Content), file: &LiveFile) -> Result<Text> {
-        let size = file.stat().size;
-        if old.0.max(size) > MAX_TEXT {
+        if old.0 > MAX_TEXT {
             return Ok(Text::TooLarge);
         }
-        let before = recorded(self.context.repository, old)?;
-        match self.fill(file, 0, size as usize)? {
-            true => Ok(compare(&before, &self.buffer)),
-            false => Err(Error::new(crate::error::ErrorKind::Failed, "The file was cut while it was read")),
-        }
+        // Not the stated size: files of /proc have more.
+        let Some(now) = file.all(MAX_TEXT).map_err(unreadable)? else { return Ok(Text::TooLarge) };
+        Ok(compare(&recorded(self.context.repository, old)?, &now))
     }
 }
 

@@ -335,8 +335,11 @@ impl Job<'_> {
             if (*size, old.meta.mtime) == (item.stat.size, timestamp(item.stat.mtime)) {
                 return Ok(Held::Same);
             }
-            // All of it may be different.
-            return Ok(Held::Different(Bytes { added: item.stat.size, removed: *size }, Text::None));
+            // Files that are made up as they are read state sizes and times that mean nothing. They have no blocks.
+            if item.stat.blocks > 0 || self.clocks.is_local(&item) {
+                // All of it may be different.
+                return Ok(Held::Different(Bytes { added: item.stat.size, removed: *size }, Text::None));
+            }
         }
         let mut compared = self.compare_live((*size, content), &item);
         if compared.is_err() && look_again(&mut item).is_ok() {
@@ -355,10 +358,17 @@ impl Job<'_> {
 
     fn compare_live(&mut self, (size, content): (u64, &Content), item: &SourceItem) -> Result<Held> {
         let mut file = LiveFile::open(item)?;
-        if file.stat().size == size && self.is_as_recorded(content, &file)? {
+        // What can be read counts, whatever the file states.
+        let failed = |error| Error::io("The file cannot be read", error);
+        if (file.stat().size == size || file.has_length(size).map_err(failed)?)
+            && self.is_as_recorded(content, &file)?
+        {
             return Ok(Held::Same);
         }
-        let text = self.text_to_live((size, content), &file);
+        let text = match self.context.options.content {
+            true => self.text_to_live((size, content), &file),
+            false => Ok(Text::None),
+        };
         let bytes = match self.bytes_to_live(content, &mut file) {
             Ok(bytes) => bytes,
             Err(error) => return self.how_is_unknown(error, Bytes::default()),

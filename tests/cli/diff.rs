@@ -1,6 +1,7 @@
 //! What `firn diff` says, of two snapshots and of a snapshot and what is there now.
 
 use crate::support::run::{Ran, World};
+use crate::support::{Tmpfs, without_root};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -187,6 +188,55 @@ fn a_restored_copy_is_compared_with_its_original() {
     assert_eq!(said, format!("M    {}\n", world.text("copy/notes.txt")));
     let one = format!("latest:{}", world.text("source/turn"));
     assert_eq!(world.run(["diff", "-q", &one, "copy/turn"]).succeeds().stdout, "");
+}
+
+#[test]
+fn caches_that_the_backup_left_out_are_no_difference() {
+    let world = World::with_key_file();
+    world.write("source/cache/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
+    world.write("source/cache/big", "x");
+    world.write("source/a", "a");
+    let compared = || lines(&world, &world.run(["diff", "latest"]).succeeds());
+    world.backup(0, ["source", "--exclude-caches"]);
+    assert!(compared().is_empty(), "{:?}", compared());
+    world.write("source/a", "changed");
+    assert_eq!(compared(), ["M a"]);
+    world.backup(0, ["source"]);
+    world.write("source/cache/more", "x");
+    assert_eq!(compared(), ["+ cache/more"], "this one took the cache in");
+}
+
+#[test]
+fn other_file_systems_that_the_backup_left_out_are_no_difference() {
+    if without_root() {
+        return;
+    }
+    let world = World::with_key_file();
+    world.write("source/a", "a");
+    let _other = Tmpfs::on(&world.path("source/other"));
+    world.write("source/other/b", "b");
+    let compared = || lines(&world, &world.run(["diff", "latest"]).succeeds());
+    world.backup(0, ["source", "--one-file-system"]);
+    assert!(compared().is_empty(), "{:?}", compared());
+    world.backup(0, ["source"]);
+    world.write("source/other/c", "c");
+    assert_eq!(compared(), ["+ other/c"], "this one took the other file system in");
+}
+
+#[test]
+fn files_that_state_no_size_are_compared_by_what_can_be_read() {
+    let world = World::with_key_file();
+    let same = ["/proc/sys/kernel/ostype", "/proc/version", "/sys/devices/system/cpu/possible"];
+    world.backup(0, same);
+    for options in [&["diff", "latest"][..], &["diff", "latest", "--content"]] {
+        let said = world.run(options).succeeds().stdout;
+        assert!(!same.iter().any(|path| said.contains(path)), "{said}");
+    }
+    world.backup(0, ["/proc/uptime"]);
+    let said = world.run(["diff", "latest"]).succeeds().stdout;
+    assert!(said.starts_with("M    /proc/uptime\n") && said.contains("1 changed"), "{said}");
+    let said = world.run(["diff", "latest", "--content"]).succeeds().stdout;
+    assert!(said.contains("--- a/proc/uptime\n+++ b/proc/uptime\n@@ -1 +1 @@\n-"), "{said}");
 }
 
 #[test]
