@@ -121,7 +121,9 @@ fn sources_that_cannot_be_read() {
 #[test]
 fn mountpoints() {
     let world = World::with_repository();
-    world.run(["mount", &world.text("nothing")]).fails(1, &["Error: "]);
+    // One that is missing is made, but not what is above it.
+    world.run(["mount", &world.text("no/such")]).fails(1, &["Error: ", "no/such"]);
+    assert!(!world.path("no").exists());
     world.write("full/a", "a");
     world.run(["mount", &world.text("full")]).fails(1, &["Error: ", "empty"]);
     let inside = world.text("repository/data/00");

@@ -1,8 +1,9 @@
 //! What a backup takes and leaves, and what it notes of itself. Not for: what goes wrong.
 
 use super::names;
+use crate::mount::Mount;
 use crate::support::run::World;
-use crate::support::without_root;
+use crate::support::{Tmpfs, without_fuse, without_root};
 use std::fs;
 use std::process::Command;
 
@@ -55,19 +56,9 @@ fn other_file_systems() {
     if without_root() {
         return;
     }
-    struct Unmount(std::path::PathBuf);
-    impl Drop for Unmount {
-        fn drop(&mut self) {
-            drop(Command::new("umount").arg("-l").arg(&self.0).status());
-        }
-    }
     let world = World::with_repository();
     world.write("source/a", "a");
-    let other = world.path("source/other");
-    fs::create_dir(&other).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&other).status().unwrap();
-    assert!(mounted.success(), "the administrator can mount a tmpfs");
-    let _unmount = Unmount(other);
+    let _other = Tmpfs::on(&world.path("source/other"));
     world.write("source/other/b", "b");
     assert_eq!(taken(&world, &[]), ["a", "other", "other/b"]);
     // The folder stays, as that to mount on again.
@@ -168,6 +159,56 @@ fn firn_does_not_take_itself_in() {
     // Itself never; that is an error if it was named.
     let (said, listed) = run(&[".", "repository"], 3);
     assert!(said.contains("cannot go into itself") && !listed.contains("repository/config"), "{said}");
+}
+
+/// The names of a snapshot of the whole world, and how many notes of the backup have this in them; three times.
+fn three_times(world: &World, note: &str) -> Vec<(String, usize)> {
+    let run = |_| {
+        let ran = world.run(["backup", "."]).succeeds();
+        let notes = ran.stderr.lines().filter(|line| line.starts_with("Note: ") && line.contains(note)).count();
+        (world.run(["ls", "-R", "latest"]).succeeds().stdout, notes)
+    };
+    (0..3).map(run).collect()
+}
+
+#[test]
+fn repositories_below_the_source_do_not_grow_by_themselves() {
+    let world = World::with_key_file();
+    world.write("a", vec![7; 100_000]);
+    // What is known of the cache after the first run is known before it.
+    world.backup(0, ["a"]);
+    let copied = Command::new("cp").arg("-a").arg(world.path("repository")).arg(world.path("copy")).status();
+    assert!(copied.unwrap().success());
+    let runs = three_times(&world, "is a firn repository");
+    assert!(runs[0].0.contains("/a\n") && !runs[0].0.contains("/keys"), "{}", runs[0].0);
+    for run in &runs {
+        assert_eq!((run.0.lines().count(), run.1), (runs[0].0.lines().count(), 2), "{} {}", runs[0].0, run.0);
+    }
+    let last = world.backup(0, ["."]);
+    assert!(last["data_added"].as_u64() < Some(20_000), "{last}");
+}
+
+#[test]
+fn mounts_below_the_source_do_not_multiply() {
+    if without_fuse() {
+        return;
+    }
+    let world = World::with_key_file();
+    world.write("a", "a");
+    world.backup(0, ["a"]);
+    let mount = Mount::of(&world, &["--refresh", "0"]);
+    assert!(mount.path("latest").exists());
+    let runs = three_times(&world, "is a mount of firn");
+    let count = |run: &(String, usize)| (run.0.lines().filter(|line| line.ends_with("/a")).count(), run.1);
+    for run in &runs {
+        assert_eq!(count(run), (1, 1), "{}", run.0);
+        assert_eq!(run.0.lines().count(), runs[0].0.lines().count(), "{}", run.0);
+    }
+    // One that is named is taken.
+    let inner = mount.below(&world, "latest", "a");
+    world.backup(0, [&inner]);
+    let listed = world.run(["ls", "-R", "latest"]).succeeds().stdout;
+    assert!(listed.contains(inner.to_str().unwrap()), "{listed}");
 }
 
 #[test]

@@ -106,6 +106,13 @@ fn dump_gives_the_bytes() {
         world.command(["dump", "-q", &address], &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let is_note = said.starts_with("Note: ") && said.contains("\"latest\"") && said.lines().count() == 1;
+    assert!(is_note && output.status.code() == Some(141), "{output:?}");
+    let mut child =
+        world.command(["dump", "-q", &address], &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
     assert!(output.stderr.is_empty() && output.status.code() == Some(141), "{output:?}");
 }
 

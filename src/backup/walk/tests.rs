@@ -434,12 +434,36 @@ fn is_in(events: &[String], name: &str) -> (bool, bool) {
 
 #[test]
 fn whatever_hides_a_named_path_it_is_there_or_that_is_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let base = &dir.path().canonicalize().unwrap();
-    fs::create_dir_all(base.join("x/a/b/deep")).unwrap();
-    for name in ["x/a/f", "x/a/b/f", "x/a/b/deep/f", "x/a/b/other", "x/a/unnamed"] {
-        fs::write(base.join(name), "").unwrap();
+    // Without another file system, and with one on each of these folders.
+    for mountpoint in [None, Some("x/a"), Some("x/a/b")] {
+        let dir = tempfile::tempdir().unwrap();
+        let base = &dir.path().canonicalize().unwrap();
+        fs::create_dir_all(base.join("x/a/b")).unwrap();
+        let mounted = mountpoint.map(|name| base.join(name)).filter(|_| os::is_root());
+        let mounted = mounted.map(|folder| {
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("firn-test", &folder, "tmpfs", flags, None::<&std::ffi::CStr>).unwrap();
+            Mounted(folder)
+        });
+        fs::create_dir_all(base.join("x/a/b/deep")).unwrap();
+        for name in ["x/a/f", "x/a/b/f", "x/a/b/deep/f", "x/a/b/other", "x/a/unnamed"] {
+            fs::write(base.join(name), "").unwrap();
+        }
+        every_named_path_is_there_or_that_is_told(base, mountpoint.filter(|_| mounted.is_some()));
     }
+}
+
+/// Ends a mount with a test.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// Looks at it with all that may hide it; the whole walk stays on one file system if another one is mounted on `mountpoint`.
+fn every_named_path_is_there_or_that_is_told(base: &Path, mountpoint: Option<&str>) {
     let tag = [own::CACHE_TAG, b"\n"].concat();
     let at = |name: &str| base.join(name).display().to_string();
     let anchored = [at("x/a"), at("x/a/**"), at("x/a/b"), at("x/a/*")];
@@ -458,7 +482,8 @@ fn whatever_hides_a_named_path_it_is_there_or_that_is_told() {
                         fs::write(base.join(folder).join("CACHEDIR.TAG"), &tag).unwrap();
                     }
                 }
-                let options = Options { exclude_caches: *caches, ..excluding(rule) };
+                let options =
+                    Options { exclude_caches: *caches, one_file_system: mountpoint.is_some(), ..excluding(rule) };
                 let paths = [&outer[..], &[named]].concat();
                 let told = tell(base, &paths, options);
                 let (is_there, is_told) = is_in(&told, named);
@@ -469,6 +494,12 @@ fn whatever_hides_a_named_path_it_is_there_or_that_is_told() {
                 let judged = itself.judge(at(named).as_bytes(), is_dir, Judgement::default());
                 let excluded = itself.verdict(judged) == Verdict::Matched;
                 assert_eq!(is_told, excluded, "{paths:?} {rule:?} {caches}: {told:?}");
+                // What is on another file system comes only with a folder there that was named.
+                let is_foreign = |path: &str| mountpoint.is_some_and(|point| path.starts_with(point));
+                for name in ["x/a/unnamed", "x/a/b/other"].into_iter().filter(|name| is_foreign(name)) {
+                    let is_named = paths.iter().any(|path| is_foreign(path) && name.starts_with(path));
+                    assert!(is_named || !is_in(&told, name).0, "{mountpoint:?} {paths:?} {rule:?}: {told:?}");
+                }
                 if is_in(&told, "x/a/unnamed").0 {
                     let a =
                         rule.iter().any(|rule| rule.starts_with('a')) || rule.iter().any(|rule| rule.ends_with("x/a"));
