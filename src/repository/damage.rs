@@ -44,15 +44,32 @@ impl Repository {
         self.check_writable()?;
         let damage = Damage { version: 1, pack, time: jiff::Timestamp::now(), host: crate::os::hostname() };
         let key = ObjectKey::new(ObjectKind::Damage, pack);
-        match self.put_json(Kind::Damage, &key, &damage) {
-            // One that does not open is in the way; the note on this machine remains.
-            Err(error) if error.kind() == ErrorKind::Exists => {
-                if self.reported_damage()?.contains(&pack) {
-                    self.unnote_damaged(&pack);
-                }
-                Ok(())
-            }
-            put => put.map(|()| self.unnote_damaged(&pack)),
+        let mut put = self.put_json(Kind::Damage, &key, &damage);
+        if put.as_ref().is_err_and(|error| error.kind() == ErrorKind::Exists) {
+            put = match self.is_reported(pack) {
+                Ok(true) => Ok(()),
+                // It is damaged itself, so it says nothing to anybody.
+                Ok(false) => self.store().delete(&key).and_then(|()| self.put_json(Kind::Damage, &key, &damage)),
+                Err(error) => Err(error),
+            };
+        }
+        match put {
+            // Another machine said so meanwhile.
+            Err(error) if error.kind() == ErrorKind::Exists => {}
+            // The note on this machine remains.
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+            put => put?,
+        }
+        self.unnote_damaged(&pack);
+        Ok(())
+    }
+
+    /// Whether the repository has a record that opens and names this pack. One that only a newer firn can read is an error.
+    fn is_reported(&self, pack: ObjectName) -> Result<bool> {
+        match self.get_json::<Damage>(Kind::Damage, &ObjectKey::new(ObjectKind::Damage, pack)) {
+            Ok(damage) => Ok(damage.pack == pack),
+            Err(error) if error.kind() == ErrorKind::NotFound || is_loss(&error) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -100,11 +117,10 @@ impl Repository {
         let mut packs = HashSet::new();
         for name in self.names(ObjectKind::Damage)? {
             let name = ObjectName::parse(&name)?;
-            match self.get_json::<Damage>(Kind::Damage, &ObjectKey::new(ObjectKind::Damage, name)) {
-                Ok(damage) if damage.pack == name => drop(packs.insert(name)),
-                Ok(_) => {}
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Unsupported) => {}
+            match self.is_reported(name) {
+                Ok(true) => drop(packs.insert(name)),
+                Ok(false) => {}
+                Err(error) if error.kind() == ErrorKind::Unsupported => {}
                 Err(error) => return Err(error),
             }
         }

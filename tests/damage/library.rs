@@ -6,7 +6,7 @@ use super::sample::noise;
 use firn::backup::{self, BackupOptions};
 use firn::check::{self, CheckOptions, CheckReport, Severity};
 use firn::chunk::password::Cost;
-use firn::format::coordination::{Hold, Mark, Pin, Revoke, Tomb};
+use firn::format::coordination::{Damage, Hold, Mark, Pin, Revoke, Tomb};
 use firn::format::header::Kind;
 use firn::format::tree::Body;
 use firn::id::{ObjectName, SessionId};
@@ -147,6 +147,9 @@ fn coordinate(repository: &Repository, names: &[ObjectName]) {
         put(Kind::Mark, ObjectKind::Mark, format!("{session}-1"), mark.encode().unwrap());
         let tomb = Tomb { version: 1, snapshot, time, host: "h".into() };
         put(Kind::Tomb, ObjectKind::Tomb, snapshot.to_string(), tomb.encode().unwrap());
+        let pack = ObjectName([number as u8 + 6; 32]);
+        let damage = Damage { version: 1, pack, time, host: "h".into() };
+        put(Kind::Damage, ObjectKind::Damage, pack.to_string(), damage.encode().unwrap());
         let held = [names[1], names[2]][number];
         let hold = Hold { version: 1, snapshot: held, time, host: "h".into(), reason: Some("for good".into()) };
         put(Kind::Hold, ObjectKind::Hold, held.to_string(), hold.encode().unwrap());

@@ -195,6 +195,41 @@ fn what_is_found_while_copies_are_read_is_told_to_everybody() {
 }
 
 #[test]
+fn a_record_of_damage_that_is_damaged_or_of_another_pack_is_written_anew() {
+    let world = World::new();
+    world.write("file", 1, 140_000);
+    world.back_up();
+    let (repository, packs) = (world.open(), keys(&world.store, ObjectKind::Data));
+    let pack = ObjectName::parse(&packs[0].name).unwrap();
+    let (key, other) = (ObjectKey::new(ObjectKind::Damage, pack), ObjectName([7; 32]));
+    repository.report_damaged(other).unwrap();
+    let theirs = world.store.raw_get(&ObjectKey::new(ObjectKind::Damage, other)).unwrap();
+    let is_known = |is: bool| assert_eq!(world.open().reported_damage().unwrap().contains(&pack), is);
+    for rotten in [Vec::new(), vec![7; 200], theirs] {
+        world.store.raw_set(&key, rotten);
+        // Nobody but the holder of a key can say it.
+        is_known(false);
+        repository.report_damaged(pack).unwrap();
+        is_known(true);
+        // Two machines may say the same.
+        world.open().report_damaged(pack).unwrap();
+        is_known(true);
+    }
+    // The pack is not damaged at all, and a store that brings an old record back costs space only.
+    let record = world.store.raw_get(&key).unwrap();
+    repository.forget_damaged(&pack).unwrap();
+    world.store.raw_set(&key, record);
+    let again = world.back_up();
+    assert!(keys(&world.store, ObjectKind::Data).len() > packs.len());
+    let before = world.store.raw_keys();
+    world.prune(&PruneOptions { dry_run: true, ..thorough() }).unwrap();
+    assert_eq!(before, world.store.raw_keys(), "a dry run writes nothing");
+    world.prune(&thorough()).unwrap();
+    world.restores(again, world.source.path());
+    assert!(world.open().reported_damage().unwrap().is_empty());
+}
+
+#[test]
 fn the_only_good_copy_may_be_in_a_pack_that_no_index_names() {
     let twins = Twins::new();
     let hit = twins.damage(Damaged::First);
