@@ -16,6 +16,17 @@ pub enum Compared {
     Unchanged,
 }
 
+/// What a restore makes of a thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// Nothing had its name.
+    New,
+    /// It takes the place of what had its name.
+    Replaced,
+    /// What is there stays.
+    Left,
+}
+
 /// Receives what happens during a long operation. Methods are called from several threads, often; they must be quick.
 pub trait Progress: Send + Sync {
     /// A new stage begins ("scanning", "restoring"); totals are zero until known.
@@ -30,6 +41,8 @@ pub trait Progress: Send + Sync {
     fn files(&self, _files: u64) {}
     /// A backup has dealt with a file of this size. Called in the order of the walk.
     fn compared(&self, _path: &Path, _size: u64, _found: Compared) {}
+    /// A restore has dealt with a thing of this size, which is no folder; a dry run would do so.
+    fn placed(&self, _path: &Path, _size: u64, _how: Placed) {}
     /// Something was left out or went wrong, and the operation goes on. Counted by the caller as well.
     fn issue(&self, _path: &Path, _error: &Error) {}
     /// Worth knowing, not wrong: a sentence.

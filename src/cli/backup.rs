@@ -1,16 +1,14 @@
 //! `firn backup`: folders become a snapshot. Not for: how (see `crate::backup`).
 
 use super::context::Context;
+use super::listing::Listing;
 use super::message;
-use super::progress::Reporter;
 use super::text;
 use crate::backup::{BackupOptions, BackupReport};
 use crate::error::{Error, ErrorKind, Result};
-use crate::progress::{Compared, Progress};
 use crate::repository::filter::tag_list;
 use jiff::Timestamp;
 use serde_json::json;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Back up files and folders
@@ -162,10 +160,9 @@ impl Args {
         };
         let repository = context.open()?;
         context.watch_signals()?;
-        let (json, verbose) = (context.global.json, context.global.verbose);
-        let progress = Listing { reporter: context.progress("backup"), json, verbose, dry_run: options.dry_run };
+        let progress = Listing::new(context, "backup", options.dry_run);
         let report = crate::backup::run(&repository, &options, &progress, &context.stop);
-        progress.reporter.finish();
+        progress.finish();
         let report = report?;
         for link in &report.links {
             let shown = link.display();
@@ -193,61 +190,6 @@ impl Args {
             message::warning(&error, "backup", false);
         }
         Ok(ErrorKind::Incomplete.exit_code())
-    }
-}
-
-/// Lists files beside what a reporter does.
-struct Listing {
-    reporter: Reporter,
-    json: bool,
-    verbose: bool,
-    dry_run: bool,
-}
-
-impl Progress for Listing {
-    fn stage(&self, name: &str) {
-        self.reporter.stage(name);
-    }
-    fn expect(&self, files: u64, bytes: u64) {
-        self.reporter.expect(files, bytes);
-    }
-    fn bytes(&self, bytes: u64) {
-        self.reporter.bytes(bytes);
-    }
-    fn file(&self, path: &Path) {
-        self.reporter.file(path);
-    }
-    fn files(&self, files: u64) {
-        self.reporter.files(files);
-    }
-    fn issue(&self, path: &Path, error: &Error) {
-        self.reporter.issue(path, error);
-    }
-    fn note(&self, message: &str) {
-        self.reporter.note(message);
-    }
-    fn compared(&self, path: &Path, size: u64, found: Compared) {
-        if !self.verbose && (!self.dry_run || found == Compared::Unchanged) {
-            return;
-        }
-        let word = match found {
-            Compared::New => "new",
-            Compared::Changed => "changed",
-            Compared::Unchanged => "unchanged",
-        };
-        let bytes = path.as_os_str().as_bytes();
-        match self.json {
-            true => {
-                let shown = String::from_utf8_lossy(bytes);
-                let mut value =
-                    json!({ "message_type": "verbose_status", "action": word, "path": shown, "size": size });
-                if std::str::from_utf8(bytes).is_err() {
-                    value["path_base64"] = json!(text::base64(bytes));
-                }
-                self.reporter.line(value.to_string().as_bytes());
-            }
-            false => self.reporter.line(&[format!("{word:<10} ").as_bytes(), bytes].concat()),
-        }
     }
 }
 

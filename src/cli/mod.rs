@@ -43,6 +43,7 @@ mod umount;
 mod undelete;
 
 mod dump;
+mod listing;
 mod ls;
 mod man;
 

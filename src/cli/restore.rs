@@ -1,6 +1,7 @@
 //! `firn restore`: files come back. Not for: how (see `crate::restore`).
 
 use super::context::Context;
+use super::listing::Listing;
 use super::message;
 use super::select::Selection;
 use super::text;
@@ -37,7 +38,7 @@ pub(crate) struct Args {
     #[arg(short = 'e', long, value_name = "PATTERN")]
     exclude: Vec<String>,
 
-    /// Tell what would be restored, and write nothing
+    /// List files that would be made or replaced (with --verbose those that would be left too), and write nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
 
@@ -77,7 +78,7 @@ impl Args {
         let repository = context.open()?;
         let (named, path) = context.resolve(&repository, &self.address, &self.selection)?;
         context.watch_signals()?;
-        let progress = context.progress("restore");
+        let progress = Listing::new(context, "restore", options.dry_run);
         let report = crate::restore::run(&repository, &named.snapshot, &path, &options, &progress, &context.stop);
         progress.finish();
         let report = report?;

@@ -280,6 +280,7 @@ impl FileJob {
         }
         count(&context.counts.files, 1);
         context.progress.files(1);
+        context.placed(&self.path, self.size, self.replaces);
         Ok(())
     }
 

@@ -203,8 +203,14 @@ pub(super) fn make_link(context: &Context<'_>, open: &OpenFiles, link: &Link) ->
         }
     }
     let counter = match linked {
-        Ok(Linked::Made) => &context.counts.hard_links,
-        Ok(Linked::There) => &context.counts.skipped,
+        Ok(Linked::Made) => {
+            context.placed(&link.path, link.size(), link.replaces);
+            &context.counts.hard_links
+        }
+        Ok(Linked::There) => {
+            context.left(&link.path, link.size());
+            &context.counts.skipped
+        }
         Ok(Linked::Not(reason)) => {
             if let Some((first, error)) = reason {
                 context.note_once("link", || {

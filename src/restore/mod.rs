@@ -36,7 +36,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::Entry;
 use crate::pattern::Patterns;
-use crate::progress::{Progress, Stop};
+use crate::progress::{Placed, Progress, Stop};
 use crate::repository::Repository;
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -272,6 +272,16 @@ impl Context<'_> {
         count(&self.counts.issues, 1);
         count(&self.counts.damaged, u64::from(error.kind() == ErrorKind::Damaged));
         self.progress.issue(as_path(path), &error);
+    }
+
+    /// Something is in its place, or would be.
+    fn placed(&self, path: &[u8], size: u64, replaces: bool) {
+        self.progress.placed(as_path(path), size, if replaces { Placed::Replaced } else { Placed::New });
+    }
+
+    /// Something was there and stays.
+    fn left(&self, path: &[u8], size: u64) {
+        self.progress.placed(as_path(path), size, Placed::Left);
     }
 
     /// Something was compared and is not as recorded.

@@ -41,6 +41,7 @@ pub(super) fn make(
         made = Some(placed.inspect_err(|_| drop(os::unlink_at(dir, &temporary, false)))?);
     }
     count(&context.counts.others, 1);
+    context.placed(path, 0, replaces);
     Ok(made)
 }
 

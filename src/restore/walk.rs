@@ -427,6 +427,7 @@ impl<'a> Walk<'a> {
         {
             if self.context.options.dry_run {
                 count(&self.context.counts.hard_links, 1);
+                self.context.placed(&spot.path, size, replaces);
                 self.pass(size);
             } else {
                 let Spot { path, dir, inherits, .. } = spot;
@@ -436,6 +437,7 @@ impl<'a> Walk<'a> {
         }
         if kept {
             count(&self.context.counts.skipped, 1);
+            self.context.left(&spot.path, size);
             if matches!(entry.body, Body::File { .. }) {
                 self.pass(size);
             }
@@ -491,6 +493,7 @@ impl<'a> Walk<'a> {
             self.context.progress.file(as_path(&spot.path));
             count(&self.context.counts.files, 1);
             count(&self.context.counts.bytes, size);
+            self.context.placed(&spot.path, size, replaces);
             self.pass(size);
             return Ok(());
         };

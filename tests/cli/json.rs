@@ -273,7 +273,7 @@ mod scenes {
 
     fn reading(run: &mut Run<'_>) {
         run("ls", &["ls", "-R", "latest~2"]).succeeds();
-        run("restore", &["restore", "latest~2", "-t", "out", "--verify"]).succeeds();
+        run("restore", &["restore", "latest~2", "-t", "out", "--verify", "--verbose"]).succeeds();
         run("check", &["check", "--read-data"]).succeeds();
         run("scrub", &["scrub"]).succeeds();
         run("stats", &["stats", "--deep"]).succeeds();

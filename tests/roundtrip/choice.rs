@@ -233,6 +233,20 @@ fn files_are_listed() {
     assert!(said.contains(&format!("new        {}", world.text("source/b"))), "{said}");
     world.backup(0, ["source"]);
     assert!(!world.run(["backup", "source"]).succeeds().stdout.contains("source/a"));
+    let address = format!("latest:{}", world.text("source"));
+    let restore =
+        |options: &[&str]| world.run(["restore", &address, "-t", "out"].iter().chain(options)).succeeds().stdout;
+    let line = |word: &str, name: &str| format!("{word:<10} {}\n", world.text(&format!("source/{name}")));
+    assert!(restore(&["-n"]).starts_with(&(line("new", "a") + &line("new", "b"))));
+    assert!(!world.path("out").exists() && !restore(&[]).contains("source"));
+    world.write("out/b", "other");
+    assert!(restore(&["-n"]).starts_with(&(line("replaced", "b") + "Would restore 1 file")));
+    for options in [vec!["-n", "-v"], vec!["-v"]] {
+        let said = restore(&options);
+        assert!(said.contains(&line("left", "a")) && said.contains(&line("replaced", "b")), "{said}");
+    }
+    let said = world.run(["restore", &address, "-t", "out", "-v", "--overwrite", "always"]).succeeds().stdout;
+    assert!(said.contains(&line("replaced", "a")) && said.contains(&line("replaced", "b")), "{said}");
     let said = world.run(["backup", "-v", "source", "--compression", "off"]).succeeds().stdout;
     assert!(said.contains(&format!("unchanged  {}", world.text("source/a"))), "{said}");
 }
