@@ -103,7 +103,7 @@ fn dump_gives_the_bytes() {
     // A reader that goes away early is no failure to shout about.
     let address = format!("latest:{}", world.text("source/long"));
     let mut child =
-        world.command(["dump", "-q", &address], &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        world.command(["dump", &address], &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
