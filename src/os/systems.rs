@@ -9,6 +9,12 @@ pub fn is_fuse(fd: impl AsFd) -> bool {
     rustix::fs::fstatfs(fd).is_ok_and(|found| found.f_type as u32 == FUSE)
 }
 
+/// Whether a file may have another inode number once nobody has it open: FUSE, FAT, exFAT and SMB know none of their own.
+pub fn may_renumber(fd: impl AsFd) -> bool {
+    const KINDS: [u32; 5] = [0x6573_5546, 0x4d44, 0x2011_bab0, 0xff53_4d42, 0xfe53_4d42];
+    rustix::fs::fstatfs(fd).is_ok_and(|found| KINDS.contains(&(found.f_type as u32)))
+}
+
 /// The type of the mounted file system of this device, as `/proc/self/mountinfo` has it.
 pub fn mount_type(device: u64) -> Option<String> {
     let id = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));

@@ -10,14 +10,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::os::{self, FileTime, Stat};
 use quick_cache::sync::Cache;
 use rustix::fs::OFlags;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The kernel takes paths up to this length in one step.
 const LONG: usize = 4000;
+/// Directories that are kept in mind, 40 bytes each, beyond those of one batch and those above.
+const MAX_KNOWN: usize = 100_000;
 
 /// In a target for as long as the restore that made it is not done: the one after it finds the folder as new as this one did.
 const NEW: &[u8] = b".firn-new.partial";
@@ -63,7 +67,19 @@ pub(super) struct Target {
     pub(super) able: Abilities,
     /// Handles (`O_PATH`) of directories in use, the least used closed first.
     handles: Cache<Relative, Arc<OwnedFd>>,
+    /// What is known of directories whose handles may be closed, by a hash of their path.
+    known: Mutex<HashMap<u64, Known>>,
+    hasher: RandomState,
     names: Names,
+}
+
+/// What a directory was when it was first met. A path leads to something else once somebody has renamed what is on it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Known {
+    dev: u64,
+    ino: u64,
+    /// Bytes of its path.
+    len: usize,
 }
 
 impl Target {
@@ -104,6 +120,8 @@ impl Target {
             folds: false,
             able: Abilities::default(),
             handles: Cache::new(handles),
+            known: Mutex::default(),
+            hasher: RandomState::new(),
             names: Names::new()?,
         };
         if !options.dry_run {
@@ -203,8 +221,48 @@ impl Target {
                 Some((above, name)) => os::open_at(above, name, flags, 0),
                 None => os::open_beneath(&self.root, path, flags),
             };
-            opened.map(Arc::new)
+            opened.and_then(|handle| self.recognize(path, handle))
         })
+    }
+
+    /// An error if this is not the directory that was first met on this path, and somebody else may have seen to that.
+    pub(super) fn recognize(&self, path: &[u8], handle: OwnedFd) -> io::Result<Arc<OwnedFd>> {
+        let (stat, key) = (os::stat_fd(&handle)?, self.hasher.hash_one(path));
+        let met = Known { dev: stat.dev, ino: stat.ino, len: path.len() };
+        let known = *self.known().entry(key).or_insert(met);
+        if known != met {
+            let is_renumbered = known.dev == met.dev && os::may_renumber(&handle);
+            if !is_renumbered && self.is_contested(path)? {
+                return Err(io::Error::other("another directory has taken its place"));
+            }
+            self.known().insert(key, met);
+        }
+        Ok(Arc::new(handle))
+    }
+
+    /// Whether somebody else may rename what is on this path.
+    fn is_contested(&self, path: &[u8]) -> io::Result<bool> {
+        let mut above = os::open_at(&self.root, b".", OFlags::PATH | OFlags::DIRECTORY, 0)?;
+        for name in path.split(|byte| *byte == b'/') {
+            let stat = os::stat_fd(&above)?;
+            if ![0, os::user_id()].contains(&stat.uid) || stat.mode & 0o022 != 0 {
+                return Ok(true);
+            }
+            above = os::open_at(&above, name, OFlags::PATH | OFlags::DIRECTORY, 0)?;
+        }
+        Ok(false)
+    }
+
+    /// Forgets directories that nothing more will come into, if there are many: all but those on this path.
+    pub(super) fn forget_but(&self, path: &[u8]) {
+        let mut known = self.known();
+        if known.len() > MAX_KNOWN {
+            known.retain(|key, one| path.get(..one.len).is_some_and(|above| self.hasher.hash_one(above) == *key));
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has handles of the directories above ready. Without them a path of thousands of names takes as many steps from the top,
@@ -226,7 +284,7 @@ impl Target {
                 (Some(last), Some((_, name))) => os::open_at(last, name, flags, 0),
                 _ => os::open_beneath(&self.root, path, flags),
             };
-            let handle = Arc::new(opened?);
+            let handle = self.recognize(path, opened?)?;
             self.handles.insert(path.into(), handle.clone());
             last = Some(handle);
         }
@@ -333,6 +391,20 @@ fn create(path: &std::path::Path) -> io::Result<()> {
         std::fs::create_dir_all(above)?;
     }
     std::fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Makes sure that a directory which root has just made is not one that the owner of the directory above has put in its place.
+pub(super) fn keep_own(above: &OwnedFd, made: &OwnedFd) -> io::Result<()> {
+    let stat = os::stat_fd(made)?;
+    if stat.uid == os::user_id() {
+        return Ok(());
+    }
+    if stat.dev != os::stat_fd(above)?.dev {
+        return Err(io::Error::other("another directory has taken its place"));
+    }
+    // Where owners can be set it is root's own from now on; elsewhere there are none.
+    drop(close(made));
+    Ok(())
 }
 
 /// A path of at least two names, cut before the last.

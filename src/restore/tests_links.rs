@@ -2,7 +2,7 @@
 
 use super::tests::*;
 use super::*;
-use crate::format::tree::{Body, HardLink, Metadata, Timestamp};
+use crate::format::tree::{Body, HardLink, Metadata, Owner, Timestamp};
 use crate::os::{self, FileTime};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -34,6 +34,10 @@ impl<F: Fn() + Send + Sync> Progress for Meddler<F> {
 
     fn note(&self, message: &str) {
         self.1.lock().unwrap().push(message.to_owned());
+    }
+
+    fn issue(&self, _: &Path, error: &Error) {
+        self.1.lock().unwrap().push(error.chain());
     }
 }
 
@@ -205,4 +209,72 @@ fn folders_of_others_are_closed_before_anything_is_in_them() {
     assert_eq!(state("target"), (4242, 0o777), "it is given back");
     assert_eq!((state("target/mine"), state("target/open")), ((0, 0o700), (0, 0o755)));
     assert!(notes.len() == 1 && notes[0].contains("only root can use it"), "{notes:?}");
+}
+
+/// Somebody who may rename what is in a folder puts own folders in the place of those that were just made for others only.
+#[test]
+fn folders_that_took_the_place_of_new_ones_get_nothing() {
+    if !os::is_root() {
+        return;
+    }
+    // More than there are handles for.
+    const COUNT: usize = 300;
+    let theirs = |meta: &mut Metadata| meta.owner = Arc::new(Owner { uid: 4242, ..(*meta.owner).clone() });
+    let secret = |number: usize| {
+        let name: &'static str = format!("secret{number:03}").leak();
+        dir(name, vec![text("f", "secret"), dir("deep", vec![text("g", "secret")])]).with(|meta| meta.mode = 0o700)
+    };
+    let fixture = Fixture::new(vec![text("a", "1"), dir("home", (0..COUNT).map(secret).collect()).with(theirs)]);
+    let home = fixture.at("target/home");
+    fs::create_dir_all(&home).unwrap();
+    chown(&home, Some(4242), Some(4242)).unwrap();
+    let place = |kind: &str, number: usize| home.join(format!("{kind}{number:03}"));
+    let swapped = AtomicBool::new(false);
+    let (report, told) = restore_beside(&fixture, || {
+        if swapped.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for number in 0..COUNT {
+            fs::rename(place("secret", number), place("moved", number)).unwrap();
+            for name in [place("secret", number), place("secret", number).join("deep")] {
+                fs::create_dir(&name).unwrap();
+                chown(&name, Some(4242), Some(4242)).unwrap();
+                fs::set_permissions(&name, fs::Permissions::from_mode(0o711)).unwrap();
+            }
+        }
+    });
+    let mut files = 1;
+    for number in 0..COUNT {
+        let name = place("secret", number);
+        for (folder, names) in [(&name, 1), (&name.join("deep"), 0)] {
+            let found = fs::metadata(folder).unwrap();
+            assert_eq!((found.uid(), found.mode() & 0o7777), (4242, 0o711), "{folder:?}");
+            assert_eq!(fs::read_dir(folder).unwrap().count(), names, "{folder:?}");
+        }
+        let moved = place("moved", number);
+        files += [moved.join("f"), moved.join("deep/g")].iter().filter(|path| path.exists()).count();
+    }
+    assert_eq!(report.files, files as u64, "what has not come into a folder that root made has not come anywhere");
+    assert!(files < 2 * COUNT && report.issues as usize >= 2 * COUNT + 1 - files, "{report:?}");
+    assert_eq!(told.len() as u64, report.issues);
+    assert!(told.iter().all(|message| message.contains("another directory has taken its place")), "{told:?}");
+}
+
+#[test]
+fn a_new_folder_is_of_root_or_becomes_so() {
+    if !os::is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("made");
+    fs::create_dir(&made).unwrap();
+    let handle = |path: &Path| os::open_path(os::CWD, path.as_os_str().as_encoded_bytes()).unwrap();
+    chown(&made, Some(4242), Some(4242)).unwrap();
+    super::target::keep_own(&handle(folder.path()), &handle(&made)).unwrap();
+    let found = fs::metadata(&made).unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o7777), (os::user_id(), 0o700));
+    // On another file system it cannot be what was made in that folder.
+    let shared = tempfile::tempdir_in("/dev/shm").unwrap();
+    chown(shared.path(), Some(4242), None).unwrap();
+    assert!(super::target::keep_own(&handle(folder.path()), &handle(shared.path())).is_err());
 }

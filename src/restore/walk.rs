@@ -8,7 +8,7 @@ use super::kept::Kept;
 use super::link::{First, Groups, Link};
 use super::meta;
 use super::spelling::{Met, is_spelt, meets_another};
-use super::target::{self, Relative, close, existing};
+use super::target::{self, Relative, close, existing, keep_own};
 use super::{Context, Overwrite, as_path, count, join, show, special};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
@@ -190,6 +190,9 @@ impl<'a> Walk<'a> {
             }
             if self.batch.is_full(&self.context.limits) {
                 self.batch.execute(self.context, None)?;
+                if let (Some(target), Some(top)) = (&self.context.target, self.stack.last()) {
+                    target.forget_but(self.relative(top));
+                }
             }
         }
         self.batch.execute(self.context, None)?;
@@ -341,6 +344,9 @@ impl<'a> Walk<'a> {
             Err(error) => return Err(failed(error)),
         }
         let handle = target.directory(&self.relative(frame).into()).map_err(failed)?;
+        if self.context.root {
+            keep_own(&parent, &handle).map_err(failed)?;
+        }
         let inherits = inherits && meta::disinherit(&handle).is_err();
         Ok((Made::There { fresh: true, inherits }, folds))
     }
@@ -350,7 +356,7 @@ impl<'a> Walk<'a> {
         opened.is_some_and(|opened| is_spelt(&opened, name))
     }
 
-    fn enter_existing(&self, parent: &OwnedFd, frame: &Frame<'_>, stat: &Stat) -> Result<(Made, OwnedFd)> {
+    fn enter_existing(&self, parent: &OwnedFd, frame: &Frame<'_>, stat: &Stat) -> Result<(Made, Arc<OwnedFd>)> {
         let gets_meta = frame.selected
             && self.context.options.overwrite != Overwrite::Never
             && frame.meta.as_ref().is_some_and(|meta| !meta.waypoint);
@@ -359,6 +365,10 @@ impl<'a> Walk<'a> {
             drop(os::chmod_at(parent, &frame.name, stat.mode | 0o700));
         }
         let handle = os::open_at(parent, &frame.name, OFlags::PATH | OFlags::DIRECTORY, 0);
+        let handle = match &self.context.target {
+            Some(target) => handle.and_then(|handle| target.recognize(self.relative(frame), handle)),
+            None => handle.map(Arc::new),
+        };
         let handle = handle.map_err(|error| Error::io("It could not be opened", error))?;
         if gets_meta && self.context.root {
             self.tighten(&handle, frame, stat)?;
