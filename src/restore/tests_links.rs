@@ -177,7 +177,8 @@ fn a_file_that_must_not_be_linked_is_written_again() {
     let (report, notes) = restore_beside(&fixture, || {});
     drop(os::set_file_flags(&file, 0));
     assert_eq!((report.files, report.hard_links), if frozen { (1, 0) } else { (0, 1) });
-    assert_eq!(notes.len(), usize::from(frozen), "{notes:?}");
+    let told = notes.iter().filter(|note| note.contains("could not be linked"));
+    assert_eq!(told.count(), usize::from(frozen), "{notes:?}");
     assert!(read(&fixture, "b") == noise(3, 5000));
 }
 
