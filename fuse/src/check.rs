@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::kernel;
+use crate::presence;
 use crate::session::Options;
 
 /// Why a mount cannot be made. [`fmt::Display`] says what is wrong, [`MountError::hint`] what to do.
@@ -230,15 +231,13 @@ fn real_path_of_dead(point: &Path) -> io::Result<PathBuf> {
 /// A mount that is visible at some place.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The number under which the kernel lists its connection.
-    connection: Option<String>,
+    device: String,
 }
 
 impl Found {
-    /// Whether its program still holds the connection to the kernel. False where the kernel does not tell.
+    /// Whether its program lives, also when the mount has ended. False where that cannot be told.
     pub fn is_served(&self) -> bool {
-        let path = self.connection.as_ref().map(|number| Path::new("/sys/fs/fuse/connections").join(number));
-        path.is_some_and(|path| path.exists())
+        presence::is_announced(&self.device).unwrap_or(false)
     }
 }
 
@@ -249,7 +248,7 @@ impl Found {
 pub fn find(point: &Path, subtype: &str) -> io::Result<Option<Found>> {
     let real = if is_dead_at(point) { real_path_of_dead(point)? } else { point.canonicalize()? };
     let entry = kernel::mounted_at(&real)?.filter(|entry| entry.fs_type == format!("fuse.{subtype}"));
-    Ok(entry.map(|entry| Found { connection: entry.device.split_once(':').map(|(_, minor)| minor.to_owned()) }))
+    Ok(entry.map(|entry| Found { device: entry.device }))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod errno;
 mod holders;
 mod kernel;
 mod pool;
+mod presence;
 mod session;
 mod tree;
 

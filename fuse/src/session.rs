@@ -18,6 +18,7 @@ use crate::answers::Answers;
 use crate::check::{MountError, check};
 use crate::holders::{Holder, holders};
 use crate::kernel::{self, MountEntry};
+use crate::presence;
 use crate::tree::{Fault, ROOT_INO, ReadOnlyFs};
 
 /// How to mount. Always read-only, without devices, set-id bits and access times.
@@ -181,6 +182,9 @@ fn start<T: ReadOnlyFs>(
     let entry = kernel::mounted_at(point).ok().flatten().filter(|entry| entry.fs_type.starts_with("fuse"));
     if let (Some(entry), Some(kib)) = (&entry, options.read_ahead_kib) {
         let _ = kernel::set_read_ahead(&entry.device, kib);
+    }
+    if let Some(entry) = &entry {
+        presence::announce(&entry.device);
     }
     let place = Arc::new(Place { point: point.to_owned(), entry, connection: Mutex::new(Some(connection)) });
     let served = Arc::clone(&place);

@@ -42,7 +42,7 @@ impl Args {
                 let lines = runs::Lines::new(catalog, &|named| filter.wants(&named.snapshot));
                 lines.walk_gone(&path, self.recursive, &mut |path, run| {
                     context.stop.check()?;
-                    each((path.to_vec(), Told::gone(run)))
+                    each((path.to_vec(), Told::new(run, false)))
                 })
             },
             &mut |(path, told)| {

@@ -6,8 +6,8 @@ use super::select::Selection;
 use super::{amount, backup, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::Timestamp;
-use crate::history::query::{Found, Scope, Seen};
 use crate::history::record::{Kind, State};
+use crate::history::runs::{self, Event, Run};
 use crate::id::ObjectName;
 use crate::pattern::{Judgement, Patterns, Verdict};
 use crate::repository::filter::Filter;
@@ -136,13 +136,12 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn matches(&self, found: &Found<'_>) -> bool {
-        let path = if found.path.is_empty() { b"/" } else { found.path };
+    fn matches(&self, path: &[u8], runs: &[Run]) -> bool {
+        let path = if path.is_empty() { b"/" } else { path };
         match self {
             Wanted::Globs(patterns) => {
-                let is_folder = found.seen.iter().any(|seen| seen.state.kind == Kind::Directory);
                 // Of this path alone: what is in a folder that matches does not match for that.
-                let judgement = patterns.judge(path, is_folder, Judgement::default());
+                let judgement = patterns.judge(path, runs::was_folder(runs), Judgement::default());
                 patterns.verdict(judgement) == Verdict::Matched
             }
             Wanted::Expressions(set) => set.is_match(path),
@@ -162,16 +161,14 @@ impl Args {
             &past.reporter,
             &context.stop,
             &mut |catalog, each| {
-                for scope in catalog.scopes(&counts) {
-                    scope.walk(b"", &mut |found| {
-                        context.stop.check()?;
-                        if wanted.matches(found) {
-                            self.pick(&scope, found, each)?;
-                        }
-                        Ok(true)
-                    })?;
-                }
-                Ok(())
+                let lines = runs::Lines::new(catalog, &counts);
+                lines.walk(b"", &mut |path, runs| {
+                    context.stop.check()?;
+                    if wanted.matches(path, runs) {
+                        lines.events(path, runs).into_iter().try_for_each(|events| self.pick(path, events, each))?;
+                    }
+                    Ok(())
+                })
             },
             &mut |(path, told, versions)| show(&mut out, context.global.json, &path, &told, versions),
         )?;
@@ -199,21 +196,21 @@ impl Args {
         self.snapshot.as_ref().map(choose).transpose()
     }
 
-    /// The versions of a path that match.
+    /// The versions of a path on a host that match.
     fn pick(
         &self,
-        scope: &Scope<'_>,
-        found: &Found<'_>,
+        path: &[u8],
+        events: Vec<Event>,
         each: &mut dyn FnMut((Vec<u8>, Told, usize)) -> Result<()>,
     ) -> Result<()> {
-        let matching: Vec<&Seen> = found.seen.iter().filter(|seen| self.fits(&seen.state)).collect();
-        let from = if self.all { 0 } else { matching.len().saturating_sub(1) };
-        for seen in &matching[from..] {
-            if let Some(told) = Told::new(scope, seen) {
-                each((found.path.to_vec(), told, matching.len()))?;
-            }
-        }
-        Ok(())
+        let matching = |event| match event {
+            Event::Version { run, is_current } if self.fits(&run.state) => Some(Told::new(&run, is_current)),
+            _ => None,
+        };
+        let matching: Vec<Told> = events.into_iter().filter_map(matching).collect();
+        let count = matching.len();
+        let from = if self.all { 0 } else { count.saturating_sub(1) };
+        matching.into_iter().skip(from).try_for_each(|told| each((path.to_vec(), told, count)))
     }
 
     fn fits(&self, state: &State) -> bool {

@@ -5,8 +5,8 @@ use super::past::{Lines, Past, Told, letter};
 use super::select::Selection;
 use super::text;
 use crate::error::{Error, ErrorKind, Result};
-use crate::history::query::{Scope, Seen};
 use crate::history::record::State;
+use crate::history::runs;
 use crate::repository::snapshots::Named;
 use serde_json::json;
 use std::ffi::OsString;
@@ -16,7 +16,8 @@ use std::sync::Arc;
 ///
 /// For each version that is in any snapshot: when it was first and last seen, its size, when it was modified, what is different from
 /// the version before, and where to get it: "firn restore" and "firn dump" take the last column as it stands. A folder is another
-/// version if anything in it is. The first run reads all snapshots and notes what changed in them, later ones only what is new.
+/// version if anything in it is. It counts as removed if a later snapshot of the host lacks it that has the path among its sources or
+/// below one of them. The first run reads all snapshots and notes what changed in them, later ones only what is new.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The path, as it was on the machine that was backed up
@@ -40,54 +41,50 @@ impl Args {
         let path = absolute(&self.path)?;
         let filter = self.selection.filter()?;
         let mut past = Past::open(context, "history")?;
-        let lines = past.catalog.ask(&past.reporter, &context.stop, &mut |catalog| {
-            let mut lines = Vec::new();
-            for scope in catalog.scopes(&|named| filter.wants(&named.snapshot)) {
-                let seen = scope.versions(&path)?;
-                if let (false, Some(newest)) = (seen.is_empty(), scope.line().newest()) {
-                    lines.push((newest.clone(), events(&scope, &seen)));
-                }
-            }
-            Ok(lines)
+        let hosts = past.catalog.ask(&past.reporter, &context.stop, &mut |catalog| {
+            let lines = runs::Lines::new(catalog, &|named| filter.wants(&named.snapshot));
+            Ok(lines.events(&path, &lines.runs(&path)?))
         })?;
-        if lines.is_empty() {
+        if hosts.is_empty() {
             let shown = if path.is_empty() { "/".into() } else { text::escape(&path) };
             return Err(Error::new(ErrorKind::NotFound, format!("\"{shown}\" is in no snapshot"))
                 .with_hint("\"firn find NAME\" looks for a name in all snapshots."));
         }
         let mut out = Lines::new();
-        let several = lines.len() > 1;
-        for (newest, events) in &lines {
+        let several = hosts.len() > 1;
+        for events in hosts {
+            let events = with_changes(events);
             if context.global.json {
-                for event in events {
-                    out.json(&event.json(newest, &path))?;
+                for event in &events {
+                    out.json(&event.json(&path))?;
                 }
                 continue;
             }
-            if several {
-                out.text(&heading(newest))?;
+            if let (true, Some(Event::Version(told, _))) = (several, events.first()) {
+                out.text(&format!("On the host \"{}\":\n", text::line(&told.last.snapshot.host)))?;
             }
-            print(&mut out, events, &path)?;
+            print(&mut out, &events, &path)?;
         }
         out.finish()?;
         Ok(past.code())
     }
 }
 
-fn events(scope: &Scope<'_>, seen: &[Seen]) -> Vec<Event> {
-    let mut events = Vec::with_capacity(seen.len());
-    let mut before: Option<&Seen> = None;
-    for (at, version) in seen.iter().enumerate() {
-        let change = before.map_or("added", |before| difference(&before.state, &version.state));
-        events.extend(Told::new(scope, version).map(|told| Event::Version(told, change)));
-        let after = scope.after(version.last);
-        before = Some(version);
-        if after.is_some() && seen.get(at + 1).map(|next| next.first) != after {
-            events.extend(after.and_then(|after| scope.snapshot(after)).cloned().map(Event::Removed));
-            before = None;
+/// Says of each version what is different from the one before.
+fn with_changes(events: Vec<runs::Event>) -> Vec<Event> {
+    let mut before: Option<State> = None;
+    let with_change = |event| match event {
+        runs::Event::Version { run, is_current } => {
+            let change = before.map_or("added", |before| difference(&before, &run.state));
+            before = Some(run.state);
+            Event::Version(Told::new(&run, is_current), change)
         }
-    }
-    events
+        runs::Event::Removed(named) => {
+            before = None;
+            Event::Removed(named)
+        }
+    };
+    events.into_iter().map(with_change).collect()
 }
 
 /// What is different, in a word.
@@ -102,7 +99,7 @@ fn difference(before: &State, after: &State) -> &'static str {
 }
 
 impl Event {
-    fn json(&self, newest: &Named, path: &[u8]) -> serde_json::Value {
+    fn json(&self, path: &[u8]) -> serde_json::Value {
         match self {
             Event::Version(told, change) => {
                 let mut value = told.json("version", path);
@@ -116,15 +113,10 @@ impl Event {
                 "first_seen": named.snapshot.time.to_string(),
                 "snapshot_id": named.name,
                 "short_id": named.name.short(),
-                "hostname": newest.snapshot.host,
+                "hostname": named.snapshot.host,
             }),
         }
     }
-}
-
-fn heading(newest: &Named) -> String {
-    let paths: Vec<String> = newest.snapshot.paths.iter().map(|path| text::escape(&path.0)).collect();
-    format!("Snapshots of \"{}\" from the host \"{}\":\n", paths.join(" "), text::line(&newest.snapshot.host))
 }
 
 fn print(out: &mut Lines, events: &[Event], path: &[u8]) -> Result<()> {

@@ -7,7 +7,6 @@ use super::progress::Reporter;
 use super::text;
 use crate::error::{ErrorKind, Result};
 use crate::history::Catalog;
-use crate::history::query::{Scope, Seen};
 use crate::history::record::{Kind, State};
 use crate::history::runs::Run;
 use crate::repository::snapshots::{Named, Snapshots};
@@ -134,26 +133,20 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// A version that a scope has named, with its first and last snapshot.
+/// A version with its first and last snapshot.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     pub(crate) state: State,
     pub(crate) first: Arc<Named>,
     pub(crate) last: Arc<Named>,
-    /// It is in the newest snapshot of its line.
+    /// It is not gone, nor is there another one.
     pub(crate) current: bool,
 }
 
 impl Told {
-    /// `None` for what is not of this scope.
-    pub(crate) fn new(scope: &Scope<'_>, seen: &Seen) -> Option<Told> {
-        let (first, last) = (scope.snapshot(seen.first)?.clone(), scope.snapshot(seen.last)?.clone());
-        Some(Told { state: seen.state, first, last, current: scope.newest() == Some(seen.last) })
-    }
-
-    /// What is gone.
-    pub(crate) fn gone(run: &Run) -> Told {
-        Told { state: run.state, first: run.first.clone(), last: run.last.clone(), current: false }
+    /// What a run says.
+    pub(crate) fn new(run: &Run, current: bool) -> Told {
+        Told { state: run.state, first: run.first.clone(), last: run.last.clone(), current }
     }
 
     /// For programs.

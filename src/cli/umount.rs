@@ -59,6 +59,8 @@ impl Args {
         while !self.lazy && mount.is_served() && begun.elapsed() < ENDING {
             std::thread::sleep(TICK);
         }
+        // Its last files are closed together with what told that it lives.
+        std::thread::sleep(TICK);
         Ok(0)
     }
 }

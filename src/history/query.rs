@@ -96,6 +96,11 @@ impl<'c> Scope<'c> {
         self.previous.last().copied().filter(|number| *number != NONE)
     }
 
+    /// The oldest snapshot that counts.
+    pub fn first(&self) -> Option<u32> {
+        self.next.first().copied().filter(|number| *number != NONE)
+    }
+
     /// The first snapshot that counts behind this one.
     pub fn after(&self, number: u32) -> Option<u32> {
         self.next.get(number as usize + 1).copied().filter(|number| *number != NONE)

@@ -11,6 +11,7 @@ use super::query::{Broken, Children, NameSeen, Scope, Seen};
 use super::record::{Kind, State};
 use crate::error::Result;
 use crate::repository::snapshots::Named;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A run of snapshots of a line in which a path stayed the same.
@@ -35,23 +36,50 @@ impl Run {
         self.state == other.state && self.first_rank <= other.first_rank && other.last_rank <= self.last_rank
     }
 
-    fn host(&self) -> &str {
+    /// The host of its snapshots.
+    pub fn host(&self) -> &str {
         &self.last.snapshot.host
     }
 }
 
-/// What the newest snapshot of a line can judge.
+/// What became of a path on a host.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A version of it.
+    Version {
+        /// Where it is.
+        run: Run,
+        /// Whether it is there still, as far as the snapshots say.
+        is_current: bool,
+    },
+    /// It was no more, in this snapshot for the first time.
+    Removed(Arc<Named>),
+}
+
+/// What the snapshots of a line can judge.
 struct Judge<'c> {
     host: &'c str,
     /// Without the slash of "/".
     sources: Vec<&'c [u8]>,
+    /// The rank of the newest.
     rank: u32,
+    /// All of them that count, with their ranks.
+    snapshots: Vec<(u32, &'c Arc<Named>)>,
+}
+
+impl Judge<'_> {
+    fn has_source(&self, is_wanted: impl Fn(&[u8]) -> bool) -> bool {
+        self.sources.iter().any(|source| is_wanted(source))
+    }
 }
 
 /// Whether a path is another one, or below it.
 fn is_within(path: &[u8], above: &[u8]) -> bool {
     path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
+
+/// Takes a path and its runs.
+pub type PathVisitor<'a> = dyn FnMut(&[u8], &[Run]) -> Result<()> + 'a;
 
 /// The lines of the snapshots that count.
 pub struct Lines<'c> {
@@ -68,7 +96,14 @@ impl<'c> Lines<'c> {
             let newest = scope.snapshot(scope.newest()?)?;
             let source = |path: &'c [u8]| if path == b"/" { b"" } else { path };
             let sources = newest.snapshot.paths.iter().map(|path| source(path.0.as_slice())).collect();
-            Some(Judge { host: &newest.snapshot.host, sources, rank: catalog.rank(&newest.name)? })
+            let mut snapshots = Vec::new();
+            let mut at = scope.first();
+            while let Some(number) = at {
+                let named = scope.snapshot(number);
+                snapshots.extend(named.and_then(|named| Some((catalog.rank(&named.name)?, named))));
+                at = scope.after(number);
+            }
+            Some(Judge { host: &newest.snapshot.host, sources, rank: catalog.rank(&newest.name)?, snapshots })
         };
         let judges = scopes.iter().filter_map(judge).collect();
         Lines { catalog, scopes, judges }
@@ -120,7 +155,7 @@ impl<'c> Lines<'c> {
     /// Whether a snapshot of the host of this run that is newer than it has a source for which this holds.
     fn is_judged(&self, run: &Run, has_source: impl Fn(&[u8]) -> bool) -> bool {
         let newer = self.judges.iter().filter(|judge| judge.rank > run.last_rank && judge.host == run.host());
-        newer.flat_map(|judge| &judge.sources).any(|source| has_source(source))
+        newer.into_iter().any(|judge| judge.has_source(&has_source))
     }
 
     /// The last version of a path on each host that it is gone from. These are its runs.
@@ -128,6 +163,76 @@ impl<'c> Lines<'c> {
         let mut last = Lines::last_runs(runs);
         last.retain(|run| self.is_judged(run, |source| is_within(path, source)));
         last
+    }
+
+    /// The first snapshot of a host behind this rank that has a source at or above a path.
+    fn first_judge(&self, host: &str, path: &[u8], rank: u32) -> Option<(u32, &'c Arc<Named>)> {
+        let of_host = self.judges.iter().filter(|judge| judge.host == host);
+        let judging = of_host.filter(|judge| judge.has_source(|source| is_within(path, source)));
+        let first = |judge: &Judge<'c>| {
+            judge.snapshots.get(judge.snapshots.partition_point(|(other, _)| *other <= rank)).copied()
+        };
+        judging.filter_map(first).min_by_key(|(rank, _)| *rank)
+    }
+
+    /// What became of a path, of which these are the runs, for one host after the other.
+    pub fn events(&self, path: &[u8], runs: &[Run]) -> Vec<Vec<Event>> {
+        let hosts: BTreeSet<&str> = runs.iter().map(Run::host).collect();
+        let of = |host: &&str| versions(runs.iter().filter(|run| run.host() == *host).cloned().collect());
+        hosts.iter().map(|host| self.events_of(path, host, of(host))).collect()
+    }
+
+    fn events_of(&self, path: &[u8], host: &str, versions: Vec<Run>) -> Vec<Event> {
+        let last = versions.iter().map(|run| run.last_rank).max();
+        let is_gone = last.is_some_and(|last| self.first_judge(host, path, last).is_some());
+        let mut events: Vec<Event> = Vec::with_capacity(versions.len() + 1);
+        let mut end = None;
+        for run in versions {
+            let gap = end.and_then(|end| self.first_judge(host, path, end));
+            let removed = gap.filter(|(rank, _)| *rank < run.first_rank);
+            events.extend(removed.map(|(_, named)| Event::Removed(named.clone())));
+            end = end.max(Some(run.last_rank));
+            let is_current = !is_gone && last == Some(run.last_rank);
+            match events.last_mut() {
+                // It went on in snapshots of other sources.
+                Some(Event::Version { run: before, is_current: current }) if before.state == run.state => {
+                    if run.last_rank > before.last_rank {
+                        (before.last, before.last_rank, *current) = (run.last, run.last_rank, is_current);
+                    }
+                }
+                _ => events.push(Event::Version { run, is_current }),
+            }
+        }
+        let removed = end.and_then(|end| self.first_judge(host, path, end));
+        events.extend(removed.map(|(_, named)| Event::Removed(named.clone())));
+        events
+    }
+
+    /// Calls `each` with a path and everything that ever was below it, and with its runs; folders come before what is in them.
+    ///
+    /// Memory: for each folder on the way down, one part of a record for each line.
+    pub fn walk(&self, start: &[u8], each: &mut PathVisitor<'_>) -> Result<(), Broken> {
+        let mut path = start.to_vec();
+        let mut open: Vec<(Names, usize)> = Vec::new();
+        let mut next = Some(self.runs(start)?);
+        loop {
+            if let Some(runs) = next.take().filter(|runs| !runs.is_empty()) {
+                each(&path, &runs)?;
+                if was_folder(&runs) {
+                    open.push((self.names(&path)?, path.len()));
+                }
+            }
+            let Some((names, length)) = open.last_mut() else { return Ok(()) };
+            path.truncate(*length);
+            match names.advance(self, &path)? {
+                None => drop(open.pop()),
+                Some((name, runs)) => {
+                    path.push(b'/');
+                    path.extend_from_slice(&name);
+                    next = Some(runs);
+                }
+            }
+        }
     }
 
     /// The run that a snapshot is in.

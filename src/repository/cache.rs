@@ -12,6 +12,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Raised when anything in the folder changes its form; another version's folder is emptied.
 const VERSION: &str = "firn cache 3";
@@ -25,6 +26,9 @@ const LOCK: &str = "lock";
 
 /// How folders begin that hold what is known about the objects of one place.
 const PLACE: &str = "place-";
+
+/// How many temporary folders this process has made.
+static TEMPORARIES: AtomicU64 = AtomicU64::new(0);
 
 /// Where else a temporary folder may be.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
@@ -97,7 +101,9 @@ impl CacheFolder {
     /// A folder that is removed with this value, for runs without a cache. `writer` is the same for all of them on one machine, else
     /// each would add a writer to the heads of all later snapshots.
     pub fn temporary(writer: WriterId) -> Result<CacheFolder> {
-        let name = format!("firn-{}", crate::id::SessionId::random()?);
+        // Also where random numbers come again, as in tests, no two are the same.
+        let number = TEMPORARIES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("firn-{}-{}-{number}", crate::id::SessionId::random()?, std::process::id());
         let mut made = make(&std::env::temp_dir().join(&name)).map(|()| std::env::temp_dir().join(&name));
         for other in TEMPORARY {
             made = made.or_else(|error| {

@@ -14,6 +14,7 @@ use super::Repository;
 use super::keyring::object_name;
 use super::keys::{
     Credentials, Holding, SlotInfo, Slots, create_slot, create_slot_beside, holding, open_secrets, read_slot,
+    slot_times,
 };
 use super::mistake::{self, Mistake};
 use crate::chunk::password::Cost;
@@ -23,12 +24,16 @@ use crate::format::key_slot::SlotHead;
 use crate::id::ObjectName;
 use crate::store::{ObjectKey, ObjectKind};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// A temporary slot that is older, by the store's clock, was left by a change that was cut off.
 pub(super) const ABANDONED_AFTER: Duration = Duration::from_secs(5 * 60);
 /// A change that has not come to an end by then does not go on.
 const LONGEST_CHANGE: Duration = Duration::from_secs(2 * 60);
+/// Others that came too late take back what they have put, for which the one at work waits so long.
+const GIVING_WAY: Duration = Duration::from_secs(10);
+/// Between two listings.
+const TICK: Duration = Duration::from_millis(100);
 
 /// What is to be put and removed.
 #[derive(Default)]
@@ -69,9 +74,19 @@ fn needed(head: &SlotHead, credentials: &Credentials) -> Credentials {
     }
 }
 
-fn in_company() -> Error {
+/// An error: another command is at work on the keys, or was a moment ago.
+pub(super) fn in_company() -> Error {
     Error::new(ErrorKind::InUse, "Another process changes the keys at the same time")
         .with_hint("Try again in a moment. If no other process is at work, one was cut off: try again in 5 minutes.")
+}
+
+/// Whether another listing may be tried. Not where all orders of steps are: a later listing is one of them.
+fn may_wait(begun: Duration) -> bool {
+    #[cfg(test)]
+    if crate::id::random::seeded::current().is_some() {
+        return false;
+    }
+    crate::os::boot_time().saturating_sub(begun) < GIVING_WAY
 }
 
 fn key_of(name: &ObjectName) -> ObjectKey {
@@ -108,6 +123,18 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// As `look`, for a change that was alone when it began. Whoever came since sees its temporary slot and gives way. Breaking off at
+    /// once would leave a rotation half done for nothing.
+    fn look_patiently(&self) -> Result<()> {
+        let begun = crate::os::boot_time();
+        loop {
+            match self.look() {
+                Err(error) if error.kind() == ErrorKind::InUse && may_wait(begun) => std::thread::sleep(TICK),
+                looked => return looked,
+            }
+        }
+    }
+
     /// Removes what this change has put. Returns whether all of it is gone.
     fn take_back(&mut self, slots: &[Vec<u8>]) -> bool {
         // All of them, also after one that could not be removed.
@@ -120,7 +147,7 @@ impl Turn<'_> {
         if mistake::made(Mistake::KeysNotListedAgain) {
             return Ok(());
         }
-        let found = self.repository.slot_times()?;
+        let found = slot_times(self.repository.store())?;
         let own = self.own.and_then(|own| found.get(&own));
         let is_young = |other: &ObjectName| match (found.get(other), own) {
             (Some(other), Some(own)) => own.duration_since(*other).unwrap_or_default() < ABANDONED_AFTER,
@@ -139,16 +166,6 @@ impl Turn<'_> {
 }
 
 impl Repository {
-    /// When each slot was stored, by the store's clock.
-    fn slot_times(&self) -> Result<BTreeMap<ObjectName, SystemTime>> {
-        let mut found = BTreeMap::new();
-        self.store().list_fresh(ObjectKind::Key, &mut |object| {
-            found.insert(ObjectName::parse(&object.name)?, object.stored);
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
     /// Makes a change to slots that were these when it was planned. In company it fails and has changed nothing, unless the company
     /// comes from a program that does not follow the same rules.
     pub(super) fn change_slots(&self, before: &Slots, change: &Change) -> Result<()> {
@@ -168,12 +185,15 @@ impl Repository {
         }
         let gone: Vec<(ObjectName, Vec<u8>)> = change.removed.iter().filter_map(|name| self.bytes_of(name)).collect();
         turn.others.retain(|name| !change.removed_first.contains(name));
-        let put = turn.delete(&change.removed_first).and_then(|()| turn.put(&change.added)).and_then(|()| turn.look());
+        let put = turn
+            .delete(&change.removed_first)
+            .and_then(|()| turn.put(&change.added))
+            .and_then(|()| turn.look_patiently());
         if let Err(error) = put {
             return Err(self.break_off(turn, change, error, true));
         }
         turn.others.retain(|name| !change.removed.contains(name));
-        if let Err(error) = turn.delete(&change.removed).and_then(|()| turn.look()) {
+        if let Err(error) = turn.delete(&change.removed).and_then(|()| turn.look_patiently()) {
             let mut are_back = true;
             for (name, bytes) in &gone {
                 let put = self.store().put(&key_of(name), bytes);
@@ -196,7 +216,7 @@ impl Repository {
         if change.is_binding {
             return error
                 .context(
-                    "The keys were rotated only in part: old and new keys are there, and each opens the repository",
+                    "The keys were rotated only in part: old and new keys are there, each opens the repository, and those to be removed may be gone",
                 )
                 .with_hint(
                     "Rotate the keys again once nobody else changes them; \"firn key list\" shows what is there.",
@@ -259,7 +279,7 @@ impl Repository {
     /// The slots, on the point of being changed, when so many are to be added.
     fn slots_to_change(&self, more: usize) -> Result<Slots> {
         self.keyring().renew();
-        let slots = self.key_slots()?;
+        let slots = self.fresh_key_slots()?;
         if more > 0 {
             check_room(slots.len() + more)?;
             self.check_holds_all(&slots)?;

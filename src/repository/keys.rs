@@ -3,6 +3,7 @@
 
 use super::Repository;
 use super::keyring::{Keyring, object_name};
+use super::mistake::{self, Mistake};
 use crate::chunk::password::{Cost, argon2id};
 use crate::chunk::seal::{open_with, seal_with};
 use crate::chunk::secret::{Secret, hash, same};
@@ -10,7 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_KEY_SLOT;
 use crate::format::key_slot::{Argon2Cost, Description, KeySlot, Secrets, SlotHead};
 use crate::id::{ObjectName, RepositoryId, to_hex};
-use crate::store::{ObjectKey, ObjectKind, Store};
+use crate::store::{Listed, ObjectKey, ObjectKind, Store};
+use std::collections::BTreeMap;
+use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 /// A slot and what is known about it.
@@ -259,7 +262,7 @@ pub(super) fn read_slot(store: &dyn Store, name: ObjectName) -> Result<KeySlot> 
     KeySlot::decode(&bytes).map_err(|error| error.context(format!("The key slot \"{key}\" is damaged")))
 }
 
-/// The name of every slot, sorted.
+/// The name of every slot, sorted, as a listing shows them that may be old: enough to try credentials.
 pub(super) fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
     let mut names = Vec::new();
     store.list(ObjectKind::Key, &mut |object| {
@@ -268,6 +271,29 @@ pub(super) fn slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
     })?;
     names.sort();
     Ok(names)
+}
+
+/// When each slot was stored, by the store's clock. None that is there is missing.
+pub(super) fn slot_times(store: &dyn Store) -> Result<BTreeMap<ObjectName, SystemTime>> {
+    let mut found = BTreeMap::new();
+    let mut take = |object: Listed| {
+        found.insert(ObjectName::parse(&object.name)?, object.stored);
+        Ok(())
+    };
+    if mistake::made(Mistake::StaleListings) {
+        store.list(ObjectKind::Key, &mut take)?;
+    } else {
+        store.list_fresh(ObjectKind::Key, &mut take)?;
+    }
+    Ok(found)
+}
+
+/// The name of every slot, sorted: of those that there are now, unless the store cannot tell because nothing can be written to it.
+pub(super) fn fresh_slot_names(store: &dyn Store) -> Result<Vec<ObjectName>> {
+    match slot_times(store) {
+        Ok(found) => Ok(found.into_keys().collect()),
+        Err(_) => slot_names(store),
+    }
 }
 
 /// What a slot says of itself; any key of the repository opens it.
@@ -281,10 +307,19 @@ pub(super) fn open_description(keyring: &Keyring, slot: &KeySlot) -> Result<Desc
 }
 
 impl Repository {
-    /// All key slots, damaged ones included.
+    /// All key slots, damaged ones included, as a listing shows them that may be old.
     pub fn key_slots(&self) -> Result<Slots> {
+        self.slots_of(slot_names(self.store())?)
+    }
+
+    /// All key slots that there are now.
+    pub(super) fn fresh_key_slots(&self) -> Result<Slots> {
+        self.slots_of(slot_times(self.store())?.into_keys())
+    }
+
+    fn slots_of(&self, names: impl IntoIterator<Item = ObjectName>) -> Result<Slots> {
         let mut slots = Vec::new();
-        for name in slot_names(self.store())? {
+        for name in names {
             let info = read_slot(self.store(), name).map(|slot| {
                 let description = open_description(self.keyring(), &slot);
                 SlotInfo { name, head: slot.head, description }

@@ -214,7 +214,11 @@ impl Repository {
     /// An error unless this program may write here. From now on all listings are fresh: whoever writes or deletes acts on what is
     /// listed and on what is not.
     pub fn check_writable(&self) -> Result<()> {
-        self.acts.store(true, Ordering::Release);
+        let has_acted = self.acts.swap(true, Ordering::AcqRel);
+        if !has_acted && self.store.properties().is_shared {
+            // The listing with which this was opened may be from before a rotation.
+            self.keyring.renew();
+        }
         self.check_access()
     }
 

@@ -10,7 +10,7 @@
 //! Argon2id runs once for each slot and password that is tried, and four times for each slot that is replaced.
 
 use super::Repository;
-use super::key_change::{Change, check_room, cost_of};
+use super::key_change::{Change, check_room, cost_of, in_company};
 use super::keyring::{Keyring, object_name};
 use super::keys::{Credentials, Slots, create_slot, create_slot_beside, holding, open_secrets, read_slot};
 use crate::chunk::password::Cost;
@@ -116,7 +116,11 @@ impl Repository {
         self.reload_index(&crate::progress::Silent)?;
         self.check_epochs()?;
         self.keyring().renew();
-        let slots = self.key_slots()?;
+        let slots = self.fresh_key_slots()?;
+        if !slots.iter().any(|(name, _)| *name == self.slot()) {
+            // Replaced since it opened the repository.
+            return Err(in_company());
+        }
         let (mine, others) = self.sort_out(keychain, &slots)?;
         if !others.is_empty() && !remove_others {
             return Err(other_keys(&slots, &others));

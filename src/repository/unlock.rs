@@ -6,7 +6,7 @@
 //! the descriptions, which any key opens, state the ids of the secrets.
 
 use super::keyring::{Content, Keyring};
-use super::keys::{Credentials, Holding, open_description, open_secrets, read_slot, slot_names};
+use super::keys::{Credentials, Holding, fresh_slot_names, open_description, open_secrets, read_slot, slot_names};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::{MAX_KEY_SLOT, MAX_KEY_SLOTS};
 use crate::format::key_slot::{KeySlot, Secrets};
@@ -48,8 +48,8 @@ pub fn unlock(store: &dyn Store, credentials: &Credentials) -> Result<Unlocked> 
         if unlocked.is_ok() {
             return unlocked;
         }
-        // Slots may have been replaced since they were listed.
-        let before = std::mem::replace(&mut names, slot_names(store)?);
+        // Slots may have been replaced since they were listed, or the listing was old.
+        let before = std::mem::replace(&mut names, fresh_slot_names(store)?);
         if before == names {
             return unlocked;
         }
@@ -202,7 +202,7 @@ pub(super) fn renew_later(keyring: &mut Keyring, store: Arc<dyn Store>, credenti
     let known: Mutex<(Vec<ObjectName>, HashSet<ObjectName>)> = Mutex::default();
     keyring.renew_by(Box::new(move |keyring| {
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = slot_names(store.as_ref()).ok()?;
+        let names = fresh_slot_names(store.as_ref()).ok()?;
         if names == known.0 {
             return None;
         }

@@ -146,3 +146,49 @@ fn glob(root: &std::path::Path, name: &str) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path().join(name));
     entries.filter(|path| path.is_dir()).collect()
 }
+
+/// All that was said of a path, in order: the versions that count as current marked with a "!".
+fn told(world: &World, arguments: &[&str]) -> Vec<String> {
+    let events = world.run([&["history", "--json"], arguments].concat()).succeeds().json();
+    let word = |event: &Value| event["change"].as_str().unwrap().to_owned();
+    events.iter().map(|event| word(event) + if event["current"] == true { "!" } else { "" }).collect()
+}
+
+/// The list of sources changes, and one backup is of something else alone.
+#[test]
+fn snapshots_of_other_sources_tell_what_became_of_a_path() {
+    let world = World::with_key_file();
+    let backup = |day: u32, sources: &[&str]| {
+        let time = format!("2026-01-{day:02} 10:00:00");
+        world.run([&["backup", "-q", "-H", "here", "--time", &time], sources].concat()).succeeds();
+    };
+    for name in ["a/stays", "a/goes", "a/returns", "b/file"] {
+        world.write(name, name);
+    }
+    backup(1, &["a"]);
+    std::fs::remove_file(world.path("a/goes")).unwrap();
+    std::fs::remove_file(world.path("a/returns")).unwrap();
+    backup(2, &["a", "b"]);
+    world.write("a/returns", "another");
+    backup(3, &["a", "b"]);
+    backup(4, &["b"]);
+    assert_eq!(told(&world, &["a/stays"]), ["added!"]);
+    assert_eq!(told(&world, &["a/goes"]), ["added", "removed"]);
+    assert_eq!(told(&world, &["a/returns"]), ["added", "removed", "added!"]);
+    assert_eq!(told(&world, &["b/file"]), ["added!"]);
+    let gone = world.run(["deleted", "--json"]).succeeds().json();
+    assert_eq!(field(&gone, "path"), [world.text("a/goes")]);
+    let removed = world.run(["history", "--json", "a/goes"]).succeeds().json();
+    assert_eq!(removed[1]["first_seen"], "2026-01-02T10:00:00Z");
+    let found = world.run(["find", "--json", "/**/a/*"]).succeeds().json();
+    let current = found.iter().map(|found| found["current"] == true).collect::<Vec<_>>();
+    assert_eq!(field(&found, "path"), ["a/goes", "a/returns", "a/stays"].map(|name| world.text(name)));
+    assert_eq!(current, [false, true, true], "{found:?}");
+    assert_eq!(field(&found, "last_seen")[2], "2026-01-03T10:00:00Z");
+    // Once for each host.
+    world.run(["backup", "-q", "-H", "there", "--time", "2026-01-05 10:00:00", "a"]).succeeds();
+    assert_eq!(told(&world, &["a/stays"]), ["added!", "added!"]);
+    let said = world.run(["history", "a/stays"]).succeeds().stdout;
+    assert!(said.starts_with("On the host \"here\":\n") && said.contains("\nOn the host \"there\":\n"), "{said}");
+    assert_eq!(world.run(["find", "stays"]).succeeds().stdout.lines().count(), 2);
+}

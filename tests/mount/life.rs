@@ -175,3 +175,63 @@ fn refusals() {
     refused(1, &[mount.path("snapshots").to_str().unwrap()], &["Error: "]);
     assert!(listed(&world.path("empty")).is_empty());
 }
+
+#[test]
+fn no_core_file_holds_secrets() {
+    if without_fuse() {
+        return;
+    }
+    let mount = Mount::of(&world(), &[]);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", mount.program().as_raw_nonzero())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+}
+
+/// The repository is on a disk that somebody wants to take out.
+#[test]
+fn umount_ends_when_nothing_is_in_use_any_more() {
+    if without_fuse() || without_root() {
+        return;
+    }
+    let world = world();
+    fs::create_dir(world.path("past")).unwrap();
+    for _ in 0..5 {
+        world.run(["mount", "-d", "-q", "past"]).succeeds();
+        let repository = world.path("repository");
+        let is_in_it = |to: std::path::PathBuf| to.starts_with(&repository);
+        let servers = || {
+            let ids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            let folders = ids.map(|id| Path::new("/proc").join(id)).filter(|folder| folder.join("fd").exists());
+            let uses = |folder: &std::path::PathBuf| {
+                let open = fs::read_dir(folder.join("fd")).into_iter().flatten().flatten();
+                open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(is_in_it)
+            };
+            folders.filter(uses).count()
+        };
+        assert!(servers() > 0);
+        fs::read(world.path("past/latest").join(world.path("source/file").strip_prefix("/").unwrap())).unwrap();
+        world.run(["umount", "past"]).succeeds();
+        assert_eq!(servers(), 0);
+    }
+}
+
+#[test]
+fn umount_quotes_what_keeps_it_from_working() {
+    if without_fuse() {
+        return;
+    }
+    let world = world();
+    let mount = Mount::of(&world, &[]);
+    let open = fs::File::open(mount.path("snapshots")).unwrap();
+    let point = mount.path("");
+    let ran = world.run(["umount", point.to_str().unwrap()]).fails(11, &["could not be unmounted", "--lazy"]);
+    // In the words of the helper, quoted.
+    let quoted = ran.stderr.lines().find(|line| line.contains("busy")).unwrap_or_default().to_owned();
+    assert!(quoted.contains("\"fusermount3: ") && quoted.trim_end().ends_with('"'), "{ran:?}");
+    drop(open);
+    world.run(["umount", point.to_str().unwrap()]).succeeds();
+    drop(mount);
+    // What is not firn's stays.
+    world.run(["umount", "/proc"]).fails(1, &["no firn mount is there"]);
+    assert!(fs::read_dir("/proc/self").is_ok());
+}

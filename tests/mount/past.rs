@@ -337,3 +337,53 @@ fn who_was_kept_out_of_any_version_is_kept_out() {
         assert_eq!(mount.path(name).metadata().unwrap().mode() & 0o777, 0o500 & 0o555);
     }
 }
+
+#[test]
+fn parents_that_are_not_shown_keep_out_whom_they_kept_out() {
+    use std::os::unix::fs::PermissionsExt;
+    if without_fuse() || without_root() {
+        return;
+    }
+    let world = World::with_repository();
+    let mode = |name: &str, mode: u32| fs::set_permissions(world.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    world.write("source/closed/child/file", "secret");
+    world.write("source/closed/child/gone", "also secret");
+    mode("source/closed/child", 0o755);
+    mode("source/closed", 0o755);
+    mode("", 0o755);
+    let place = tempfile::tempdir().unwrap();
+    let root = world.text("source/closed/child");
+    let layouts: [&[&str]; 3] = [
+        &["--root", &root, "--layout", "default"],
+        &["--root", &root, "--layout", "previous-versions"],
+        &[&format!("latest:{root}")],
+    ];
+    for (closed, time) in [(0o755, TIMES[0]), (0o700, TIMES[1])] {
+        mode("source/closed", closed);
+        world.backup(0, ["source", "--time", time]);
+        if closed == 0o755 {
+            fs::remove_file(world.path("source/closed/child/gone")).unwrap();
+        }
+        for layout in layouts {
+            let mount = Mount::on(&world, place.path(), &[&["--allow-other"], layout].concat());
+            let below = match layout[0] {
+                "--root" if layout[3] == "default" => "latest/file".to_owned(),
+                "--root" => format!("{}/file", listed(&mount.path("")).pop().unwrap()),
+                _ => "file".to_owned(),
+            };
+            let reads = |user: &str, name: &str| {
+                let mut command = std::process::Command::new("setpriv");
+                command.args(["--reuid", user, "--regid", user, "--clear-groups", "cat"]).arg(mount.path(name));
+                let output = command.output().unwrap();
+                (output.status.success(), String::from_utf8(output.stdout).unwrap())
+            };
+            assert_eq!(reads("0", &below), (true, "secret".into()), "{layout:?} {below}");
+            let others = if closed == 0o755 { (true, "secret".into()) } else { (false, String::new()) };
+            assert_eq!(reads("65534", &below), others, "{layout:?} {closed:o}");
+            if closed == 0o700 && layout.contains(&"default") {
+                assert_eq!(reads("0", "deleted/gone").1, "also secret");
+                assert_eq!(reads("65534", "deleted/gone"), (false, String::new()));
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod elsewhere;
+mod keys;
 
 use crate::support::compare;
 use crate::support::nasty::Random;
