@@ -191,7 +191,7 @@ impl Batch {
         context.replace_now();
         context.check()?;
         self.jobs.append(&mut again.into_inner().unwrap_or_else(PoisonError::into_inner));
-        let mut kept = std::mem::take(&mut self.kept);
+        let kept = std::mem::take(&mut self.kept);
         if context.options.verify {
             if let Some(Err(error)) = context.target.as_ref().map(|target| target.sync()) {
                 context.issue(b"/", Error::io("What was restored could not be written to the disk", error));
@@ -203,7 +203,9 @@ impl Batch {
                 }
             });
         }
-        kept.extend(links.into_iter().filter_map(|link| link.into_kept(context)));
+        // What was there gets its metadata before any of its new names is compared.
+        context.parallel(kept.len(), &|at| context.settle_kept(&kept[at]));
+        let kept: Vec<Kept> = links.into_iter().filter_map(|link| link.into_kept(context)).collect();
         context.parallel(kept.len(), &|at| context.settle_kept(&kept[at]));
         context.check()?;
         // In the order in which they were left: what is deeper comes first.
