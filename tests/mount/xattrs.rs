@@ -47,7 +47,7 @@ fn ids(world: &World) -> Vec<String> {
     let said = world.run(["snapshots", "--json"]).succeeds();
     let text = |value: &Value, key: &str| value[key].as_str().unwrap().to_owned();
     let mut known: Vec<(String, String)> =
-        said.json().iter().map(|value| (text(value, "time"), text(value, "id"))).collect();
+        said.json().iter().map(|value| (text(value, "time"), text(value, "snapshot_id"))).collect();
     known.sort();
     assert!(known.iter().map(|(time, _)| time.as_str()).eq(TIMES));
     known.into_iter().map(|(_, id)| id).collect()
