@@ -203,6 +203,10 @@ impl World {
         // Who has not looked for damage may rely on what is damaged.
         let may_lose = self.blemished && !self.knows[machine];
         self.look_at(self.promises.len() - 1, may_lose)?;
+        if self.promises.iter().any(|promise| !promise.lost.is_empty()) {
+            // What it stored anew may be what older snapshots lacked.
+            self.look(false)?;
+        }
         Ok(format!("backup {} by {machine}, {} changes beside it", name.short(), copies.len()))
     }
 
