@@ -2,12 +2,10 @@
 
 use super::amount;
 use super::context::Context;
+use super::select::Selection;
 use super::text;
 use crate::check::{Affected, CheckOptions, CheckReport, Finding, Severity, Subset};
 use crate::error::Result;
-use crate::id::ObjectName;
-use crate::repository::Repository;
-use crate::repository::filter::Filter;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -39,25 +37,15 @@ pub(crate) struct Args {
     /// Leave out data that was found right within this time (for example 30d)
     #[arg(long, value_name = "DURATION", value_parser = amount::duration)]
     max_age: Option<Duration>,
+
+    #[command(flatten)]
+    selection: Selection,
 }
 
 impl Args {
     /// Also asking for a time or an age means that data is read.
     fn reads_data(&self) -> bool {
         self.read_data || self.read_data_subset.is_some() || self.max_age.is_some() || self.max_time.is_some()
-    }
-
-    fn chosen(&self, context: &Context, repository: &Repository) -> Result<Option<Vec<ObjectName>>> {
-        if self.snapshots.is_empty() {
-            return Ok(None);
-        }
-        let snapshots = context.snapshots(repository)?;
-        let names: Result<Vec<_>> = self
-            .snapshots
-            .iter()
-            .map(|text| Ok(context.choose(&snapshots, text, b"", &Filter::default())?.name))
-            .collect();
-        names.map(Some)
     }
 
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
@@ -70,7 +58,7 @@ impl Args {
             subset: self.read_data_subset,
             max_age: self.max_age,
             deadline: self.max_time.and_then(|time| started.checked_add(time)),
-            snapshots: self.chosen(context, &repository)?,
+            snapshots: context.choose_all(&repository, &self.snapshots, &self.selection)?,
         };
         let progress = context.progress("check");
         let report = crate::check::run(&repository, &options, &progress, &context.stop);
@@ -136,7 +124,7 @@ fn conclusion(report: &CheckReport, options: &CheckOptions, wrong: u64) -> Strin
     let packs = |number| text::count(number, "pack", "packs");
     text.push_str(&format!("; read all of {} ({})\n", packs(report.packs_read), text::size(report.bytes_read)));
     if report.packs_recent > 0 {
-        text.push_str(&format!("Left out {} found right lately\n", packs(report.packs_recent)));
+        text.push_str(&format!("Left out {}, verified within --max-age\n", packs(report.packs_recent)));
     }
     if report.snapshots_left > 0 {
         let left = text::count(report.snapshots_left, "snapshot", "snapshots");
@@ -167,10 +155,8 @@ pub(super) fn json(finding: &Finding) -> serde_json::Value {
         .affected
         .iter()
         .map(|Affected { snapshot, path }| {
-            let mut value = json!({ "snapshot_id": snapshot, "path": String::from_utf8_lossy(path) });
-            if std::str::from_utf8(path).is_err() {
-                value["path_base64"] = json!(text::base64(path));
-            }
+            let mut value = json!({ "snapshot_id": snapshot });
+            text::set_path(&mut value, "path", path);
             value
         })
         .collect();
@@ -190,7 +176,7 @@ fn summary(report: &CheckReport, errors: u64, seconds: f64) -> serde_json::Value
     json!({
         "message_type": "summary",
         "error_count": errors,
-        "suggest_repair_index": report.worst() == Some(Severity::Repairable),
+        "repairable": report.worst() == Some(Severity::Repairable),
         "snapshots": report.snapshots,
         "segments": report.segments,
         "packs": report.packs,

@@ -135,12 +135,9 @@ fn object(difference: &Difference<'_>) -> Value {
     let path = shown(difference);
     let mut value = json!({
         "message_type": "change",
-        "path": String::from_utf8_lossy(&path),
         "modifier": letters(difference.modifier),
     });
-    if std::str::from_utf8(&path).is_err() {
-        value["path_base64"] = json!(text::base64(&path));
-    }
+    text::set_path(&mut value, "path", &path);
     if matches!(difference.modifier, Modifier::Content | Modifier::Unmarked) {
         value["bytes_added"] = json!(difference.bytes.added);
         value["bytes_removed"] = json!(difference.bytes.removed);
@@ -173,7 +170,9 @@ fn plain(field: &Field) -> (String, Value, Value) {
         Field::Links(before, after) => ("links".into(), json!(before), json!(after)),
         Field::Flags(before, after) => ("flags".into(), json!(before), json!(after)),
         Field::Attribute(name, before, after) => {
-            (format!("xattr:{}", String::from_utf8_lossy(name)), json!(value(before)), json!(value(after)))
+            // Two names may differ in nothing but bytes that are not UTF-8.
+            let name = std::str::from_utf8(name).map_or_else(|_| text::escape(name), str::to_owned);
+            (format!("xattr:{name}"), json!(value(before)), json!(value(after)))
         }
         Field::Mode(before, after) => ("mode".into(), json!(before), json!(after)),
     }

@@ -205,15 +205,12 @@ fn object(named: &Named, path: &[u8], sizes: &Sizes) -> Value {
         "short_id": named.name.short(),
         "time": named.snapshot.time.to_string(),
         "hostname": named.snapshot.host,
-        "path": String::from_utf8_lossy(path),
         "restore_size": sizes.restore,
         "file_count": sizes.files,
         "stored_size": sizes.stored,
         "unique_size": sizes.unique,
         "incomplete": sizes.incomplete,
     });
-    if std::str::from_utf8(path).is_err() {
-        value["path_base64"] = json!(text::base64(path));
-    }
+    text::set_path(&mut value, "path", path);
     value
 }

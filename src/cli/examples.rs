@@ -105,11 +105,15 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     (
         "key",
         &[
-            ("A second password:", "firn key add --label \"in the safe\" --new-password-file ~/second-password"),
+            (
+                "A second password:",
+                "(umask 077; head -c 24 /dev/urandom | base64 > ~/second-password)\n\
+                 firn key add --label \"in the safe\" --new-password-file ~/second-password",
+            ),
             ("The keys, and the end of one:", "firn key list\nfirn key remove 3fa2"),
             (
-                "After a password became known: a new secret, also for what is stored already:",
-                "firn key passwd\nfirn key rotate --re-encrypt --remove-other-keys",
+                "After a password became known: a new one, and a new secret, also for what is stored already; the other key stays:",
+                "firn key passwd\nfirn key rotate --re-encrypt --other-password-file ~/second-password",
             ),
         ],
     ),
@@ -152,7 +156,24 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             "firn repair index\nfirn backup ~\nfirn repair packs\nfirn repair snapshots\nfirn check --read-data",
         )],
     ),
-    ("completions", &[("For bash:", "firn completions bash > ~/.local/share/bash-completion/completions/firn")]),
+    (
+        "completions",
+        &[
+            (
+                "For bash:",
+                "mkdir -p ~/.local/share/bash-completion/completions\n\
+                 firn completions bash > ~/.local/share/bash-completion/completions/firn",
+            ),
+            (
+                "For fish:",
+                "mkdir -p ~/.config/fish/completions\nfirn completions fish > ~/.config/fish/completions/firn.fish",
+            ),
+            (
+                "For zsh, with fpath=(~/.zfunc $fpath) before compinit in ~/.zshrc:",
+                "mkdir -p ~/.zfunc\nfirn completions zsh > ~/.zfunc/_firn",
+            ),
+        ],
+    ),
 ];
 
 /// The section of a page, as roff.

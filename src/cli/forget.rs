@@ -8,7 +8,7 @@ use crate::forget::policy::{Count, Period, Policy, Reason, Stretch};
 use crate::forget::{ForgetOptions, Group, Grouping, Plan, Verdict};
 use crate::id::ObjectName;
 use crate::repository::Repository;
-use crate::repository::filter::{Filter, tag_list};
+use crate::repository::filter::tag_list;
 use crate::repository::snapshots::{Named, Snapshots, describe};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -179,7 +179,6 @@ impl Args {
     /// What to forget is said in exactly one way.
     fn contradiction(&self) -> Option<Error> {
         let has_rules = self.rules != Rules::default();
-        let has_filters = !self.selection.is_empty();
         let (message, hint) = match (self.snapshots.is_empty(), has_rules) {
             (true, true) => return None,
             (true, false) => (
@@ -187,10 +186,6 @@ impl Args {
                 "Name snapshots, or rules by which some are kept, such as --keep-daily 7 --keep-weekly 4.",
             ),
             (false, true) => ("Snapshots are named, and rules are given", "Give one or the other."),
-            (false, false) if has_filters => (
-                "Snapshots are named, and hosts, tags or paths to look at",
-                "The latter go with rules such as --keep-daily 7.",
-            ),
             (false, false) => return None,
         };
         Some(Error::new(ErrorKind::Input, message).with_hint(hint))
@@ -198,13 +193,12 @@ impl Args {
 
     /// Whether anything was forgotten, or would be.
     fn by_name(&self, context: &Context, repository: &Repository, snapshots: &Snapshots) -> Result<bool> {
+        let filter = self.selection.filter()?;
         let mut chosen: Vec<(ObjectName, Option<&Named>)> = Vec::new();
         for text in &self.snapshots {
             let found = match given_up(repository, snapshots, text)? {
                 Some(name) => (name, None),
-                None => {
-                    context.choose(snapshots, text, b"", &Filter::default()).map(|named| (named.name, Some(named)))?
-                }
+                None => context.choose(snapshots, text, b"", &filter).map(|named| (named.name, Some(named)))?,
             };
             if chosen.iter().all(|other| other.0 != found.0) {
                 chosen.push(found);
@@ -235,13 +229,14 @@ impl Args {
     }
 
     fn by_policy(&self, context: &Context, repository: &Arc<Repository>, snapshots: &Snapshots) -> Result<bool> {
-        let resolve = |text: &String| context.choose(snapshots, text, b"", &Filter::default()).map(|named| named.name);
+        let filter = self.selection.filter()?;
+        let resolve = |text: &String| context.choose(snapshots, text, b"", &filter).map(|named| named.name);
         let options = ForgetOptions {
             policy: self.rules.policy(),
             keep: self.rules.keep_id.iter().map(resolve).collect::<Result<_>>()?,
             keep_path_yearly: self.rules.keep_path_yearly,
             grouping: self.group_by,
-            filter: self.selection.filter()?,
+            filter: filter.clone(),
         };
         let Plan { groups, brake } = crate::forget::plan(repository, &options, &context.stop)?;
         let removed: Vec<ObjectName> = groups.iter().flat_map(Group::removed).map(|named| named.name).collect();
@@ -363,12 +358,10 @@ fn group_json(group: &Group, policy: &Policy, tense: Tense) -> Value {
         let snapshot = snapshots::json(&verdict.named);
         reasons.push(json!({ "snapshot": snapshot, "matches": matches, "counters": left }));
     }
-    let paths: Option<Vec<_>> =
-        group.paths.as_ref().map(|paths| paths.iter().map(|path| String::from_utf8_lossy(path)).collect());
     json!({
         "message_type": "group",
         "dry_run": tense == Tense::Would,
-        "group_key": { "hostname": group.host, "paths": paths, "tags": group.tags },
+        "group_key": snapshots::group_key(group.host.as_deref(), group.paths.as_deref(), group.tags.as_deref()),
         "keep": list(true),
         "remove": list(false),
         "reasons": reasons,

@@ -27,7 +27,7 @@ pub(crate) struct Global {
     #[arg(help_heading = "Global options")]
     pub(crate) key_file: Option<PathBuf>,
 
-    /// Keep local state (index, files cache) below FOLDER [env: FIRN_CACHE_DIR] [default: ~/.cache/firn]
+    /// Keep local state (index, files cache) below FOLDER [env: FIRN_CACHE_DIR] [default: see FILES in firn(1)]
     #[arg(long, global = true, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
     #[arg(help_heading = "Global options", conflicts_with = "no_cache")]
     pub(crate) cache_dir: Option<PathBuf>,

@@ -106,15 +106,18 @@ impl Event {
                 value["change"] = json!(change);
                 value
             }
-            Event::Removed(named) => json!({
-                "message_type": "removed",
-                "path": String::from_utf8_lossy(path),
-                "change": "removed",
-                "first_seen": named.snapshot.time.to_string(),
-                "snapshot_id": named.name,
-                "short_id": named.name.short(),
-                "hostname": named.snapshot.host,
-            }),
+            Event::Removed(named) => {
+                let mut value = json!({
+                    "message_type": "removed",
+                    "change": "removed",
+                    "first_seen": named.snapshot.time.to_string(),
+                    "snapshot_id": named.name,
+                    "short_id": named.name.short(),
+                    "hostname": named.snapshot.host,
+                });
+                text::set_path(&mut value, "path", if path.is_empty() { b"/" } else { path });
+                value
+            }
         }
     }
 }

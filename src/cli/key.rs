@@ -145,10 +145,10 @@ fn resolve(slots: &Slots, text: &str) -> Result<ObjectName> {
         [] => {
             let all: Vec<ObjectName> = slots.iter().map(|(name, _)| *name).collect();
             Err(Error::new(ErrorKind::NotFound, format!("There is no key \"{text}\""))
-                .with_hint(format!("The keys are {}", short(&all))))
+                .with_hint(format!("The keys are {}.", short(&all))))
         }
         _ => Err(Error::new(ErrorKind::Input, format!("\"{text}\" is ambiguous: {} keys begin with it", found.len()))
-            .with_hint(format!("Candidates: {}", short(&found)))),
+            .with_hint(format!("Write more digits of one of {}.", short(&found)))),
     }
 }
 
@@ -218,6 +218,6 @@ mod tests {
         assert_eq!(resolve(&slots, "12").unwrap(), ObjectName([0x12; 32]));
         assert_eq!(resolve(&slots, "1").unwrap_err().kind(), ErrorKind::Input);
         assert_eq!(resolve(&slots, "").unwrap_err().kind(), ErrorKind::Input);
-        assert_eq!(resolve(&slots, "zz").unwrap_err().hint(), Some("The keys are 12121212, 13131313"));
+        assert_eq!(resolve(&slots, "zz").unwrap_err().hint(), Some("The keys are 12121212, 13131313."));
     }
 }

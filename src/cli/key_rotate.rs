@@ -160,7 +160,7 @@ fn re_encrypt(context: &Context, repository: &Arc<Repository>, settings: &Settin
     }
     let message = format!("{} still sealed under an older secret", are(left));
     Err(Error::new(ErrorKind::Incomplete, message).with_hint(
-        "They are damaged, or a backup with an older key stored them meanwhile. Run \"firn check --read-data\", then this again.",
+        "They are damaged, or a backup with an older key stored them during this run. Run \"firn check --read-data\", then this again.",
     ))
 }
 

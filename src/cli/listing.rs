@@ -37,12 +37,8 @@ impl Listing {
         let bytes = path.as_os_str().as_bytes();
         match self.json {
             true => {
-                let shown = String::from_utf8_lossy(bytes);
-                let mut value =
-                    json!({ "message_type": "verbose_status", "action": word, "path": shown, "size": size });
-                if std::str::from_utf8(bytes).is_err() {
-                    value["path_base64"] = json!(text::base64(bytes));
-                }
+                let mut value = json!({ "message_type": "verbose_status", "action": word, "size": size });
+                text::set_path(&mut value, "path", bytes);
                 self.reporter.line(value.to_string().as_bytes());
             }
             false => self.reporter.line(&[format!("{word:<10} ").as_bytes(), bytes].concat()),

@@ -180,9 +180,7 @@ fn json(entry: &Entry, path: &[u8]) -> Value {
     let path = if path.is_empty() { b"/" } else { path };
     let owner = &entry.meta.owner;
     let mut value = json!({
-        "name": String::from_utf8_lossy(&entry.name),
         "type": kind,
-        "path": String::from_utf8_lossy(path),
         "uid": owner.uid,
         "gid": owner.gid,
         "user": String::from_utf8_lossy(&owner.user),
@@ -195,21 +193,15 @@ fn json(entry: &Entry, path: &[u8]) -> Value {
     });
     match &entry.body {
         Body::File { size, .. } => value["size"] = json!(size),
-        Body::Symlink(target) => {
-            value["linktarget"] = json!(String::from_utf8_lossy(target));
-            if std::str::from_utf8(target).is_err() {
-                value["linktarget_base64"] = json!(text::base64(target));
-            }
-        }
+        Body::Symlink(target) => text::set_path(&mut value, "linktarget", target),
         Body::CharDevice { major, minor } | Body::BlockDevice { major, minor } => {
             value["major"] = json!(major);
             value["minor"] = json!(minor);
         }
         _ => {}
     }
-    if std::str::from_utf8(path).is_err() {
-        value["path_base64"] = json!(text::base64(path));
-    }
+    text::set_path(&mut value, "name", &entry.name);
+    text::set_path(&mut value, "path", path);
     value
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A message that cannot be written is dropped: there is nobody left to tell.
 
-use super::text::{base64, line};
+use super::text::{line, set_path};
 use crate::error::{Error, ErrorKind};
 use crate::progress::Stop;
 use serde_json::json;
@@ -56,19 +56,20 @@ pub(crate) fn warning(error: &Error, during: &str, as_json: bool) {
     aside(&text);
 }
 
+/// Tells that one thing of several failed; the others go on.
+pub(crate) fn failure(error: &Error, during: &str, item: &str, as_json: bool) {
+    aside(&if as_json { issue_json(error, during, item) } else { describe("Error", error) });
+}
+
 /// A line for programs about one thing that went wrong.
 pub(crate) fn issue_json(error: &Error, during: &str, item: impl AsRef<OsStr>) -> String {
-    let bytes = item.as_ref().as_bytes();
     let mut value = json!({
         "message_type": "error",
         "error": { "message": error.chain() },
         "during": during,
-        "item": String::from_utf8_lossy(bytes),
         "hint": error.hint(),
     });
-    if std::str::from_utf8(bytes).is_err() {
-        value["item_base64"] = json!(base64(bytes));
-    }
+    set_path(&mut value, "item", item.as_ref().as_bytes());
     format!("{value}\n")
 }
 

@@ -223,7 +223,8 @@ fn warn_if_open(what: &str, path: &Path, file: &std::fs::File, json: bool) {
     if is_open {
         let shown = path.display();
         let text = format!("The {what} \"{shown}\" can be read by every user of this machine");
-        let warning = Error::new(ErrorKind::Input, text).with_hint(format!("chmod go= \"{shown}\""));
+        let warning =
+            Error::new(ErrorKind::Input, text).with_hint(format!("Only its owner needs it: chmod go= '{shown}'."));
         super::message::warning(&warning, "open", json);
     }
 }

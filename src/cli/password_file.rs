@@ -36,8 +36,11 @@ pub(crate) fn offer(global: &Global) -> Result<()> {
         false => Err(missing),
         true => {
             make(&path)?;
-            let said = format!("Wrote a new password into \"{shown}\". Keep a copy of it in another place.\n");
-            drop(std::io::stderr().lock().write_all(said.as_bytes()));
+            let said = format!("Wrote a new password into \"{shown}\". Keep a copy of it in another place.");
+            super::message::aside(&match global.json {
+                true => format!("{}\n", serde_json::json!({ "message_type": "note", "message": said })),
+                false => format!("Note: {said}\n"),
+            });
             Ok(())
         }
     }

@@ -155,7 +155,6 @@ impl Told {
         let path = if path.is_empty() { b"/" } else { path };
         let mut value = json!({
             "message_type": message,
-            "path": String::from_utf8_lossy(path),
             "type": kind_name(state.kind),
             "size": state.size,
             "mtime": text::rfc3339(state.mtime),
@@ -167,9 +166,7 @@ impl Told {
             "hostname": self.last.snapshot.host,
             "current": self.current,
         });
-        if std::str::from_utf8(path).is_err() {
-            value["path_base64"] = json!(text::base64(path));
-        }
+        text::set_path(&mut value, "path", path);
         value
     }
 }

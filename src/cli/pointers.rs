@@ -167,15 +167,16 @@ pub(crate) fn refuse(error: clap::Error, typed: &[OsString]) {
         drop(error.print());
         return;
     }
-    let hint = hint(&error, typed);
+    let hint = hint(&error);
     let error = without_tip(error);
     let wants_json = typed.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     if wants_json {
         let text = error.render().to_string();
         let mut parts = text.split("\n\n");
         let message = parts.next().unwrap_or_default().trim_start_matches("error: ");
+        let message: Vec<&str> = message.split_whitespace().collect();
         let value = json!({
-            "message_type": "exit_error", "code": error.exit_code(), "message": line(message), "hint": hint,
+            "message_type": "exit_error", "code": error.exit_code(), "message": line(&message.join(" ")), "hint": hint,
         });
         message::aside(&format!("{value}\n"));
         return;
@@ -193,7 +194,7 @@ fn without_tip(mut error: clap::Error) -> clap::Error {
 }
 
 /// The pointer for a command or option of another program, if that is what is wrong.
-fn hint(error: &clap::Error, typed: &[OsString]) -> Option<&'static str> {
+fn hint(error: &clap::Error) -> Option<&'static str> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -205,11 +206,11 @@ fn hint(error: &clap::Error, typed: &[OsString]) -> Option<&'static str> {
         }
         ErrorKind::UnknownArgument => {
             let option = context(ContextKind::InvalidArg)?.split('=').next()?;
-            let command = super::command();
-            let name =
-                typed.iter().skip(1).filter_map(|word| command.find_subcommand(word)).next()?.get_name().to_owned();
+            // Values of options look like commands, too ("-r backup"), so clap's usage tells which one was read.
+            let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
+            let name = usage.split_whitespace().nth(2).unwrap_or_default();
             let holds = |(commands, theirs, _): &&(&[&str], &str, &str)| {
-                *theirs == option && (commands.is_empty() || commands.contains(&&*name))
+                *theirs == option && (commands.is_empty() || commands.contains(&name))
             };
             OPTIONS.iter().find(holds).map(|(_, _, hint)| *hint)
         }
@@ -224,7 +225,7 @@ mod tests {
 
     fn answer(words: &[&str]) -> Option<&'static str> {
         let typed: Vec<OsString> = words.iter().map(OsString::from).collect();
-        hint(&super::super::Cli::try_parse_from(&typed).unwrap_err(), &typed)
+        hint(&super::super::Cli::try_parse_from(&typed).unwrap_err())
     }
 
     #[test]
@@ -235,6 +236,9 @@ mod tests {
         assert!(answer(&["firn", "check", "--repair"]).unwrap().contains("firn repair"));
         assert!(answer(&["firn", "backup", "--stdin-from-command", "x"]).unwrap().contains("command's output"));
         assert!(answer(&["firn", "--password=x", "backup", "."]).unwrap().contains("--password-file"));
+        assert!(answer(&["firn", "--no-lock"]).unwrap().contains("no locks"));
+        assert!(answer(&["firn", "-r", "backup", "check", "--repair"]).unwrap().contains("firn repair"));
+        assert_eq!(answer(&["firn", "-r", "check", "backup", "--repair"]), None);
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn words(report: &PruneReport, options: &PruneOptions, elapsed: Duration) -> Str
         );
     }
     if report.spared.packs > 0 {
-        line("Spared:", format!("{}, because they came to be needed meanwhile", packs(report.spared)));
+        line("Spared:", format!("{}, because a snapshot or backup needs them now", packs(report.spared)));
     }
     if report.young.packs > 0 {
         line("Left for later:", format!("{}, stored a moment ago", packs(report.young)));

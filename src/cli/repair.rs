@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::message;
+use super::select::Selection;
 use super::text;
 use super::{repair_packs, repair_snapshots};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,6 +60,9 @@ pub(crate) struct Snapshots {
     /// Forget the damaged snapshots once they are written anew
     #[arg(long)]
     pub(super) forget: bool,
+
+    #[command(flatten)]
+    pub(super) selection: Selection,
 }
 
 /// Write the index, and copies of the config, again from what is stored

@@ -4,9 +4,8 @@ use super::context::Context;
 use super::repair::Snapshots;
 use super::text;
 use crate::error::{ErrorKind, Result};
-use crate::id::ObjectName;
+use crate::format::snapshot::Issue;
 use crate::repair::snapshots::{Became, SnapshotOutcome, SnapshotsOptions, repair_snapshots};
-use crate::repository::filter::Filter;
 use serde_json::json;
 
 /// Lost things that are shown of one snapshot.
@@ -15,18 +14,7 @@ const SHOWN: usize = 100;
 pub(super) fn run(args: &Snapshots, context: &Context) -> Result<u8> {
     let repository = context.open()?;
     context.watch_signals()?;
-    let chosen = match args.snapshots.is_empty() {
-        true => None,
-        false => {
-            let snapshots = context.snapshots(&repository)?;
-            let names: Result<Vec<ObjectName>> = args
-                .snapshots
-                .iter()
-                .map(|text| Ok(context.choose(&snapshots, text, b"", &Filter::default())?.name))
-                .collect();
-            Some(names?)
-        }
-    };
+    let chosen = context.choose_all(&repository, &args.snapshots, &args.selection)?;
     let options = SnapshotsOptions { dry_run: args.dry_run, forget: args.forget, threads: context.global.threads() };
     let progress = context.progress("repair");
     let outcomes = repair_snapshots(&repository, chosen.as_deref(), &options, &progress, &context.stop);
@@ -102,6 +90,11 @@ fn json(outcome: &SnapshotOutcome, dry_run: bool) -> serde_json::Value {
         Became::Hopeless(why) => ("hopeless", None, Some(why)),
         Became::NotNow(why) => ("not_now", None, Some(why)),
     };
+    let issue = |issue: &Issue| {
+        let mut value = json!({ "kind": issue.kind, "message": issue.message });
+        text::set_path(&mut value, "path", &issue.path.0);
+        value
+    };
     json!({
         "message_type": "repaired",
         "dry_run": dry_run,
@@ -109,7 +102,7 @@ fn json(outcome: &SnapshotOutcome, dry_run: bool) -> serde_json::Value {
         "became": became,
         "new_snapshot_id": new,
         "reason": why,
-        "issues": outcome.issues,
+        "issues": outcome.issues.iter().map(issue).collect::<Vec<_>>(),
         "issues_total": outcome.issues_total,
         "forgotten": outcome.forgotten,
         "pinned": outcome.is_pinned,
@@ -121,6 +114,7 @@ mod tests {
     use super::*;
     use crate::format::json::PathText;
     use crate::format::snapshot::{Issue, IssueKind};
+    use crate::id::ObjectName;
 
     #[test]
     fn what_is_lost_is_told_and_a_dry_run_claims_nothing() {

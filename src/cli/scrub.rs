@@ -67,7 +67,7 @@ fn conclusion(report: &ScrubReport, wants_state: bool) -> String {
     let objects = |number| text::count(number, "object", "objects");
     let mut text = format!("Read {} ({}) of {}\n", objects(report.read), text::size(report.bytes_read), report.objects);
     if report.recent > 0 {
-        text.push_str(&format!("Left out {} that were found right lately\n", objects(report.recent)));
+        text.push_str(&format!("Left out {}, verified within --max-age\n", objects(report.recent)));
     }
     if report.left > 0 {
         text.push_str(&format!(

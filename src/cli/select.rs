@@ -6,6 +6,7 @@ use super::message;
 use super::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::snapshot::Snapshot;
+use crate::id::ObjectName;
 use crate::repository::Repository;
 use crate::repository::filter::{Filter, tag_list};
 use crate::repository::snapshots::{LATEST, Named, Snapshots, doubts, is_latest};
@@ -72,6 +73,32 @@ impl Context {
         let snapshots = self.snapshots(repository)?;
         let named = self.choose(&snapshots, &address.snapshot, &address.path, &filter)?;
         Ok((named.clone(), address.path))
+    }
+
+    /// The snapshots of these names or, if there are none, all that the selection counts; `None` if nothing was typed at all.
+    pub(crate) fn choose_all(
+        &self,
+        repository: &Repository,
+        names: &[String],
+        selection: &Selection,
+    ) -> Result<Option<Vec<ObjectName>>> {
+        let filter = selection.filter()?;
+        if names.is_empty() && selection.is_empty() {
+            return Ok(None);
+        }
+        let snapshots = self.snapshots(repository)?;
+        if !names.is_empty() {
+            let named = names.iter().map(|name| Ok(self.choose(&snapshots, name, b"", &filter)?.name));
+            return named.collect::<Result<_>>().map(Some);
+        }
+        let counted = snapshots.live.iter().filter(|named| filter.wants(&named.snapshot));
+        let chosen: Vec<ObjectName> = counted.map(|named| named.name).collect();
+        if chosen.is_empty() {
+            // A misspelt name must not look like a repository in which nothing is wrong.
+            return Err(Error::new(ErrorKind::NotFound, format!("There is no snapshot with {}", filter.words()))
+                .with_hint("\"firn snapshots\" lists those that there are."));
+        }
+        Ok(Some(chosen))
     }
 
     /// The snapshot of this name among those that the filter wants; `path` is what is wanted of it. If the name is one that depends

@@ -113,13 +113,10 @@ impl Args {
             return wanted.iter().try_for_each(|named| context.print_json(&notes.json(named)));
         };
         for (key, group) in grouping.split(wanted.iter().copied()) {
-            let paths = key
-                .paths
-                .map(|paths| paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect::<Vec<_>>());
             let snapshots: Vec<Value> = group.iter().map(|named| notes.json(named)).collect();
             context.print_json(&json!({
                 "message_type": "group",
-                "group_key": { "hostname": key.host, "paths": paths, "tags": key.tags },
+                "group_key": group_key(key.host.as_deref(), key.paths.as_deref(), key.tags.as_deref()),
                 "snapshots": snapshots,
             }))?;
         }
@@ -216,6 +213,15 @@ fn table(wanted: &[&Named], notes: &Notes<'_>) -> String {
     text
 }
 
+/// What the snapshots of a group have in common, for programs; null is what they are not grouped by.
+pub(super) fn group_key(host: Option<&str>, paths: Option<&[Vec<u8>]>, tags: Option<&[String]>) -> Value {
+    let mut key = json!({ "hostname": host, "paths": null, "tags": tags });
+    if let Some(paths) = paths {
+        text::set_paths(&mut key, "paths", &paths.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
+    key
+}
+
 /// A snapshot for programs, with restic's names.
 pub(crate) fn json(named: &Named) -> Value {
     let Named { name, snapshot } = named;
@@ -225,11 +231,9 @@ pub(crate) fn json(named: &Named) -> Value {
     summary.insert("backup_end".into(), json!(snapshot.finished.to_string()));
     summary.insert("total_files_processed".into(), snapshot.totals.files.into());
     summary.insert("total_bytes_processed".into(), snapshot.totals.bytes.into());
-    let paths: Vec<_> = snapshot.paths.iter().map(|path| String::from_utf8_lossy(&path.0)).collect();
     let mut value = json!({
         "time": snapshot.time.to_string(),
         "tree": snapshot.tree,
-        "paths": paths,
         "hostname": snapshot.host,
         "username": snapshot.user,
         "uid": snapshot.uid,
@@ -251,9 +255,7 @@ pub(crate) fn json(named: &Named) -> Value {
     set("parent", snapshot.parent.map(|parent| json!(parent)));
     set("label", snapshot.label.as_ref().map(|text| json!(text)));
     set("description", snapshot.description.as_ref().map(|text| json!(text)));
-    if snapshot.paths.iter().any(|path| std::str::from_utf8(&path.0).is_err()) {
-        let exact: Vec<String> = snapshot.paths.iter().map(|path| text::base64(&path.0)).collect();
-        set("paths_base64", Some(json!(exact)));
-    }
+    let paths: Vec<&[u8]> = snapshot.paths.iter().map(|path| path.0.as_slice()).collect();
+    text::set_paths(&mut value, "paths", &paths);
     value
 }

@@ -1,6 +1,7 @@
 //! How values look to a person: names, sizes, times, modes, tables. Not for: what is printed (see the commands).
 
 use crate::format::tree::{Body, Entry, Timestamp};
+use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// A name or path as one line that cannot drive a terminal: control characters, characters that turn the direction of
@@ -19,6 +20,22 @@ pub(crate) fn escape(name: &[u8]) -> String {
         }
     }
     text
+}
+
+/// Sets a field for programs to a name or path; one that is not UTF-8 is given once more, exactly, in a field with `_base64` behind.
+pub(crate) fn set_path(object: &mut Value, field: &str, path: &[u8]) {
+    object[field] = json!(String::from_utf8_lossy(path));
+    if std::str::from_utf8(path).is_err() {
+        object[format!("{field}_base64")] = json!(base64(path));
+    }
+}
+
+/// The same with a list of paths: if any is not UTF-8, all are given once more.
+pub(crate) fn set_paths(object: &mut Value, field: &str, paths: &[&[u8]]) {
+    object[field] = paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
+    if paths.iter().any(|path| std::str::from_utf8(path).is_err()) {
+        object[format!("{field}_base64")] = paths.iter().map(|path| base64(path)).collect();
+    }
 }
 
 /// A sentence as one line that cannot drive a terminal. Backslashes stay, because most of what is said is not a name.
@@ -201,6 +218,18 @@ mod tests {
         for (bytes, text) in cases {
             assert_eq!(size(bytes), text, "{bytes}");
         }
+    }
+
+    #[test]
+    fn undecodable_paths_are_given_exactly() {
+        let mut object = json!({});
+        set_path(&mut object, "path", b"/a");
+        set_paths(&mut object, "paths", &[b"/a"]);
+        assert_eq!(object, json!({ "path": "/a", "paths": ["/a"] }));
+        set_path(&mut object, "path", b"/\xff");
+        set_paths(&mut object, "paths", &[b"/\xff", b"/a"]);
+        assert_eq!((&object["path"], &object["path_base64"]), (&json!("/\u{fffd}"), &json!("L/8=")));
+        assert_eq!(object["paths_base64"], json!(["L/8=", "L2E="]));
     }
 
     #[test]

@@ -59,6 +59,11 @@ impl Args {
         while !self.lazy && mount.is_served() && begun.elapsed() < ENDING {
             std::thread::sleep(TICK);
         }
+        if !self.lazy && mount.is_served() {
+            let message = format!("\"{shown}\" is unmounted, but the program that served it has not ended");
+            return Err(Error::new(ErrorKind::InUse, message)
+                .with_hint("It may still read from the repository, so do not unplug that disk yet."));
+        }
         // Its last files are closed together with what told that it lives.
         std::thread::sleep(TICK);
         Ok(0)

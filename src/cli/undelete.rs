@@ -22,6 +22,9 @@ pub(crate) struct Undelete {
     /// All forgotten snapshots
     #[arg(long)]
     all: bool,
+
+    #[command(flatten)]
+    selection: Selection,
 }
 
 /// Pin snapshots: they are never forgotten, by no policy and by no name
@@ -52,19 +55,23 @@ pub(crate) struct Unpin {
 
 impl Undelete {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let filter = self.selection.filter()?;
         let repository = context.open()?;
         context.watch_signals()?;
         let snapshots = repository.snapshots()?;
         let chosen: Vec<Named> = match self.all {
-            true => snapshots.forgotten,
+            true => snapshots.forgotten.into_iter().filter(|named| filter.wants(&named.snapshot)).collect(),
             false => {
                 // What is forgotten is named as what is not.
                 let forgotten = Snapshots { live: snapshots.forgotten, ..Snapshots::default() };
                 let find = |text: &String| {
-                    forgotten.resolve(text, &Filter::default()).cloned().map_err(|error| {
+                    forgotten.resolve(text, &filter).cloned().map_err(|error| {
                         match snapshots.live.iter().any(|named| named.name.to_string().starts_with(text.as_str())) {
                             true => Error::new(ErrorKind::Input, format!("The snapshot \"{text}\" is not forgotten")),
-                            false => error.context(format!("No forgotten snapshot \"{text}\" is stored any more")),
+                            false if error.kind() == ErrorKind::NotFound => {
+                                error.context(format!("No forgotten snapshot \"{text}\" is stored any more"))
+                            }
+                            false => error,
                         }
                     })
                 };
@@ -89,7 +96,7 @@ impl Undelete {
                 // What is wrong with one snapshot says nothing about the next.
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
                     code = code.max(error.kind().exit_code());
-                    message::fatal(&error, error.kind().exit_code(), context.global.json);
+                    message::failure(&error, "undelete", &named.name.to_string(), context.global.json);
                 }
                 Err(error) => return Err(error),
             }

@@ -56,6 +56,9 @@ fn every_command_chooses_by_every_filter() {
         says(&with(&["du", "latest"]));
         says(&with(&["pin", "latest"]));
         says(&with(&["unpin", "latest"]));
+        says(&with(&["check", "latest"]));
+        says(&with(&["repair", "snapshots", "-n", "latest"]));
+        says(&with(&["forget", "-n", "latest"]));
         std::fs::remove_dir_all(world.path("out")).ok();
         says(&with(&["restore", &format!("latest:{}", world.text("a")), "-t", "out"]));
         assert_eq!(std::fs::read_to_string(world.path("out/file")).unwrap(), chosen, "{filter:?}");
@@ -123,6 +126,35 @@ fn a_date_in_the_future_makes_no_latest() {
     // The same in a policy: the newest backup stays.
     let plan = world.run(["forget", "-n", "--json", "--keep-last", "1"]).succeeds().json();
     assert_eq!(plan[0]["keep"].as_array().unwrap().len(), 2, "{plan:?}");
+}
+
+/// Without names the filters choose all that they fit, and what fits nothing is a mistake rather than nothing wrong.
+#[test]
+fn what_filters_choose_is_all_that_counts() {
+    let (world, ids) = world();
+    let checked = |filter: &[&str]| {
+        let check = ["check", "--json"];
+        world.run(check.iter().chain(filter).copied()).succeeds().json().pop().unwrap()["snapshots"].as_u64().unwrap()
+    };
+    assert_eq!((checked(&[]), checked(&["--host", "one"]), checked(&["--path", "b", "--tag", "z"])), (4, 2, 1));
+    let repaired = world.run(["repair", "snapshots", "-n", "--json", "--host", "two"]).succeeds().json();
+    let count = repaired.iter().filter(|object| object["message_type"] == "repaired").count();
+    assert_eq!(count, 2, "{repaired:?}");
+    for command in [&["check"][..], &["repair", "snapshots"]] {
+        world
+            .run(command.iter().chain(&["--host", "nobody"]).copied())
+            .fails(1, &["no snapshot with the host \"nobody\""]);
+    }
+    // Forgotten snapshots are chosen by the same words.
+    world.run(["forget", "-q", &ids["one a"], &ids["two a"], &ids["one both"]]).succeeds();
+    let undeleted = |arguments: &[&str]| -> Vec<String> {
+        let all = world.run(["undelete", "--json"].iter().chain(arguments).copied()).succeeds().json();
+        let is_meant = |object: &&serde_json::Value| object["message_type"] == "undeleted";
+        all.iter().filter(is_meant).map(|object| object["snapshot_id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(undeleted(&["latest", "--host", "one"]), [ids["one a"].clone()]);
+    assert_eq!(undeleted(&["--all", "--host", "two"]), [ids["two a"].clone()]);
+    assert_eq!(undeleted(&["--all"]), [ids["one both"].clone()]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn what_was_verified_was_verified_in_that_place_only() {
         let run = |more: &[&str]| world.run(command.iter().chain(more).copied());
         run(&[]).succeeds();
         let summary = run(&["--json"]).succeeds().json().pop().unwrap();
-        assert!(summary[recent].as_u64().unwrap() > 0, "what was read lately is left out: {summary}");
+        assert!(summary[recent].as_u64().unwrap() > 0, "what was read a moment ago is left out: {summary}");
         shell(&world, "cp -a repository clone", &[]).succeeds();
         let damage = |folder: &str| {
             let name = world.objects("data")[0].strip_prefix(world.path("repository")).unwrap().to_owned();
@@ -57,6 +57,40 @@ fn what_was_verified_was_verified_in_that_place_only() {
         run(&[]).succeeds();
         damage("repository");
         run(&[]).fails(5, &[]);
+    }
+}
+
+/// What a reader stumbles on is noted on this machine only, for the place where it was read: a backup to another copy, also after the
+/// two have changed places, does not store again what is undamaged there.
+#[test]
+fn what_a_reader_found_is_damage_of_that_place_only() {
+    for reader in ["restore", "dump"] {
+        let world = world_with_snapshot();
+        let stored = |folder: &str| {
+            std::fs::read_dir(world.path(folder).join("data"))
+                .unwrap()
+                .flatten()
+                .map(|part| std::fs::read_dir(part.path()).unwrap().count())
+                .sum::<usize>()
+        };
+        shell(&world, "cp -a repository clone", &[]).succeeds();
+        let name = world.objects("data")[0].strip_prefix(world.path("repository")).unwrap().to_owned();
+        patch(&world.path("clone").join(name), 500, |byte| byte ^ 1);
+        let file = format!("latest:{}", world.text("source/random"));
+        let arguments: &[&str] = if reader == "dump" { &["dump", &file] } else { &["restore", &file, "-t", "out"] };
+        world.run(arguments.iter().copied().chain(["--no-cache", "--repo", "clone"])).fails(5, &[]);
+        world.run(arguments.iter().copied().chain(["--repo", "clone"])).fails(5, &[]);
+        let backup_stores = |folder: &str, new: usize| {
+            let before = stored(folder);
+            world.run(["backup", "-q", "source", "--repo", folder]).succeeds();
+            assert_eq!(stored(folder) - before, new, "{reader}, {folder}");
+        };
+        backup_stores("repository", 0);
+        shell(&world, "mv repository aside; mv clone repository; mv aside clone", &[]).succeeds();
+        backup_stores("clone", 0);
+        shell(&world, "mv repository aside; mv clone repository; mv aside clone", &[]).succeeds();
+        // Where it was found it counts.
+        backup_stores("clone", 1);
     }
 }
 
