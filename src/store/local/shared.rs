@@ -3,9 +3,9 @@
 //!
 //! A file system that is not in these tables counts as one of those whose caches are unknown.
 
+use crate::os;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a folder is listed again until the client's caches have given way.
@@ -14,34 +14,6 @@ const REFRESH_PAUSE: Duration = Duration::from_millis(200);
 
 /// What unknown file systems are given to show what other machines did.
 const UNKNOWN_LAG: Duration = Duration::from_secs(60);
-
-/// Type of all file systems in user space, also of virtiofs.
-const FUSE: u32 = 0x6573_5546;
-
-/// File systems that only this machine's kernel writes to, so that each listing shows all that was put: ext, XFS, Btrfs, tmpfs,
-/// ramfs, ZFS, F2FS, overlayfs, FAT, exFAT, NTFS (two drivers), JFS, ReiserFS, NILFS, bcachefs, HFS+, UDF, ISO 9660, SquashFS, UBIFS.
-const LOCAL: [u32; 20] = [
-    0xef53,
-    0x5846_5342,
-    0x9123_683e,
-    0x0102_1994,
-    0x8584_58f6,
-    0x2fc1_2fc1,
-    0xf2f5_2010,
-    0x794c_7630,
-    0x4d44,
-    0x2011_bab0,
-    0x5346_544e,
-    0x7366_746e,
-    0x3153_464a,
-    0x5265_4973,
-    0x3434,
-    0xca45_1a4e,
-    0x482b,
-    0x1501_3346,
-    0x7371_7368,
-    0x2405_1905,
-];
 
 /// File systems whose clients ask the server again once a name was created in the folder: NFS, SMB (three drivers), Ceph, Lustre,
 /// GPFS, OCFS2, GFS2.
@@ -61,18 +33,14 @@ impl Sharing {
     pub(super) const LOCAL: Sharing = Sharing { is_shared: false, lag: Duration::ZERO };
 
     /// Of the file system that holds an open folder.
-    #[allow(clippy::unnecessary_cast, reason = "the type of this field differs between machines")]
     pub(super) fn of(root: &OwnedFd) -> Sharing {
         let shared = |lag| Sharing { is_shared: true, lag };
-        let kind = match rustix::fs::fstatfs(root) {
-            Ok(stat) => stat.f_type as u32,
-            Err(_) => return shared(UNKNOWN_LAG),
-        };
-        match kind {
-            FUSE => Sharing::in_user_space(mount_type(root).as_deref().unwrap_or_default()),
-            kind if LOCAL.contains(&kind) => Sharing::LOCAL,
-            kind if REFRESHED.contains(&kind) => shared(Duration::ZERO),
-            _ => shared(UNKNOWN_LAG),
+        match os::system_type(root) {
+            Err(_) => shared(UNKNOWN_LAG),
+            Ok(_) if os::is_fuse(root) => Sharing::in_user_space(mount_type(root).as_deref().unwrap_or_default()),
+            Ok(_) if os::is_on_local_disk(root).unwrap_or(false) => Sharing::LOCAL,
+            Ok(kind) if REFRESHED.contains(&kind) => shared(Duration::ZERO),
+            Ok(_) => shared(UNKNOWN_LAG),
         }
     }
 
@@ -91,18 +59,9 @@ impl Sharing {
     }
 }
 
-/// The type of the mount that holds an open folder, as in /proc/self/mountinfo.
+/// The type of the mount that holds an open folder.
 fn mount_type(folder: &OwnedFd) -> Option<String> {
-    let device = rustix::fs::fstat(folder).ok()?.st_dev;
-    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-    let mounts = std::fs::read_to_string(Path::new("/proc/self/mountinfo")).ok()?;
-    find_type(&mounts, &device)
-}
-
-fn find_type(mounts: &str, device: &str) -> Option<String> {
-    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some(device))?;
-    let (_, rest) = line.split_once(" - ")?;
-    rest.split(' ').next().map(str::to_owned)
+    os::mount_type(rustix::fs::fstat(folder).ok()?.st_dev)
 }
 
 /// A file that is created in a folder so that its listing is made anew, and removed again.
@@ -152,17 +111,6 @@ pub(super) fn may_list_again(since: Instant) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn types_of_mounts_are_found_by_their_device() {
-        let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
-            42 27 0:39 / /mnt/a\\040b rw,nosuid - fuse.sshfs host:/x rw,user_id=0\n\
-            43 27 0:40 / /mnt/c rw - fuse x rw\n";
-        assert_eq!(find_type(mounts, "0:39").as_deref(), Some("fuse.sshfs"));
-        assert_eq!(find_type(mounts, "8:1").as_deref(), Some("ext4"));
-        assert_eq!(find_type(mounts, "0:3"), None);
-        assert_eq!(find_type("42 27 0:39 / /mnt rw\n", "0:39"), None);
-    }
 
     #[test]
     fn what_is_not_known_to_be_local_lags() {
