@@ -100,6 +100,8 @@ pub struct ForgetOptions {
     pub grouping: Grouping,
     /// Which snapshots are looked at.
     pub filter: Filter,
+    /// Nothing will be done about it, so it may be what a listing of some time ago says.
+    pub dry_run: bool,
 }
 
 /// What becomes of one snapshot.
@@ -143,6 +145,11 @@ pub struct Plan {
 
 /// Applies a policy to all snapshots that the filter wants. Nothing is changed.
 pub fn plan(repository: &Arc<Repository>, options: &ForgetOptions, stop: &Stop) -> Result<Plan> {
+    if options.dry_run {
+        repository.check_access()?;
+    } else {
+        repository.check_writable()?;
+    }
     let snapshots = repository.snapshots()?;
     let suspect = suspects(&snapshots, &stored_times(repository)?);
     let dates = snapshots.dates;

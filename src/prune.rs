@@ -37,7 +37,7 @@ use crate::os::return_memory;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::coordination::Transient;
-use crate::repository::index::StoredPacks;
+use crate::repository::index::{Index, StoredPacks};
 use crate::repository::mistake::{self, Mistake};
 use crate::repository::pack::pack_folder;
 use crate::repository::read::pack_kind;
@@ -47,6 +47,8 @@ use crate::repository::table::PackInfo;
 use crate::repository::writer::WriterOptions;
 use crate::store::{ObjectKey, ObjectKind};
 use live::{Live, Rank, Walk};
+#[cfg(test)]
+pub(crate) use options::thorough;
 pub use options::{Limit, PruneOptions};
 pub use pins::{Answer, Patience};
 use plan::{Plan, Victim, Victims};
@@ -176,8 +178,8 @@ impl<'a> Prune<'a> {
         let deleted = self.delete(&plan, &doomed, &victims);
         self.take_away(marks, deleted)?;
         self.repository.store().keep_room();
-        self.clear_leavings()?;
-        self.repository.reload_index(&crate::progress::Silent)
+        self.repository.reload_index(&crate::progress::Silent)?;
+        self.clear_leavings()
     }
 
     /// Lists snapshots, tombs and revokes. `before` is what was seen the first time; only tombs seen then count.
@@ -274,11 +276,12 @@ impl<'a> Prune<'a> {
         let mut before = None;
         for _ in 0..SURVEYS {
             self.repository.reload_index(self.progress)?;
-            let mut segments = self.repository.index()?.segments.clone();
+            let index = self.repository.index()?;
+            let mut segments = index.segments.clone();
             segments.sort();
             let mut stored = StoredPacks::list(self.repository.store())?;
-            stored.confirm(&*self.repository.index()?, self.repository.store())?;
-            match self.find_live(scene, &stored, own, marked) {
+            stored.confirm(&index, self.repository.store())?;
+            match self.find_live(&index, scene, &stored, own, marked) {
                 Err(error) if error.kind() == ErrorKind::Damaged && before.as_ref() != Some(&segments) => {
                     before = Some(segments);
                 }
@@ -294,12 +297,12 @@ impl<'a> Prune<'a> {
 
     fn find_live(
         &self,
+        index: &Arc<Index>,
         scene: &Scene,
         stored: &StoredPacks,
         own: &HashSet<ObjectName>,
         marked: &HashSet<ObjectName>,
     ) -> Result<Live> {
-        let index = self.repository.index()?;
         if let Some((name, error)) = index.damaged.first() {
             return Err(Error::new(
                 ErrorKind::Brake,
@@ -467,8 +470,7 @@ impl<'a> Prune<'a> {
     /// What is relied on when something else is deleted must outlive a power cut, too: the copies that are kept, the index that finds
     /// them, and the tombs that tell why a snapshot is not there. Their writers may have been stopped before they made them durable.
     fn settle(&self, live: &Live, scene: &Scene) -> Result<()> {
-        let index = self.repository.index()?;
-        let segments = index.segments.iter().map(|name| ObjectKey::new(ObjectKind::Index, name));
+        let segments = live.index.segments.iter().map(|name| ObjectKey::new(ObjectKind::Index, name));
         let tombs = scene.doomed.iter().map(|name| ObjectKey::new(ObjectKind::Tomb, name));
         let packs = live.packs.iter().filter(|pack| pack.needed > 0);
         let packs = packs.map(|pack| ObjectKey::new(pack_folder(pack_kind(pack.is_tree)), pack.name));
@@ -505,6 +507,7 @@ impl<'a> Prune<'a> {
     /// The index without the doomed packs and those that are not stored; small segments become larger ones.
     fn publish(&mut self, plan: &Plan, victims: &Victims) -> Result<()> {
         let old = OldSegments::read(self.repository, self.stop)?;
+        old.refuse_damaged()?;
         let is_gone = |name: &ObjectName| victims.contains_key(name) || plan.absent.contains(name);
         let mut dirty = old.naming(is_gone);
         let is_small = |name: &&ObjectName| old.chunks.get(*name).is_some_and(|chunks| *chunks < SMALL_SEGMENT);

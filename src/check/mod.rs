@@ -31,6 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::ObjectName;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
+use crate::repository::damage::is_loss;
 use crate::store::{ObjectKey, ObjectKind};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -172,7 +173,17 @@ pub fn run(
     loop {
         let before = Listing::take(repository)?;
         let (report, is_last) = (CheckReport::default(), attempt == ATTEMPTS);
-        let mut pass = Pass { repository, options, progress, stop, report, vanished: false, is_last };
+        let mut pass = Pass {
+            repository,
+            options,
+            progress,
+            stop,
+            report,
+            failure: None,
+            vanished: false,
+            is_again: attempt > 1,
+            is_last,
+        };
         pass.look(&mut verdicts)?;
         let alarm = pass.report.worst() > Some(Severity::Note);
         let moved = pass.vanished || (alarm && Listing::take(repository)? != before);
@@ -196,7 +207,7 @@ impl Listing {
     fn take(repository: &Repository) -> Result<Listing> {
         let mut names = BTreeSet::new();
         for kind in [ObjectKind::Snapshot, ObjectKind::Tomb, ObjectKind::Index] {
-            repository.store().list(kind, &mut |object| {
+            repository.list_latest(kind, &mut |object| {
                 names.insert(ObjectKey::new(kind, &object.name));
                 Ok(())
             })?;
@@ -212,8 +223,12 @@ struct Pass<'a> {
     progress: &'a dyn Progress,
     stop: &'a Stop,
     report: CheckReport,
+    /// What may not be read, or not be reached. It is no damage, and without it nothing can be said.
+    failure: Option<Error>,
     /// Something that had been listed was gone when it was read, or something that is there was not listed.
     vanished: bool,
+    /// An alarm was raised before; this time all is listed fresh.
+    is_again: bool,
     /// What is still not listed now never is.
     is_last: bool,
 }
@@ -228,12 +243,16 @@ impl Pass<'_> {
         if let Some(chosen) = &self.options.snapshots {
             snapshots.live.retain(|named| chosen.contains(&named.name));
         }
-        let indexed = self.check_segments()?;
+        let (indexed, index) = self.check_segments()?;
         self.stop.check()?;
-        let looked = self.check_packs(indexed, verdicts)?;
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        let looked = self.check_packs(indexed, index, verdicts)?;
         self.progress.stage("checking trees");
         self.check_trees(&snapshots.live, looked, verdicts)?;
-        self.check_links(&snapshots.live)
+        self.check_links(&snapshots.live)?;
+        self.failure.take().map_or(Ok(()), Err)
     }
 
     /// Whether the time is over.
@@ -265,6 +284,9 @@ impl Pass<'_> {
                 let finding = self.add(Severity::Note, key, format!("It was not looked into: {}", error.chain()));
                 finding.hint(error.hint().unwrap_or_default());
             }
+            _ if !is_loss(error) => {
+                self.failure.get_or_insert_with(|| error.copy());
+            }
             _ => {
                 self.add(severity, key, error.chain()).hint(hint);
             }
@@ -273,11 +295,12 @@ impl Pass<'_> {
 
     fn names(&self, kind: ObjectKind) -> Result<Vec<ObjectKey>> {
         let mut keys = Vec::new();
-        self.repository.store().list(kind, &mut |object| {
+        self.repository.list_latest(kind, &mut |object| {
             keys.push(ObjectKey::new(kind, &object.name));
             Ok(())
         })?;
         keys.sort();
+        keys.dedup();
         Ok(keys)
     }
 }

@@ -15,6 +15,7 @@ use crate::repository::snapshots::Snapshots;
 use crate::repository::table::PackInfo;
 use crate::store::{ObjectKey, ObjectKind};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 pub(super) const REPAIR: &str = "Run \"firn repair index\".";
 
@@ -195,7 +196,7 @@ impl Pass<'_> {
             Kind::Damage,
             ObjectKind::Damage,
             |damage| damage.pack.to_string(),
-            "It does not count. Delete it; what is damaged is found again.",
+            "It still counts by its name, until the pack is found right or a prune has removed it.",
         )?;
         self.check_json::<Mark>(
             Kind::Mark,
@@ -305,8 +306,9 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Reads every segment from the store (local tables may hide that one is damaged) and keeps what they say about packs.
-    pub(super) fn check_segments(&mut self) -> Result<Indexed> {
+    /// Reads every segment from the store (local tables may hide that one is damaged) and keeps what they say about packs; with it
+    /// comes the index in whose terms it is told. No other one may be used with it.
+    pub(super) fn check_segments(&mut self) -> Result<(Indexed, Arc<Index>)> {
         let mut replaced = HashSet::new();
         let mut damaged = Vec::new();
         let mut sources: Vec<ObjectName> = Vec::new();
@@ -331,9 +333,9 @@ impl Pass<'_> {
         indexed.0.retain(|known| !replaced.contains(&sources[known.by as usize]));
         indexed.sort();
         indexed.0.dedup_by_key(|known| (known.name, known.shape, known.sum));
-        self.repository.reload_index(self.progress)?;
-        self.vanished |= indexed.settle(self.repository.index()?.as_ref())?;
-        Ok(indexed)
+        let index = self.repository.latest_index(self.progress)?;
+        self.vanished |= indexed.settle(&index)?;
+        Ok((indexed, index))
     }
 }
 

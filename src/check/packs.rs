@@ -7,7 +7,8 @@ use super::scrub::Turn;
 use super::{Pass, Severity, Subset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, ObjectName};
-use crate::repository::index::StoredPacks;
+use crate::repository::damage::is_loss;
+use crate::repository::index::{Index, StoredPacks};
 use crate::repository::ledger::{Ledger, is_recent};
 use crate::repository::pack::{Salvaged, pack_folder, salvage};
 use crate::repository::read::pack_kind;
@@ -75,6 +76,8 @@ pub(super) struct Packs {
 /// What a look at the packs has shown, and what is needed for reading more of them.
 #[derive(Debug)]
 pub(super) struct Looked {
+    /// The index that all places are of.
+    pub index: Arc<Index>,
     pub packs: Packs,
     indexed: Indexed,
     stored: StoredPacks,
@@ -100,6 +103,16 @@ impl Packs {
     }
 }
 
+impl Looked {
+    fn info(&self, known: &Known) -> Result<Arc<PackInfo>> {
+        match known.home {
+            Home::Table(place) => self.index.pack(place),
+            Home::Orphan(number) => Ok(self.packs.orphans[number as usize].clone()),
+            Home::Unknown => Err(Error::new(ErrorKind::Failed, "A pack without a record; this is a defect of firn")),
+        }
+    }
+}
+
 /// A pack to be read, and its stored size.
 struct Job {
     info: Arc<PackInfo>,
@@ -110,8 +123,17 @@ struct Job {
 
 impl Pass<'_> {
     /// Finds out which packs are missing, and reads tree packs and those that cannot be whole. Data packs come later.
-    pub(super) fn check_packs(&mut self, mut indexed: Indexed, verdicts: &mut Verdicts) -> Result<Looked> {
-        let stored = StoredPacks::list(self.repository.store())?;
+    pub(super) fn check_packs(
+        &mut self,
+        mut indexed: Indexed,
+        index: Arc<Index>,
+        verdicts: &mut Verdicts,
+    ) -> Result<Looked> {
+        // What was not listed is asked for by its name before it is called missing.
+        let stored = match self.is_again {
+            false => StoredPacks::list(self.repository.store())?,
+            true => StoredPacks::list_latest(self.repository)?,
+        };
         self.report.packs = stored.len() as u64;
         let mut packs = Packs::default();
         self.find_orphans(&stored, &mut indexed, &mut packs)?;
@@ -138,7 +160,7 @@ impl Pass<'_> {
                 }
             }
         }
-        let mut looked = Looked { packs, indexed, stored };
+        let mut looked = Looked { index, packs, indexed, stored };
         self.progress.stage("reading tree packs");
         self.read_packs(&looked, &to_read, verdicts, None)?;
         self.judge_all(&names, &mut looked, verdicts)?;
@@ -200,7 +222,7 @@ impl Pass<'_> {
         for name in names {
             if let Some(verdict) = verdicts.others.get(name) {
                 let known = &looked.indexed.get(name)[0];
-                let blocks = self.info(known, &looked.packs)?.frames.len();
+                let blocks = looked.info(known)?.frames.len();
                 let (key, size) = (key_of(known.is_tree, *name), known.size);
                 self.judge(*name, &key, (size, blocks), verdict, &mut looked.packs);
             }
@@ -216,14 +238,6 @@ impl Pass<'_> {
             if let Err(error) = self.repository.forget_damaged(name) {
                 self.progress.note(&format!("A pack is noted as damaged though it is not: {}", error.chain()));
             }
-        }
-    }
-
-    fn info(&self, known: &Known, packs: &Packs) -> Result<Arc<PackInfo>> {
-        match known.home {
-            Home::Table(place) => self.repository.index()?.pack(place),
-            Home::Orphan(number) => Ok(packs.orphans[number as usize].clone()),
-            Home::Unknown => Err(Error::new(ErrorKind::Failed, "A pack without a record; this is a defect of firn")),
         }
     }
 
@@ -327,11 +341,20 @@ impl Pass<'_> {
                 let packs = &mut looked.packs;
                 let salvaged = match salvaged {
                     Ok(salvaged) => salvaged,
-                    Err(error) => {
-                        packs.unread_orphans += u64::from(error.kind() == ErrorKind::WrongKey);
-                        packs.unreadable_orphans += u64::from(error.kind() == ErrorKind::Damaged);
+                    Err(error) if error.kind() == ErrorKind::WrongKey => {
+                        packs.unread_orphans += 1;
                         continue;
                     }
+                    Err(error) if is_loss(&error) => {
+                        packs.unreadable_orphans += 1;
+                        continue;
+                    }
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        self.vanished = true;
+                        continue;
+                    }
+                    // What it holds is unknown, so nothing can be called lost.
+                    Err(error) => return Err(error),
                 };
                 let rows = rows(&salvaged.contents);
                 let total = sum(&rows);
@@ -412,7 +435,7 @@ impl Pass<'_> {
 
     fn job(&self, looked: &Looked, name: &ObjectName, size: u64) -> Result<Job> {
         let known = looked.indexed.get(name);
-        let info = self.info(&known[0], &looked.packs)?;
+        let info = looked.info(&known[0])?;
         Ok(Job { info, sums: known.iter().filter_map(|known| known.sum).collect(), size })
     }
 

@@ -5,6 +5,7 @@ use crate::format::bounds::MAX_PACK;
 use crate::format::header::HEADER_LEN;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
+use crate::repository::damage::loss;
 use crate::repository::keyring::Opened;
 use crate::repository::pack::open_block;
 use crate::repository::read::{pack_key, pack_kind};
@@ -45,7 +46,8 @@ impl Verdict {
     }
 }
 
-/// Reads a pack; if anything is wrong, reads it once more and believes only what is wrong both times.
+/// Reads a pack; if anything is wrong, reads it once more and believes only what is wrong both times. What may not be read, or is in a
+/// store that cannot be reached, is an error and no damage.
 pub(super) fn read_twice(
     repository: &Repository,
     info: &PackInfo,
@@ -72,7 +74,10 @@ pub(super) fn read_twice(
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) if error.kind() == ErrorKind::NotFound => reader.verdict.gone = true,
-            Err(error) => reader.all_bad(&error),
+            Err(error) => {
+                let error = loss(repository.store(), &pack_key(info), error)?;
+                reader.all_bad(&error);
+            }
         }
         Ok(reader.verdict)
     };
@@ -188,6 +193,7 @@ impl PackReader<'_> {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::NotFound) => return Err(error),
             Err(error) if lengths.len() == 1 => {
+                let error = loss(self.repository.store(), key, error)?;
                 self.bad(first, error.chain());
                 return Ok(());
             }

@@ -11,6 +11,7 @@ use super::{Finding, Severity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ObjectName, SessionId};
 use crate::progress::{Progress, Stop};
+use crate::repository::damage::loss;
 use crate::repository::ledger::{Ledger, is_recent};
 use crate::store::{ObjectKey, ObjectKind, Store};
 use std::path::PathBuf;
@@ -84,7 +85,8 @@ struct Item {
     last: Option<u64>,
 }
 
-/// Reads objects and compares them with their names. An error means that the store cannot be listed, or a wish to stop.
+/// Reads objects and compares them with their names. An error means that the store cannot be listed or
+/// read, or a wish to stop.
 pub fn scrub(store: &dyn Store, options: &ScrubOptions, progress: &dyn Progress, stop: &Stop) -> Result<ScrubReport> {
     let ledger = options.state.as_deref().and_then(Ledger::open);
     let mut report = ScrubReport { remembers: ledger.is_some(), ..ScrubReport::default() };
@@ -93,6 +95,7 @@ pub fn scrub(store: &dyn Store, options: &ScrubOptions, progress: &dyn Progress,
     progress.expect(items.len() as u64, items.iter().map(|item| item.size).sum());
     let next = AtomicUsize::new(0);
     let shared = Mutex::new(report);
+    let failure = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..options.threads.clamp(1, items.len().max(1)) {
             scope.spawn(|| {
@@ -106,6 +109,14 @@ pub fn scrub(store: &dyn Store, options: &ScrubOptions, progress: &dyn Progress,
                     if stop.signal().is_some() {
                         break;
                     }
+                    let read = match judged(store, &key, read) {
+                        Ok(read) => read,
+                        Err(error) => {
+                            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                            next.store(items.len(), Ordering::Relaxed);
+                            break;
+                        }
+                    };
                     progress.files(1);
                     if let Some(ledger) = &ledger {
                         match &read {
@@ -123,6 +134,9 @@ pub fn scrub(store: &dyn Store, options: &ScrubOptions, progress: &dyn Progress,
         ledger.close();
     }
     stop.check()?;
+    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
     let mut report = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
     report.left = items.len() as u64 - report.read - report.gone;
     report.findings.sort_by(|a, b| (b.severity, &a.object).cmp(&(a.severity, &b.object)));
@@ -131,6 +145,15 @@ pub fn scrub(store: &dyn Store, options: &ScrubOptions, progress: &dyn Progress,
 
 fn is_final(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::NotFound)
+}
+
+/// What reading an object has shown about it. An error that is not about the object, as of a store that cannot be reached, is one of
+/// the scrub.
+fn judged(store: &dyn Store, key: &ObjectKey, read: Result<u64>) -> Result<Result<u64>> {
+    match read {
+        Err(error) if error.kind() != ErrorKind::NotFound => loss(store, key, error).map(Err),
+        read => Ok(read),
+    }
 }
 
 /// All objects that are to be read, in the order in which they are.

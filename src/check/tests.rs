@@ -3,6 +3,7 @@
 use super::fixture::{PATHS, coordinate, keys, open, repository};
 use super::*;
 use crate::progress::Silent;
+use crate::store::hooked::HookedStore;
 use crate::store::{Listed, MemoryStore, Operation, Properties, RecordingStore, Store};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -344,4 +345,103 @@ fn more_unindexed_packs_than_fit_into_memory_are_no_loss() {
     assert_eq!(report.worst(), Some(Severity::Repairable), "{:?}", report.findings);
     let open = report.findings.iter().find(|finding| finding.message.contains("not looked into")).unwrap();
     assert!(open.hint.as_deref().unwrap().contains("firn repair index"));
+}
+
+/// A store in which reading packs of content fails so, and perhaps every question for an object, too.
+fn failing(store: &MemoryStore, errno: i32, all: bool) -> HookedStore {
+    let from = AtomicBool::new(false);
+    HookedStore::new(store).before(move |operation, key| {
+        let is_data = key.kind == ObjectKind::Data;
+        if is_data && operation == Operation::GetRange {
+            from.store(true, Ordering::Relaxed);
+        }
+        match is_data && (operation == Operation::GetRange || all && from.load(Ordering::Relaxed)) {
+            true => Err(Error::io("The object cannot be read", std::io::Error::from_raw_os_error(errno))),
+            false => Ok(()),
+        }
+    })
+}
+
+/// What may not be read, or is in a store that cannot be reached, is not damaged, and nobody is told that it is.
+#[test]
+fn a_store_that_cannot_be_read_is_not_damaged() {
+    let (whole, _) = repository();
+    for (errno, all, is_damage) in [
+        (libc::EACCES, false, false),
+        (libc::ETIMEDOUT, false, false),
+        (libc::ENOTCONN, true, false),
+        // A connection that breaks looks like a bad sector to sshfs.
+        (libc::EIO, true, false),
+        (libc::EIO, false, true),
+    ] {
+        let store = copy(&whole);
+        let options = CheckOptions { read_data: true, threads: 2, ..CheckOptions::default() };
+        let repository = open(Arc::new(failing(&store, errno, all)));
+        let checked = run(&repository, &options, &Silent, &Stop::new());
+        assert_eq!(checked.is_ok(), is_damage, "{errno} {all}: {checked:?}");
+        assert_eq!(keys(&store, ObjectKind::Damage).is_empty(), !is_damage, "{errno} {all}");
+        let scrubbed = scrub::scrub(&failing(&store, errno, all), &Default::default(), &Silent, &Stop::new());
+        assert_eq!(scrubbed.is_ok_and(|report| report.damaged > 0), is_damage, "{errno} {all}");
+        let packs = keys(&store, ObjectKind::Data);
+        let options = crate::repair::packs::PacksOptions { dry_run: true, keep: true, discard: false, threads: 1 };
+        let repaired = crate::repair::packs::repair_packs(&repository, &packs, &options, &Silent, &Stop::new());
+        assert_eq!(repaired.is_ok(), is_damage, "{errno} {all}: {repaired:?}");
+        // Nor is it damage noted by a reader.
+        packs.iter().for_each(|key| repository.note_damaged(ObjectName::parse(&key.name).unwrap()));
+        assert_eq!(repository.publish_damage(&Stop::new()).is_ok(), is_damage, "{errno} {all}");
+    }
+}
+
+/// The same for a snapshot or another small object.
+#[test]
+fn a_small_object_that_may_not_be_read_is_not_damaged() {
+    for kind in [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Tomb, ObjectKind::Pin, ObjectKind::Revoke] {
+        let (store, _) = repository();
+        coordinate(&open(Arc::new(store.clone())), vec![ObjectName([8; 32])]);
+        let open_to = open(Arc::new(HookedStore::new(&store).before(move |operation, key| {
+            match key.kind == kind && matches!(operation, Operation::Get | Operation::GetRange) {
+                true => Err(Error::io("The object cannot be read", std::io::Error::from_raw_os_error(libc::EACCES))),
+                false => Ok(()),
+            }
+        })));
+        let checked = run(&open_to, &CheckOptions { threads: 1, ..CheckOptions::default() }, &Silent, &Stop::new());
+        assert_eq!(checked.map_err(|error| error.kind()).unwrap_err(), ErrorKind::Denied, "{kind:?}");
+    }
+}
+
+/// The index is loaded anew by whatever reads meanwhile; a check goes on with the one with which it began.
+#[test]
+fn an_index_that_is_loaded_anew_during_a_check_is_no_alarm() {
+    let (store, _) = repository();
+    let repository = open(Arc::new(store.clone()));
+    let (options, stop) = (CheckOptions { read_data: true, threads: 1, ..CheckOptions::default() }, Stop::new());
+    let (report, failure) = (CheckReport::default(), None);
+    let mut pass = Pass {
+        repository: &repository,
+        options: &options,
+        progress: &Silent,
+        stop: &stop,
+        report,
+        failure,
+        vanished: false,
+        is_again: false,
+        is_last: true,
+    };
+    let snapshots = pass.check_snapshots().unwrap();
+    let (indexed, index) = pass.check_segments().unwrap();
+    // Many more packs come, and all of them are numbered anew.
+    let others = open(Arc::new(store.clone()));
+    let mut before = None;
+    for number in 0..4 {
+        before = Some(super::fixture::back_up(&others, 5000 + number, 1 + number, before));
+    }
+    let all = crate::repair::RepairOptions { dry_run: false, read_all: true, keep_missing: false, threads: 1 };
+    crate::repair::repair_index(&others, &all, &Silent, &stop).unwrap();
+    repository.reload_index(&Silent).unwrap();
+    let mut verdicts = packs::Verdicts::default();
+    let looked = pass.check_packs(indexed, index, &mut verdicts).unwrap();
+    pass.check_trees(&snapshots.live, looked, &mut verdicts).unwrap();
+    let bad: Vec<_> = pass.report.findings.iter().filter(|finding| finding.severity > Severity::Note).collect();
+    assert_eq!(bad, Vec::<&Finding>::new());
+    assert!(!pass.vanished);
 }

@@ -95,7 +95,7 @@ enum Found {
 
 impl Pass<'_> {
     pub(super) fn check_trees(&mut self, snapshots: &[Named], looked: Looked, verdicts: &mut Verdicts) -> Result<()> {
-        let index = self.repository.index()?;
+        let index = looked.index.clone();
         let needed = self.options.snapshots.is_some().then(HashSet::new);
         let mut walk = Walk {
             pass: self,

@@ -237,6 +237,7 @@ impl Args {
             keep_path_yearly: self.rules.keep_path_yearly,
             grouping: self.group_by,
             filter: filter.clone(),
+            dry_run: self.dry_run,
         };
         let Plan { groups, brake } = crate::forget::plan(repository, &options, &context.stop)?;
         let removed: Vec<ObjectName> = groups.iter().flat_map(Group::removed).map(|named| named.name).collect();

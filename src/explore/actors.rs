@@ -11,7 +11,7 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Body, Content, Entry, Extent, Metadata, Owner, Timestamp, Totals};
 use crate::id::{ChunkId, ObjectName, SessionId};
 use crate::progress::{Silent, Stop};
-use crate::prune::{self, Answer, Limit, Patience, PruneOptions};
+use crate::prune::{self, Answer, Patience, PruneOptions};
 use crate::repository::Repository;
 use crate::repository::assemble::{Assembler, Group};
 use crate::repository::coordination::StoredPin;
@@ -149,15 +149,7 @@ pub(super) fn record(
 
 /// A prune that waits for nothing but pins: it acts on young tombs, and rewrites whatever is worth it.
 pub(super) fn all_at_once() -> PruneOptions {
-    PruneOptions {
-        max_unused: Limit::Bytes(0),
-        max_rewrite: Limit::Unlimited,
-        keep_deleted: Duration::ZERO,
-        consent: true,
-        level: 1,
-        threads: 1,
-        ..PruneOptions::default()
-    }
+    PruneOptions { consent: true, threads: 1, ..prune::thorough() }
 }
 
 /// The patience that the schedule has.

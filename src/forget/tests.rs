@@ -5,7 +5,7 @@ use super::*;
 use crate::check::fixture::{keys, open, repository as fixture, snapshot};
 use crate::progress::Silent;
 use crate::prune::{self, PruneOptions};
-use crate::store::{MemoryStore, ObjectKey, ObjectKind, Store};
+use crate::store::{MemoryStore, ObjectKey, ObjectKind, Operation, RecordingStore, Store};
 use policy::{Count, Period};
 use std::sync::Arc;
 use std::time::Duration;
@@ -258,4 +258,22 @@ fn undelete_takes_back_and_says_so_only_if_it_is_true() {
     let options = PruneOptions { keep_deleted: Duration::ZERO, ..PruneOptions::default() };
     prune::run(&repository, &options, &Silent, &Stop::new()).unwrap();
     assert_eq!(undelete(first).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// What is forgotten by a policy depends on what else there is, so nothing that is listed for it may be old.
+#[test]
+fn a_policy_that_will_be_applied_goes_by_fresh_listings() {
+    let (store, _) = fixture();
+    for (dry_run, is_fresh) in [(false, true), (true, false)] {
+        let recording = Arc::new(RecordingStore::new(store.clone()));
+        let repository = open(recording.clone());
+        recording.reset();
+        let options = ForgetOptions { dry_run, ..options(&[(Period::Last, 1)]) };
+        let plan = plan(&repository, &options, &Stop::new()).unwrap();
+        assert_eq!(plan.groups.iter().flat_map(Group::removed).count(), 1);
+        for kind in [ObjectKind::Snapshot, ObjectKind::Tomb, ObjectKind::Hold] {
+            let calls = |operation| recording.counts().calls(operation, kind) > 0;
+            assert_eq!((calls(Operation::List), calls(Operation::ListFresh)), (!is_fresh, is_fresh), "{kind:?}");
+        }
+    }
 }

@@ -15,7 +15,6 @@ use crate::store::ObjectKind;
 use crate::view::browse::{Node, View};
 use crate::view::read::Reader;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 /// Snapshots that are kept at most.
 const MAX_PROMISES: usize = 6;
@@ -78,15 +77,8 @@ impl World {
 
     fn prune(&mut self, machine: usize, dice: &mut Dice) -> Outcome<String> {
         let repository = self.open(Some(machine))?;
-        let options = PruneOptions {
-            max_unused: if dice.roll(2) == 0 { Limit::Bytes(0) } else { Limit::Share(0.3) },
-            max_rewrite: Limit::Unlimited,
-            keep_deleted: Duration::ZERO,
-            consent: true,
-            level: 1,
-            threads: 1,
-            ..PruneOptions::default()
-        };
+        let max_unused = if dice.roll(2) == 0 { Limit::Bytes(0) } else { Limit::Share(0.3) };
+        let options = PruneOptions { max_unused, consent: true, threads: 1, ..prune::thorough() };
         let pruned = prune::run(&repository, &options, &SILENT, &Stop::new());
         let is_lost = self.promises.iter().any(|promise| !promise.lost.is_empty());
         let told = match pruned {

@@ -3,7 +3,6 @@
 use super::Prune;
 use crate::error::Result;
 use crate::id::ObjectName;
-use crate::repository::index::StoredPacks;
 use crate::repository::segments::OldSegments;
 
 impl Prune<'_> {
@@ -15,12 +14,7 @@ impl Prune<'_> {
             pin.keys.iter().try_for_each(|key| self.repository.store().delete(key))?;
         }
         self.clear_marks()?;
-        for name in self.repository.damaged_packs()? {
-            // A listing may lack what is stored.
-            if self.repository.stored_pack(&name)?.is_none() {
-                self.repository.forget_damaged(&name)?;
-            }
-        }
+        self.clear_damage()?;
         // Whoever has not come to its end after so long counts as dead here, too.
         match self.repository.store().tidy(self.options.revoke_after) {
             Ok(removed) => self.report.temporary_files_removed = removed,
@@ -29,23 +23,50 @@ impl Prune<'_> {
         Ok(())
     }
 
+    /// What is said of packs that are no more. Those that the index names need not be asked for.
+    fn clear_damage(&self) -> Result<()> {
+        let mut damaged = self.repository.damaged_packs()?;
+        if !damaged.is_empty() {
+            self.repository.index()?.for_each_pack(&mut |pack| {
+                damaged.remove(&pack.name);
+                Ok(())
+            })?;
+        }
+        for name in damaged {
+            // A listing may lack what is stored.
+            if self.repository.stored_pack(&name)?.is_none() {
+                self.repository.forget_damaged(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// No listing tells that a pack is gone: each is asked for by its name.
     fn clear_marks(&mut self) -> Result<()> {
         let marks = self.repository.marks()?;
         if marks.is_empty() {
             return Ok(());
         }
-        let stored = StoredPacks::list(self.repository.store())?;
         let old = OldSegments::read(self.repository, self.stop)?;
         for mark in marks {
-            let is_stored =
-                |name: &ObjectName| [false, true].iter().any(|is_tree| stored.size(*is_tree, name).is_some());
-            let is_over = |name: &ObjectName| !is_stored(name) && !old.names(name);
             let is_old = !mark.mark.packs.is_empty() || self.age(mark.stored) >= self.options.revoke_after;
-            if is_old && mark.mark.packs.iter().all(is_over) {
+            if is_old && self.are_over(&old, &mark.mark.packs)? {
                 self.repository.store().delete(&mark.key)?;
                 self.report.marks_cleared += 1;
             }
         }
         Ok(())
+    }
+
+    /// Whether these packs are gone from the store and from the index.
+    fn are_over(&self, old: &OldSegments, packs: &[ObjectName]) -> Result<bool> {
+        for name in packs {
+            self.stop.check()?;
+            if old.names(name) || self.repository.stored_pack(name)?.is_some() {
+                return Ok(false);
+            }
+        }
+        // A segment that cannot be read may name any of them.
+        Ok(!old.has_damaged())
     }
 }

@@ -69,7 +69,7 @@ impl Pack {
 
 /// What live snapshots need, in the terms of one index.
 pub(super) struct Live {
-    index: Arc<Index>,
+    pub index: Arc<Index>,
     /// Each pack once, however many entries of the index name it.
     pub packs: Vec<Pack>,
     /// For each table, for each pack of it: its number in `packs`, and what this entry is worth.

@@ -67,3 +67,15 @@ impl Default for PruneOptions {
         }
     }
 }
+
+/// Deletes what was forgotten at once, and writes again all that is worth it.
+#[cfg(test)]
+pub(crate) fn thorough() -> PruneOptions {
+    PruneOptions {
+        keep_deleted: Duration::ZERO,
+        max_unused: Limit::Bytes(0),
+        max_rewrite: Limit::Unlimited,
+        level: 1,
+        ..PruneOptions::default()
+    }
+}

@@ -5,17 +5,19 @@ mod elsewhere;
 
 use super::*;
 use crate::backup::{self, BackupOptions};
-use crate::check::fixture::{credentials, keys, open};
+use crate::check::fixture::{credentials, keys, open, open_with_cache};
 use crate::check::{self, CheckOptions};
 use crate::chunk::password::Cost;
 use crate::progress::Silent;
 use crate::repository::coordination::StoredPin;
 use crate::repository::writer::Writer;
 use crate::restore::{self, Overwrite, RestoreOptions};
+use crate::store::hooked::HookedStore;
 use crate::store::{Faults, FaultyStore, MemoryStore, Operation, RecordingStore, Store};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A repository and a folder that is backed up into it.
 pub(super) struct World {
@@ -102,17 +104,6 @@ impl World {
 fn back_up(repository: &Arc<Repository>, source: &Path) -> ObjectName {
     let options = BackupOptions { paths: vec![source.to_owned()], level: 1, threads: 1, ..BackupOptions::default() };
     backup::run(repository, &options, &Silent, &Stop::new()).unwrap().snapshot.unwrap()
-}
-
-/// Deletes what was forgotten at once, and rewrites all that is worth it.
-pub(super) fn thorough() -> PruneOptions {
-    PruneOptions {
-        keep_deleted: Duration::ZERO,
-        max_unused: Limit::Bytes(0),
-        max_rewrite: Limit::Unlimited,
-        level: 1,
-        ..PruneOptions::default()
-    }
 }
 
 /// Does something while a prune waits.
@@ -403,13 +394,18 @@ fn snapshots_that_come_while_a_prune_waits_keep_what_they_need() {
     bring_back(&world);
     // This one has its pin, and has listed marks, before the prune puts its own.
     let gate = Arc::new(std::sync::Barrier::new(2));
-    let (pinned, source) = (world.open(), world.source.path().to_owned());
-    let slow = Arc::new(Slow { inner: world.store.clone(), gate: gate.clone(), passed: Mutex::new(false) });
-    let backing_up = {
-        let repository = open(slow.clone());
-        drop(pinned);
-        std::thread::spawn(move || back_up(&repository, &source))
-    };
+    let source = world.source.path().to_owned();
+    let (passed, stopper) = (AtomicBool::new(false), gate.clone());
+    let slow = HookedStore::new(&world.store).shown(move |_, kind, listed| {
+        // It has listed the index and the packs, and goes on when somebody lets it.
+        if kind == ObjectKind::Revoke && !passed.swap(true, Ordering::Relaxed) {
+            stopper.wait();
+            stopper.wait();
+        }
+        listed
+    });
+    let repository = open(Arc::new(slow));
+    let backing_up = std::thread::spawn(move || back_up(&repository, &source));
     gate.wait();
     let patience = meanwhile(|| {
         gate.wait();
@@ -421,46 +417,6 @@ fn snapshots_that_come_while_a_prune_waits_keep_what_they_need() {
     assert!(report.spared.packs > 0, "{report:?}");
     world.restores(third, world.source.path());
     world.is_whole();
-}
-
-/// Stops its backup, once, when it has listed the index and the packs, until somebody lets it go on.
-#[derive(Debug)]
-struct Slow {
-    inner: MemoryStore,
-    gate: Arc<std::sync::Barrier>,
-    passed: Mutex<bool>,
-}
-
-impl Store for Slow {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        self.inner.put(key, bytes)
-    }
-    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
-        self.inner.get(key, limit)
-    }
-    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.inner.get_range(key, offset, buffer)
-    }
-    fn size(&self, key: &ObjectKey) -> Result<u64> {
-        self.inner.size(key)
-    }
-    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(crate::store::Listed) -> Result<()>) -> Result<()> {
-        self.inner.list(kind, visit)?;
-        if kind == ObjectKind::Revoke && !std::mem::replace(&mut *self.passed.lock().unwrap(), true) {
-            self.gate.wait();
-            self.gate.wait();
-        }
-        Ok(())
-    }
-    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(crate::store::Listed) -> Result<()>) -> Result<()> {
-        self.list(kind, visit)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.inner.delete(key)
-    }
-    fn properties(&self) -> crate::store::Properties {
-        self.inner.properties()
-    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Readers beside a prune that writes all packs anew: whatever is read, and whenever the prune comes, nothing fails.
 //! Not for: mounts, which read the same way (see `tests/mount`), or writers, for which a prune waits.
 
-use super::tests::{World, thorough};
+use super::tests::World;
 use super::*;
 use crate::check::fixture::open;
 use crate::check::{self, CheckOptions};
@@ -11,76 +11,44 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::Body;
 use crate::progress::Silent;
 use crate::restore::{self, Overwrite, RestoreOptions};
-use crate::store::{Listed, MemoryStore, Properties, Store};
+use crate::store::hooked::HookedStore;
+use crate::store::{Listed, MemoryStore, Operation};
 use crate::view::content::copy;
 use crate::view::path::find;
 use std::sync::Mutex;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// A store in which something happens just before the n-th read of a pack.
-struct Interrupted {
-    inner: MemoryStore,
-    left: Mutex<(u32, Option<Hook>)>,
-}
+/// How many reads of packs are left until something happens just before one, and what that is.
+type Left = Arc<Mutex<(u32, Option<Hook>)>>;
 
-impl Interrupted {
-    fn count(&self, kind: ObjectKind) {
-        let mut left = self.left.lock().unwrap();
-        if matches!(kind, ObjectKind::Data | ObjectKind::Tree) {
-            left.0 = left.0.saturating_sub(1);
-            if left.0 == 0
-                && let Some(hook) = left.1.take()
-            {
-                hook();
+/// A store in which that happens. All its listings are as old as this, but for those that are fresh.
+fn interrupted(inner: &MemoryStore, left: &Left) -> HookedStore {
+    let (left, old) = (left.clone(), inner.raw_keys());
+    HookedStore::new(inner)
+        .before(move |operation, key| {
+            let mut left = left.lock().unwrap();
+            if operation == Operation::GetRange && matches!(key.kind, ObjectKind::Data | ObjectKind::Tree) {
+                left.0 = left.0.saturating_sub(1);
+                if left.0 == 0
+                    && let Some(hook) = left.1.take()
+                {
+                    hook();
+                }
             }
-        }
-    }
-
-    fn has_happened(&self) -> bool {
-        self.left.lock().unwrap().1.is_none()
-    }
-}
-
-impl std::fmt::Debug for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Interrupted")
-    }
-}
-
-impl Store for Interrupted {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        self.inner.put(key, bytes)
-    }
-
-    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
-        self.inner.get(key, limit)
-    }
-
-    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.count(key.kind);
-        self.inner.get_range(key, offset, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64> {
-        self.inner.size(key)
-    }
-
-    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.inner.list(kind, visit)
-    }
-
-    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.inner.list_fresh(kind, visit)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.inner.delete(key)
-    }
-
-    fn properties(&self) -> Properties {
-        self.inner.properties()
-    }
+            Ok(())
+        })
+        .shown(move |operation, kind, listed| {
+            if operation == Operation::ListFresh {
+                return listed;
+            }
+            let like = |key: &ObjectKey| {
+                let now = listed.iter().find(|object| object.name == key.name).cloned();
+                let gone = Listed { name: key.name.clone(), size: 1, stored: SystemTime::UNIX_EPOCH, mark: 0 };
+                now.unwrap_or(gone)
+            };
+            old.iter().filter(|key| key.kind == kind).map(like).collect()
+        })
 }
 
 /// The files of the snapshot that stays.
@@ -109,8 +77,8 @@ fn at_every_read(read: &dyn Fn(&World, &Arc<Repository>, &Snapshot)) {
     loop {
         let (world, [first, second]) = scene();
         world.forget(first);
-        let store = Arc::new(Interrupted { inner: world.store.clone(), left: Mutex::new((0, None)) });
-        let repository = open(store.clone());
+        let left = Left::default();
+        let repository = open(Arc::new(interrupted(&world.store, &left)));
         let snapshot = repository.snapshot(second).unwrap();
         repository.index().unwrap();
         let pruned = world.store.clone();
@@ -119,9 +87,9 @@ fn at_every_read(read: &dyn Fn(&World, &Arc<Repository>, &Snapshot)) {
             let report = run(&open(Arc::new(pruned)), &options, &Silent, &Stop::new()).unwrap();
             assert!(report.rewritten.packs > 0);
         };
-        *store.left.lock().unwrap() = (moment, Some(Box::new(hook)));
+        *left.lock().unwrap() = (moment, Some(Box::new(hook)));
         read(&world, &repository, &snapshot);
-        if !store.has_happened() {
+        if left.lock().unwrap().1.is_some() {
             assert!(moment > 2, "there was not much to read");
             return;
         }

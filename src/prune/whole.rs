@@ -44,12 +44,14 @@ fn complete(
 ) -> Result<()> {
     let marked = repository.marked_packs()?;
     repository.reload_index(progress)?;
-    let stored = StoredPacks::list(repository.store())?;
+    let index = repository.index()?;
+    let mut stored = StoredPacks::list(repository.store())?;
+    stored.confirm(&index, repository.store())?;
     let damaged = repository.damaged_packs()?;
     let is_out = |name: &ObjectName| marked.contains(name) || damaged.contains(name) || without.contains(name);
     let is_bad = |pack: &PackInfo| !stored.has(pack) || is_out(&pack.name);
     let rank = |pack: &PackInfo| if is_bad(pack) { Rank::Absent } else { Rank::Good };
     let nobody = HashSet::new();
     let walk = Walk { repository, progress, stop, tolerated: &nobody, unsure: &nobody };
-    Live::complete(&walk, repository.index()?, &rank, snapshots)
+    Live::complete(&walk, index, &rank, snapshots)
 }

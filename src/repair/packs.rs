@@ -27,7 +27,7 @@ use crate::repository::damage::{FreshPack, is_loss};
 use crate::repository::index::{Index, Place, StoredPacks, Usable};
 use crate::repository::keyring::Opened;
 use crate::repository::pack::{Block, open_block, pack_folder, salvage};
-use crate::repository::read::pack_kind;
+use crate::repository::read::{pack_key, pack_kind};
 use crate::repository::segments::{OldSegments, SegmentWriter, replace};
 use crate::repository::writer::{Writer, WriterOptions};
 use crate::store::{ObjectKey, ObjectKind};
@@ -148,7 +148,8 @@ pub fn repair_packs(
         repository.check_writable()?
     }
     repository.reload_index(progress)?;
-    let work = Work { repository, options, progress, stop, copies: RefCell::default() };
+    let frames = frames_of(repository, packs)?;
+    let work = Work { repository, options, progress, stop, frames, copies: RefCell::default() };
     progress.stage("looking at packs");
     let (mut hurt, mut outcomes) = (Vec::new(), Vec::new());
     for key in packs {
@@ -194,11 +195,27 @@ impl PackOutcome {
     }
 }
 
+/// The blocks of these packs, as far as the index names them; in one look at it.
+fn frames_of(repository: &Repository, packs: &[ObjectKey]) -> Result<HashMap<ObjectKey, Vec<u32>>> {
+    let wanted: HashSet<&ObjectKey> = packs.iter().collect();
+    let mut frames = HashMap::new();
+    repository.index()?.for_each_pack(&mut |info| {
+        let key = pack_key(&info);
+        if wanted.contains(&key) {
+            frames.insert(key, info.frames);
+        }
+        Ok(())
+    })?;
+    Ok(frames)
+}
+
 struct Work<'a> {
     repository: &'a Arc<Repository>,
     options: &'a PacksOptions,
     progress: &'a dyn Progress,
     stop: &'a Stop,
+    /// The blocks of the packs, as the index has them.
+    frames: HashMap<ObjectKey, Vec<u32>>,
     copies: RefCell<CopyReader>,
 }
 
@@ -273,17 +290,9 @@ impl Work<'_> {
             }
             _ => {}
         }
-        let mut frames = None;
-        let index = self.repository.index()?;
-        index.for_each_pack(&mut |info| {
-            if info.name == name && info.is_tree == is_tree {
-                frames = Some(info.frames);
-            }
-            Ok(())
-        })?;
         let mut is_partial = false;
-        let frames = match frames {
-            Some(frames) => frames,
+        let frames = match self.frames.get(key) {
+            Some(frames) => frames.clone(),
             None => match salvage(self.repository.keyring(), self.repository.store(), pack_kind(is_tree), name) {
                 Ok(salvaged) => {
                     is_partial = salvaged.ends_early;
@@ -399,9 +408,10 @@ impl Work<'_> {
     fn count_lost(&self, hurt: &mut [Hurt], condemned: &HashSet<ObjectName>, must: &HashSet<ObjectName>) -> Result<()> {
         let (index, usable) = self.usable(condemned)?;
         let mut numbers: HashMap<(u32, u32), usize> = HashMap::new();
+        let by_name: HashMap<ObjectName, usize> = hurt.iter().enumerate().map(|(at, pack)| (pack.name, at)).collect();
         index.for_each_pack_at(&mut |place, info| {
-            if let Some(at) = hurt.iter().position(|pack| pack.name == info.name) {
-                numbers.insert((place.table, place.pack), at);
+            if let Some(at) = by_name.get(&info.name) {
+                numbers.insert((place.table, place.pack), *at);
             }
             Ok(())
         })?;
@@ -422,10 +432,12 @@ impl Work<'_> {
     /// Removes the packs of which nothing is lost, unless something else is at work.
     fn remove(&self, hurt: &mut [Hurt]) -> Result<()> {
         let mut condemned = BTreeSet::new();
+        let indexed = self.indexed(hurt)?;
         for pack in hurt.iter_mut() {
             // Unreadable blocks may hold anything, unless the index names all that is in the pack.
-            let is_unknown =
-                pack.outcome.blocks == 0 || pack.is_partial || pack.outcome.unreadable > 0 && !self.is_indexed(pack)?;
+            let is_unknown = pack.outcome.blocks == 0
+                || pack.is_partial
+                || pack.outcome.unreadable > 0 && !indexed.contains(&pack.name);
             pack.outcome.fate = match self.options {
                 PacksOptions { keep: true, .. } => Fate::Kept,
                 PacksOptions { discard: false, .. } if pack.outcome.lost > 0 || is_unknown => Fate::KeptForLost,
@@ -470,14 +482,19 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn is_indexed(&self, pack: &Hurt) -> Result<bool> {
+    /// Those of these packs of which the index names all.
+    fn indexed(&self, hurt: &[Hurt]) -> Result<HashSet<ObjectName>> {
         let index = self.repository.index()?;
-        let mut found = false;
+        let mut found = HashSet::new();
+        if !index.damaged.is_empty() {
+            return Ok(found);
+        }
+        let names: HashSet<ObjectName> = hurt.iter().map(|pack| pack.name).collect();
         index.for_each_pack(&mut |info| {
-            found |= info.name == pack.name;
+            found.extend(names.get(&info.name));
             Ok(())
         })?;
-        Ok(found && index.damaged.is_empty())
+        Ok(found)
     }
 
     /// The steps of a prune behind its mark. Returns whether it could be done.

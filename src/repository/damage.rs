@@ -17,7 +17,7 @@ use crate::format::header::{HEADER_LEN, Kind};
 use crate::format::message::ChunkKind;
 use crate::id::{ChunkId, ObjectName};
 use crate::progress::Stop;
-use crate::store::{ObjectKey, ObjectKind};
+use crate::store::{ObjectKey, ObjectKind, Store};
 use std::collections::HashSet;
 use std::io::Write;
 
@@ -27,6 +27,19 @@ const PIECE: u64 = 1 << 20;
 /// Whether an error means that something is lost, and not that the store cannot be reached now.
 pub(crate) fn is_loss(error: &Error) -> bool {
     error.kind() == ErrorKind::Damaged || error.raw_os_error() == Some(libc::EIO)
+}
+
+/// The error of a read once more, if it means that an object is damaged. Otherwise it is an error of the caller as well: an object
+/// that is gone, that may not be read, or in a store that cannot be reached is not damaged. A broken connection looks like a bad
+/// sector to some network file systems, but then the object cannot be asked for its size, either.
+pub(crate) fn loss(store: &dyn Store, key: &ObjectKey, error: Error) -> Result<Error> {
+    if !is_loss(&error) {
+        return Err(error);
+    }
+    if error.kind() != ErrorKind::Damaged {
+        store.size(key)?;
+    }
+    Ok(error)
 }
 
 impl Repository {
@@ -43,34 +56,13 @@ impl Repository {
         self.note_damaged(pack);
         self.check_writable()?;
         let damage = Damage { version: 1, pack, time: jiff::Timestamp::now(), host: crate::os::hostname() };
-        let key = ObjectKey::new(ObjectKind::Damage, pack);
-        let mut put = self.put_json(Kind::Damage, &key, &damage);
-        if put.as_ref().is_err_and(|error| error.kind() == ErrorKind::Exists) {
-            put = match self.is_reported(pack) {
-                Ok(true) => Ok(()),
-                // It is damaged itself, so it says nothing to anybody.
-                Ok(false) => self.store().delete(&key).and_then(|()| self.put_json(Kind::Damage, &key, &damage)),
-                Err(error) => Err(error),
-            };
-        }
-        match put {
-            // Another machine said so meanwhile.
+        match self.put_json(Kind::Damage, &ObjectKey::new(ObjectKind::Damage, pack), &damage) {
+            // It was said before; the name alone says it, whatever became of the rest.
             Err(error) if error.kind() == ErrorKind::Exists => {}
-            // The note on this machine remains.
-            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
             put => put?,
         }
         self.unnote_damaged(&pack);
         Ok(())
-    }
-
-    /// Whether the repository has a record that opens and names this pack. One that only a newer firn can read is an error.
-    fn is_reported(&self, pack: ObjectName) -> Result<bool> {
-        match self.get_json::<Damage>(Kind::Damage, &ObjectKey::new(ObjectKind::Damage, pack)) {
-            Ok(damage) => Ok(damage.pack == pack),
-            Err(error) if error.kind() == ErrorKind::NotFound || is_loss(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// Confirms and tells everybody what was noted on this machine. A pack whose bytes are right stays noted here alone.
@@ -112,19 +104,10 @@ impl Repository {
         Ok(packs)
     }
 
-    /// Those that the repository names. Only a record that opens and names its pack counts.
+    /// Those that the repository names. The names of the records are those of the packs, and count alone: a record that cannot be
+    /// read must neither stop a backup nor make anybody rely on its pack. One that is wrong costs space.
     pub fn reported_damage(&self) -> Result<HashSet<ObjectName>> {
-        let mut packs = HashSet::new();
-        for name in self.names(ObjectKind::Damage)? {
-            let name = ObjectName::parse(&name)?;
-            match self.is_reported(name) {
-                Ok(true) => drop(packs.insert(name)),
-                Ok(false) => {}
-                Err(error) if error.kind() == ErrorKind::Unsupported => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(packs)
+        self.names(ObjectKind::Damage)?.iter().map(|name| ObjectName::parse(name)).collect()
     }
 
     fn noted_damage(&self) -> HashSet<ObjectName> {
@@ -150,10 +133,8 @@ impl Repository {
         while at < size.min(MAX_PACK + 1) {
             stop.check()?;
             let piece = &mut buffer[..(size - at).min(PIECE) as usize];
-            match self.store().get_range(key, at, piece) {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Err(error),
-                Err(_) => return Ok(false),
-                Ok(()) => {}
+            if let Err(error) = self.store().get_range(key, at, piece) {
+                return loss(self.store(), key, error).map(|_| false);
             }
             hasher.update(piece);
             at += piece.len() as u64;

@@ -281,6 +281,15 @@ impl Repository {
         }
     }
 
+    /// Lists objects as they are now, for a reader that is about to say that something is missing. Where it may not write what that
+    /// takes in a folder on a network, the listing may be as old as the caches of this machine. An object may come twice.
+    pub(crate) fn list_latest(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        match self.store.list_fresh(kind, visit) {
+            Err(error) if error.kind() == ErrorKind::Denied => self.store.list(kind, visit),
+            listed => listed,
+        }
+    }
+
     /// Seals a JSON record and stores it.
     pub(crate) fn put_json<T: Record>(&self, kind: Kind, key: &ObjectKey, value: &T) -> Result<()> {
         let body = json::encode(value)?;

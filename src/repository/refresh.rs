@@ -5,7 +5,7 @@
 //! and segments that have not changed mean damage.
 
 use super::Repository;
-use super::index::{Index, segment_listing};
+use super::index::{Index, Listing, segment_listing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ObjectName;
 use crate::store::{Listed, ObjectKind};
@@ -76,18 +76,28 @@ impl Repository {
         if seen.lacks(lack) {
             return Ok(None);
         }
-        let list = |visit: &mut dyn FnMut(Listed) -> Result<()>| self.list(ObjectKind::Index, visit);
+        // Something is about to be called missing or damaged, so it must not be this machine's cache that hides the newer index.
+        let list = |visit: &mut dyn FnMut(Listed) -> Result<()>| self.list_latest(ObjectKind::Index, visit);
         if segment_listing(&list)? == seen.listing {
             seen.note_lack(lack);
             return Ok(None);
         }
-        self.load_index(&crate::progress::Silent).map(Some)
+        self.load_listed(&list, &crate::progress::Silent).map(Some)
     }
 
     /// Loads the index as it is in the store; the caller holds `loading`.
     pub(super) fn load_index(&self, progress: &dyn crate::progress::Progress) -> Result<Arc<Index>> {
-        let list = |visit: &mut dyn FnMut(Listed) -> Result<()>| self.list(ObjectKind::Index, visit);
-        let index = Arc::new(Index::load(&self.keyring, self.store.as_ref(), &list, &self.cache.index(), progress)?);
+        self.load_listed(&|visit| self.list(ObjectKind::Index, visit), progress)
+    }
+
+    /// The index as it is in the store now, for a reader that is about to say that something is missing.
+    pub(crate) fn latest_index(&self, progress: &dyn crate::progress::Progress) -> Result<Arc<Index>> {
+        let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.load_listed(&|visit| self.list_latest(ObjectKind::Index, visit), progress)
+    }
+
+    fn load_listed(&self, list: &Listing<'_>, progress: &dyn crate::progress::Progress) -> Result<Arc<Index>> {
+        let index = Arc::new(Index::load(&self.keyring, self.store.as_ref(), list, &self.cache.index(), progress)?);
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(index.clone());
         Ok(index)
     }

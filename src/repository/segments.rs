@@ -187,6 +187,8 @@ pub(crate) struct OldSegments {
     pub readable: BTreeSet<ObjectName>,
     /// Damaged, or replaced by a readable one.
     pub useless: BTreeSet<ObjectName>,
+    /// Those of them that no readable one replaces: what they name is unknown.
+    damaged: BTreeSet<ObjectName>,
     /// How many chunks the readable ones name.
     pub chunks: BTreeMap<ObjectName, usize>,
     /// What the readable ones say about packs, sorted. A flat list: there are very many.
@@ -241,17 +243,37 @@ impl OldSegments {
                         segment: number,
                     }));
                 }
-                Err(error) if error.kind() == ErrorKind::Damaged => drop(old.useless.insert(name)),
+                Err(error) if error.kind() == ErrorKind::Damaged => drop(old.damaged.insert(name)),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
         old.useless.extend(old.readable.iter().filter(|name| replaced.contains(*name)));
+        old.useless.extend(&old.damaged);
+        old.damaged.retain(|name| !replaced.contains(name));
         old.readable.retain(|name| !replaced.contains(name));
         let OldSegments { packs, order, .. } = &mut old;
         packs.retain(|said| !replaced.contains(&order[said.segment as usize]));
         packs.sort_unstable();
         Ok(old)
+    }
+
+    /// Whether there may be packs that only a damaged segment names.
+    pub(crate) fn has_damaged(&self) -> bool {
+        !self.damaged.is_empty()
+    }
+
+    /// An error if so. Only a repair, which reads the packs, may put new segments in the place of damaged ones: local tables may
+    /// still know what these named, and hide that they are damaged.
+    pub(crate) fn refuse_damaged(&self) -> Result<()> {
+        match self.damaged.first() {
+            None => Ok(()),
+            Some(name) => Err(Error::new(
+                ErrorKind::Brake,
+                format!("The index segment \"{name}\" cannot be read; nothing was deleted"),
+            )
+            .with_hint("Run \"firn repair index\", then this again.")),
+        }
     }
 
     fn said(&self, name: &ObjectName) -> &[Said] {

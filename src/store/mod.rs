@@ -4,6 +4,8 @@
 mod conformance;
 pub mod faulty;
 mod handles;
+#[cfg(test)]
+pub(crate) mod hooked;
 pub mod local;
 pub mod memory;
 pub mod recording;

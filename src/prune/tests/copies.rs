@@ -195,30 +195,60 @@ fn what_is_found_while_copies_are_read_is_told_to_everybody() {
 }
 
 #[test]
-fn a_record_of_damage_that_is_damaged_or_of_another_pack_is_written_anew() {
+fn a_record_of_damage_counts_and_stops_nobody_whatever_is_in_it() {
+    let (others, other) = (World::new(), ObjectName([7; 32]));
+    others.open().report_damaged(other).unwrap();
+    let foreign = others.store.raw_get(&ObjectKey::new(ObjectKind::Damage, other)).unwrap();
+    for (number, rotten) in [Vec::new(), vec![7; 200], foreign].into_iter().enumerate() {
+        let world = World::new();
+        world.write("file", 1, 140_000);
+        world.back_up();
+        let packs = keys(&world.store, ObjectKind::Data);
+        let pack = ObjectName::parse(&packs[0].name).unwrap();
+        let record = ObjectKey::new(ObjectKind::Damage, pack);
+        world.store.raw_set(&record, rotten.clone());
+        // Nobody may read it, either.
+        let place = || {
+            open(Arc::new(HookedStore::new(&world.store).before(|operation, key| {
+                if key.kind == ObjectKind::Damage && matches!(operation, Operation::Get | Operation::GetRange) {
+                    return Err(Error::io(
+                        "The object cannot be read",
+                        std::io::Error::from_raw_os_error(libc::EACCES),
+                    ));
+                }
+                Ok(())
+            })))
+        };
+        assert_eq!(place().damaged_packs().unwrap(), HashSet::from([pack]), "{number}");
+        place().report_damaged(pack).unwrap();
+        // The pack itself is good; the backup does not take that for granted, and a prune reads before it lets a copy go.
+        let again = back_up(&place(), world.source.path());
+        assert!(keys(&world.store, ObjectKind::Data).len() > packs.len(), "{number}");
+        run(&place(), &thorough(), &Silent, &Stop::new()).unwrap();
+        world.restores(again, world.source.path());
+        assert_eq!(keys(&world.store, ObjectKind::Damage), [], "its pack is gone");
+        // Of the pack that is left it is told once, and taken back, for it is found right.
+        let left = ObjectKey { kind: ObjectKind::Damage, ..keys(&world.store, ObjectKind::Data)[0].clone() };
+        world.store.raw_set(&left, rotten);
+        let options = CheckOptions { threads: 1, ..CheckOptions::default() };
+        let report = check::run(&world.open(), &options, &Silent, &Stop::new()).unwrap();
+        let told: Vec<_> = report.findings.iter().map(|finding| (finding.severity, finding.object.clone())).collect();
+        assert_eq!(told, [(check::Severity::Repairable, left.to_string())], "{number}");
+        world.is_whole();
+        assert_eq!(keys(&world.store, ObjectKind::Damage), []);
+    }
+}
+
+#[test]
+fn a_good_pack_that_is_said_to_be_damaged_costs_space_only() {
     let world = World::new();
     world.write("file", 1, 140_000);
     world.back_up();
     let (repository, packs) = (world.open(), keys(&world.store, ObjectKind::Data));
     let pack = ObjectName::parse(&packs[0].name).unwrap();
-    let (key, other) = (ObjectKey::new(ObjectKind::Damage, pack), ObjectName([7; 32]));
-    repository.report_damaged(other).unwrap();
-    let theirs = world.store.raw_get(&ObjectKey::new(ObjectKind::Damage, other)).unwrap();
-    let is_known = |is: bool| assert_eq!(world.open().reported_damage().unwrap().contains(&pack), is);
-    for rotten in [Vec::new(), vec![7; 200], theirs] {
-        world.store.raw_set(&key, rotten);
-        // Nobody but the holder of a key can say it.
-        is_known(false);
-        repository.report_damaged(pack).unwrap();
-        is_known(true);
-        // Two machines may say the same.
-        world.open().report_damaged(pack).unwrap();
-        is_known(true);
-    }
-    // The pack is not damaged at all, and a store that brings an old record back costs space only.
-    let record = world.store.raw_get(&key).unwrap();
-    repository.forget_damaged(&pack).unwrap();
-    world.store.raw_set(&key, record);
+    // Two machines may say the same.
+    repository.report_damaged(pack).unwrap();
+    world.open().report_damaged(pack).unwrap();
     let again = world.back_up();
     assert!(keys(&world.store, ObjectKind::Data).len() > packs.len());
     let before = world.store.raw_keys();
@@ -227,6 +257,32 @@ fn a_record_of_damage_that_is_damaged_or_of_another_pack_is_written_anew() {
     world.prune(&thorough()).unwrap();
     world.restores(again, world.source.path());
     assert!(world.open().reported_damage().unwrap().is_empty());
+}
+
+/// A thousand records cost a listing, and none of them is read.
+#[test]
+fn many_records_of_damage_cost_one_listing() {
+    let world = World::new();
+    world.write("file", 1, 140_000);
+    let snapshot = world.back_up();
+    let repository = world.open();
+    for number in 0..1000_u16 {
+        let mut name = [9; 32];
+        name[..2].copy_from_slice(&number.to_be_bytes());
+        repository.report_damaged(ObjectName(name)).unwrap();
+    }
+    let recording = Arc::new(RecordingStore::new(world.store.clone()));
+    let calls = |operation| recording.counts().calls(operation, ObjectKind::Damage);
+    back_up(&open(recording.clone()), world.source.path());
+    assert_eq!((calls(Operation::Get), calls(Operation::GetRange), calls(Operation::Size)), (0, 0, 0));
+    assert!(calls(Operation::List) + calls(Operation::ListFresh) <= 2);
+    recording.reset();
+    run(&open(recording.clone()), &thorough(), &Silent, &Stop::new()).unwrap();
+    assert_eq!((calls(Operation::Get), calls(Operation::Delete)), (0, 1000));
+    assert!(calls(Operation::List) + calls(Operation::ListFresh) <= 6);
+    let packs = recording.counts();
+    assert!(packs.calls(Operation::Size, ObjectKind::Data) <= 1100, "each is asked for once");
+    world.restores(snapshot, world.source.path());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::format::coordination::{Pin, Process};
-use crate::store::{Listed, Properties};
+use crate::store::Properties;
 use std::time::SystemTime;
 
 #[test]
@@ -43,55 +43,9 @@ fn a_pin_of_a_process_that_is_known_to_be_gone_does_not_hold_anybody_up() {
     }
 }
 
-/// A place that other machines reach as well, which lags so much, and never lists these objects.
-#[derive(Debug)]
-struct Place {
-    inner: MemoryStore,
-    withheld: Vec<ObjectKey>,
-    withheld_kind: Option<ObjectKind>,
-    lag: Duration,
-    /// Deletes of packs fail.
-    is_broken: bool,
-}
-
-impl Place {
-    fn of(world: &World) -> Place {
-        let inner = world.store.clone();
-        Place { inner, withheld: Vec::new(), withheld_kind: None, lag: Duration::ZERO, is_broken: false }
-    }
-}
-
-impl Store for Place {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        self.inner.put(key, bytes)
-    }
-    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
-        self.inner.get(key, limit)
-    }
-    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.inner.get_range(key, offset, buffer)
-    }
-    fn size(&self, key: &ObjectKey) -> Result<u64> {
-        self.inner.size(key)
-    }
-    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.inner.list(kind, &mut |object| {
-            let is_withheld = self.withheld.contains(&ObjectKey::new(kind, &object.name));
-            if is_withheld || self.withheld_kind == Some(kind) { Ok(()) } else { visit(object) }
-        })
-    }
-    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.list(kind, visit)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<()> {
-        if self.is_broken && matches!(key.kind, ObjectKind::Data | ObjectKind::Tree) {
-            return Err(Error::new(ErrorKind::Failed, "the connection broke"));
-        }
-        self.inner.delete(key)
-    }
-    fn properties(&self) -> Properties {
-        Properties { listing_lag: self.lag, is_shared: true, ..self.inner.properties() }
-    }
+/// A place that other machines reach as well.
+fn shared(world: &World) -> HookedStore {
+    HookedStore::new(&world.store).said(|properties| Properties { is_shared: true, ..properties })
 }
 
 /// Whatever lists lack, and however they came to: what was stored a moment ago is not deleted where others may have stored it.
@@ -106,9 +60,11 @@ fn what_came_a_moment_ago_stays_though_no_listing_says_why() {
         }
         world.write("b", 2, 500_000);
         let newest = world.back_up();
-        let withheld = vec![ObjectKey::new(ObjectKind::Snapshot, newest)];
         mistake::choose(mistake);
-        let place = Place { withheld, ..Place::of(&world) };
+        let place = shared(&world).shown(move |_, kind, mut listed| {
+            listed.retain(|object| kind != ObjectKind::Snapshot || object.name != newest.to_string());
+            listed
+        });
         let report = run(&open(Arc::new(place)), &thorough(), &Silent, &Stop::new());
         mistake::choose(None);
         let report = report.unwrap();
@@ -120,7 +76,7 @@ fn what_came_a_moment_ago_stays_though_no_listing_says_why() {
             for key in world.store.raw_keys() {
                 world.store.raw_set_time(&key, SystemTime::now() - Duration::from_secs(3600));
             }
-            let report = run(&open(Arc::new(Place::of(&world))), &thorough(), &Silent, &Stop::new()).unwrap();
+            let report = run(&open(Arc::new(shared(&world))), &thorough(), &Silent, &Stop::new()).unwrap();
             assert!(report.young.packs == 0 && report.deleted.packs > 0, "{report:?}");
         } else {
             assert!(report.young.packs == 0 && report.deleted.packs > 0, "{report:?}");
@@ -133,7 +89,7 @@ fn a_place_that_does_not_list_a_prunes_own_marks_is_not_believed() {
     let (world, [first, _]) = changed();
     world.forget(first);
     let before = world.packs();
-    let place = Place { withheld_kind: Some(ObjectKind::Mark), ..Place::of(&world) };
+    let place = shared(&world).shown(|_, kind, listed| if kind == ObjectKind::Mark { Vec::new() } else { listed });
     let options = PruneOptions { rewrite: false, ..thorough() };
     let error = run(&open(Arc::new(place)), &options, &Silent, &Stop::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Brake);
@@ -172,7 +128,15 @@ fn a_lag_is_waited_out_before_others_are_looked_for_and_before_the_marks_go() {
         }
         let before = keys(&world.store, ObjectKind::Data).len();
         let sleeper = Sleeper(world.store.clone(), Mutex::default());
-        let place = Place { lag: Duration::from_secs(1000), is_broken, ..Place::of(&world) };
+        let place = HookedStore::new(&world.store)
+            .said(|properties| Properties { listing_lag: Duration::from_secs(1000), is_shared: true, ..properties })
+            .before(move |operation, key| {
+                let is_pack = matches!(key.kind, ObjectKind::Data | ObjectKind::Tree);
+                if is_broken && is_pack && operation == Operation::Delete {
+                    return Err(Error::new(ErrorKind::Failed, "the connection broke"));
+                }
+                Ok(())
+            });
         let options = PruneOptions { rewrite: false, ..thorough() };
         let pruned = run_with(&open(Arc::new(place)), &options, &sleeper, &Silent, &Stop::new());
         let after = keys(&world.store, ObjectKind::Data).len();
@@ -191,4 +155,75 @@ fn a_lag_is_waited_out_before_others_are_looked_for_and_before_the_marks_go() {
         assert_eq!(keys(&world.store, ObjectKind::Mark), []);
         world.is_whole();
     }
+}
+
+/// Local tables name what a segment that was damaged since then named, and hide that: nobody else could tell what is needed.
+#[test]
+fn a_damaged_segment_that_local_tables_hide_is_left_to_a_repair() {
+    let (world, [first, _]) = changed();
+    let cache = tempfile::tempdir().unwrap();
+    let repository = open_with_cache(Arc::new(world.store.clone()), cache.path());
+    repository.index().unwrap();
+    world.forget(first);
+    for key in keys(&world.store, ObjectKind::Index) {
+        let whole = world.store.raw_get(&key).unwrap();
+        let mut bytes = whole.clone();
+        bytes[200] ^= 1;
+        world.store.raw_set(&key, bytes);
+        let before = world.packs();
+        let options = PruneOptions { rewrite: false, ..thorough() };
+        let error = run(&repository, &options, &Silent, &Stop::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Brake, "{error}");
+        assert!(world.store.raw_get(&key).is_some());
+        assert_eq!((world.packs(), keys(&world.store, ObjectKind::Mark)), (before, Vec::new()));
+        world.store.raw_set(&key, whole);
+    }
+    world.is_whole();
+}
+
+/// A mark says which packs may go at any time. That a listing lacks them proves nothing.
+#[test]
+fn the_mark_of_another_prune_stays_as_long_as_its_packs_are_stored() {
+    let (world, [first, _]) = changed();
+    world.forget(first);
+    let segments = keys(&world.store, ObjectKind::Index);
+    let packs = keys(&world.store, ObjectKind::Data);
+    let name = ObjectName::parse(&packs[0].name).unwrap();
+    // Its prune has published the index without the pack, and was stopped before it deleted it.
+    let repository = world.open();
+    repository.mark(SessionId([5; 16]), &[name]).unwrap().into_iter().for_each(Transient::leave);
+    for key in segments {
+        let segment = crate::repository::index::read_segment(
+            repository.keyring(),
+            &world.store,
+            ObjectName::parse(&key.name).unwrap(),
+        )
+        .unwrap();
+        if segment.packs.iter().any(|pack| pack.name == name) {
+            world.store.raw_remove(&key);
+        }
+    }
+    let stale = HookedStore::new(&world.store).shown(move |_, kind, mut listed| {
+        listed.retain(|object| kind != ObjectKind::Data || object.name != packs[0].name);
+        listed
+    });
+    let repository = open(Arc::new(stale));
+    let (report, bad, read) = Default::default();
+    let (options, stop) = (thorough(), Stop::new());
+    let patience = pins::Usual::new(&repository, options.revoke_after, options.max_wait, &Silent, &stop);
+    let mut prune = Prune {
+        repository: &repository,
+        options: &options,
+        patience: &patience,
+        progress: &Silent,
+        stop: &stop,
+        report,
+        bad,
+        read,
+    };
+    prune.clear_leavings().unwrap();
+    assert_eq!(keys(&world.store, ObjectKind::Mark).len(), 1);
+    world.store.raw_remove(&ObjectKey::new(ObjectKind::Data, name));
+    prune.clear_leavings().unwrap();
+    assert_eq!((keys(&world.store, ObjectKind::Mark), prune.report.marks_cleared), (Vec::new(), 1));
 }
