@@ -7,7 +7,7 @@
 //! again a moment later, unless a lease proves that no writer had it open (`is_doubtful`).
 
 use super::walk::{Handle, SourceItem};
-use crate::os::{self, Stat};
+use crate::os::{self, Stat, Writes};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
@@ -24,6 +24,10 @@ use std::time::{Duration, SystemTime};
 pub(super) const YOUNG: Duration = Duration::from_secs(60);
 /// How far the clock of a server or of a FUSE file system may be behind this machine's. It cannot be asked without writing there.
 const SKEW: Duration = Duration::from_secs(3600);
+/// A call that has been writing for longer than this is not waited for at all; see `Clocks::wait_for_writes`.
+const LONGEST_CALL: Duration = Duration::from_secs(24 * 3600);
+/// So long a call that writes is waited for: what it writes may come from a disk or a server that does not answer.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The step of the clock from which file systems take their times is at most this (a jiffy of 10 ms, with room).
 const TICK: Duration = Duration::from_millis(50);
 /// File systems that keep whole seconds only.
@@ -54,12 +58,19 @@ impl Clocks {
         is_racy(&item.stat, begun, young() + SKEW) && (is_racy(&item.stat, begun, young()) || !self.is_local(item))
     }
 
+    /// Waits until no call writes to the open file that began before `item.stat` was taken, where that can be waited for.
+    pub fn wait_for_writes(&mut self, item: &SourceItem, file: impl AsFd) -> Writes {
+        if self.is_local(item) && is_racy(&item.stat, SystemTime::now(), LONGEST_CALL) {
+            os::wait_for_writes(file, LONGEST_WAIT)
+        } else {
+            Writes::Ended
+        }
+    }
+
     /// Whether the open file, unchanged since `item.stat` was taken, may be in the middle of a write that began before.
-    pub fn is_doubtful(&mut self, item: &SourceItem, file: impl AsFd, begun: SystemTime) -> bool {
+    pub fn is_doubtful(&mut self, item: &SourceItem, writes: Writes, begun: SystemTime) -> bool {
         // Of an empty file nothing can be torn.
-        item.stat.size > 0
-            && self.is_young(item, begun)
-            && !(self.is_local(item) && os::has_no_writer(file) == Some(true))
+        item.stat.size > 0 && writes != Writes::None && self.is_young(item, begun)
     }
 }
 

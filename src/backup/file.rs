@@ -14,7 +14,7 @@ use crate::format::message::ChunkKind;
 use crate::format::snapshot::IssueKind;
 use crate::format::tree::{AttributeSet, Attributes, Body, Content, Entry, Extent, Metadata};
 use crate::id::ChunkId;
-use crate::os::{self, FileType, Stat, stat_fd};
+use crate::os::{FileType, Stat, Writes, stat_fd};
 use crate::progress::{Compared, Progress, Silent, Stop};
 use crate::repository::Repository;
 use crate::repository::assemble::{Assembler, Group};
@@ -225,12 +225,15 @@ impl Filer<'_> {
             std::thread::sleep(wait);
             calm = !changed(&item.stat, &look(&source)?);
         }
-        if self.clocks.is_local(item) {
-            os::wait_for_writes(source.file());
-        }
-        let begun = SystemTime::now();
         // Before the first byte: a writer that opens the file later changes its times.
-        let doubtful = self.clocks.is_doubtful(item, source.file(), begun);
+        let writes = self.clocks.wait_for_writes(item, source.file());
+        if writes == Writes::Blocking {
+            return Err(FileError::Source(cannot_be_waited_for(item)));
+        }
+        // Waiting once more would take as long again.
+        let (calm, last) = (calm && writes != Writes::Going, last || writes == Writes::Going);
+        let begun = SystemTime::now();
+        let doubtful = self.clocks.is_doubtful(item, writes, begun);
         let (size, content, rule) = self.read_content(item, &mut source)?;
         let after = look(&source)?;
         // Files of /proc, /sys and some of FUSE state a size that is not theirs.
@@ -424,9 +427,15 @@ fn changed_while_read(item: &SourceItem) -> Error {
     Error::new(ErrorKind::Failed, text)
 }
 
+fn cannot_be_waited_for(item: &SourceItem) -> Error {
+    let text =
+        format!("\"{}\" cannot be read: another program has been writing to it for a while", item.path.display());
+    Error::new(ErrorKind::InUse, text)
+}
+
 /// Whether reading again may help: a replaced file, an I/O error of a disk or network.
 fn may_pass(error: &Error) -> bool {
-    !matches!(error.kind(), ErrorKind::Denied)
+    !matches!(error.kind(), ErrorKind::Denied | ErrorKind::InUse)
 }
 
 fn is_same(cached: &CachedFile, stat: &Stat) -> bool {

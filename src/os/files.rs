@@ -132,7 +132,8 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
     stat_at(fd, b"")
 }
 
-/// A handle that names a file without opening it (`O_PATH`): enough for `stat_fd`, attributes and `chmod_at`.
+/// A handle that names a file without opening it (`O_PATH`): enough for `stat_fd`, attributes and
+/// `chmod_handle`.
 pub fn open_path(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
@@ -384,12 +385,18 @@ fn valid_id(id: u32) -> Option<u32> {
 
 /// Sets the permission bits (07777) of `name`. A symbolic link has none: `EOPNOTSUPP`.
 pub fn chmod_at(dir: impl AsFd, name: &[u8], mode: u16) -> io::Result<()> {
-    let file = open_path(dir, name)?;
-    if stat_fd(&file)?.kind == FileType::Symlink {
+    chmod_handle(open_path(dir, name)?, mode)
+}
+
+/// Sets the permission bits (07777) of what a handle stands for, also one opened with `O_PATH`. A symbolic link has none:
+/// `EOPNOTSUPP`.
+pub fn chmod_handle(fd: impl AsFd, mode: u16) -> io::Result<()> {
+    let fd = fd.as_fd();
+    if stat_fd(fd)?.kind == FileType::Symlink {
         return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
     }
     let mode = Mode::from_raw_mode(mode.into());
-    Ok(rustix::fs::chmodat(CWD, proc_path(&file), mode, AtFlags::empty())?)
+    Ok(rustix::fs::chmodat(CWD, proc_path(fd), mode, AtFlags::empty())?)
 }
 
 /// Sets the permission bits (07777) of an open file (not `O_PATH`).
@@ -407,25 +414,19 @@ pub fn set_times_fd(fd: impl AsFd, mtime: FileTime) -> io::Result<()> {
     Ok(rustix::fs::futimens(fd, &times(mtime))?)
 }
 
+/// Sets the modification time of what a handle stands for, also one opened with `O_PATH`, and the access time to the same.
+pub fn set_times_handle(fd: impl AsFd, mtime: FileTime) -> io::Result<()> {
+    let (fd, times) = (fd.as_fd(), times(mtime));
+    Ok(by_proc(
+        fd,
+        |path| rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()),
+        || rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH),
+    )?)
+}
+
 fn times(time: FileTime) -> rustix::fs::Timestamps {
     let spec = rustix::fs::Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
     rustix::fs::Timestamps { last_access: spec, last_modification: spec }
-}
-
-/// How full a file system is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    /// Bytes in all.
-    pub total: u64,
-    /// Bytes that this process may still use.
-    pub available: u64,
-}
-
-/// How full the file system is that holds the open file.
-pub fn space(fd: impl AsFd) -> io::Result<Space> {
-    let raw = rustix::fs::fstatvfs(fd)?;
-    let bytes = |blocks: u64| blocks.saturating_mul(raw.f_frsize);
-    Ok(Space { total: bytes(raw.f_blocks), available: bytes(raw.f_bavail) })
 }
 
 /// The rights that new files of this process do not get.
@@ -482,6 +483,13 @@ mod tests {
         assert_eq!(chmod_at(&fd, b"s", 0o600).unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
         set_times_at(&fd, b"s", FileTime { seconds: 1, nanos: 2 }).unwrap();
         assert_eq!(stat_at(&fd, b"s").unwrap().mtime, FileTime { seconds: 1, nanos: 2 });
+        for (name, mode) in [(b"s", 0o777), (b"p", 0o640)] {
+            let handle = open_path(&fd, name).unwrap();
+            set_times_handle(&handle, FileTime { seconds: 3, nanos: 4 }).unwrap();
+            assert_eq!(chmod_handle(&handle, 0o640).is_ok(), name == b"p");
+            let stat = stat_fd(&handle).unwrap();
+            assert_eq!((stat.mtime, stat.mode), (FileTime { seconds: 3, nanos: 4 }, mode), "the link itself");
+        }
         link_at(&fd, b"s", &fd, b"t").unwrap();
         assert_eq!(stat_at(&fd, b"t").unwrap().nlink, 2, "the link itself got a second name");
         assert!(rename_at(&fd, b"t", &fd, b"p", false).is_err());
@@ -495,7 +503,7 @@ mod tests {
             assert_eq!((owner.uid, owner.gid), (4_000_000_000, 7));
         }
         assert!(mknod_at(&fd, b"d", FileType::Directory, 0o600, (0, 0)).is_err());
-        assert!(space(&fd).unwrap().total > 0);
+        assert!(crate::os::space(&fd).unwrap().total > 0);
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Questions about file systems: of which type is it, does it keep this machine's time? Not for: the files in them (see `files`).
+//! Questions about file systems: of which type is one, does it keep this machine's time, how full is it? Not for: the files in
+//! them (see `files`).
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 /// File systems in user space, virtiofs among them.
 const FUSE: u32 = 0x6573_5546;
@@ -69,11 +71,71 @@ pub fn is_on_local_disk(fd: impl AsFd) -> io::Result<bool> {
     Ok(LOCAL.contains(&system_type(fd)?))
 }
 
-/// Waits until no call that writes to the file is under way. Such a call sets the file's times once, when it begins, holds the lock of
-/// the inode up to its end, and looking for data takes that lock in ext4, Btrfs, F2FS, tmpfs and overlayfs; in XFS each read takes it.
-pub fn wait_for_writes(file: impl AsFd) {
-    // What is found does not matter, nor that some file systems cannot look for it.
-    drop(super::seek_data(file, 0));
+/// Whether an open directory has the flag of ext4, F2FS and tmpfs that it does not tell small letters from capitals.
+pub fn has_casefold_flag(directory: impl AsFd) -> bool {
+    const FS_CASEFOLD_FL: u32 = 0x4000_0000;
+    rustix::fs::ioctl_getflags(directory).is_ok_and(|flags| flags.bits() & FS_CASEFOLD_FL != 0)
+}
+
+/// How full a file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes that this process may still use.
+    pub available: u64,
+}
+
+/// How full the file system is that holds the open file.
+pub fn space(fd: impl AsFd) -> io::Result<Space> {
+    let raw = rustix::fs::fstatvfs(fd)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(raw.f_frsize);
+    Ok(Space { total: bytes(raw.f_blocks), available: bytes(raw.f_bavail) })
+}
+
+/// What is known of calls that write to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// No process has it open for writing.
+    None,
+    /// Those that had begun have ended.
+    Ended,
+    /// One goes on.
+    Going,
+    /// One goes on, and reading waits for it as well.
+    Blocking,
+}
+
+/// Waits until no call that writes to the file is under way, no longer than `longest`. Such a call sets the file's times once, when it
+/// begins, holds the lock of the inode up to its end, and looking for data takes that lock in ext4, Btrfs, F2FS, tmpfs and overlayfs; in
+/// XFS each read takes it.
+///
+/// Nothing ends this wait early, so a thread of its own does it. One that waits for too long is left behind, and may keep the process
+/// from going away until that call ends.
+pub fn wait_for_writes(file: impl AsFd, longest: Duration) -> Writes {
+    if super::has_no_writer(&file) == Some(true) {
+        return Writes::None;
+    }
+    let Ok(copy) = file.as_fd().try_clone_to_owned() else { return Writes::Ended };
+    let (steps, done) = std::sync::mpsc::channel();
+    let wait = move || {
+        // What is found does not matter, nor that some file systems cannot look for it.
+        drop(rustix::io::pread(&copy, &mut [0], 0));
+        drop(steps.send(()));
+        drop(super::seek_data(&copy, 0));
+        drop(steps.send(()));
+    };
+    if std::thread::Builder::new().stack_size(64 << 10).spawn(wait).is_err() {
+        return Writes::Ended;
+    }
+    let begun = Instant::now();
+    if done.recv_timeout(longest).is_err() {
+        return Writes::Blocking;
+    }
+    match done.recv_timeout(longest.saturating_sub(begun.elapsed())) {
+        Ok(()) => Writes::Ended,
+        Err(_) => Writes::Going,
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use rustix::process::{Signal, kill_process};
 use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[test]
@@ -170,38 +170,79 @@ fn a_mapped_file_is_never_torn_in_silence() {
     assert_eq!(fs::read(world.path("calm/torn")).unwrap(), fs::read(world.path("source/torn")).unwrap());
 }
 
+/// A call that writes all of a file, and gets no further while the mount is stopped that its bytes come from.
+struct LongWrite {
+    mount: Mount,
+    writer: Child,
+    file: File,
+    new: Vec<u8>,
+}
+
+impl LongWrite {
+    const LEN: usize = 8 << 20;
+    const OLD: u8 = 7;
+
+    /// Over `source/file`; it has begun, and stands still.
+    fn begin(world: &World) -> LongWrite {
+        let new = Random(8).bytes(LongWrite::LEN);
+        world.write("slow/new", &new);
+        world.backup(0, ["slow"]);
+        fs::remove_dir_all(world.path("slow")).unwrap();
+        world.write("source/file", vec![LongWrite::OLD; LongWrite::LEN]);
+        let mount = Mount::of(world, &[&format!("latest:{}", world.text("slow"))]);
+        let script = "import mmap, os, sys\nf = os.open(sys.argv[1], os.O_RDONLY)\ng = os.open(sys.argv[2], os.O_WRONLY)\n\
+            m = mmap.mmap(f, 0, prot=mmap.PROT_READ)\nassert m[0] == int(sys.argv[3])\nprint(flush=True)\n\
+            sys.stdin.read()\nassert os.pwrite(g, m, 0) == len(m)\n";
+        let mut writer = Command::new("python3");
+        writer.args(["-c", script]).arg(mount.path("new")).arg(world.path("source/file")).arg(new[0].to_string());
+        let mut writer = writer.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        writer.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        kill_process(mount.program(), Signal::STOP).unwrap();
+        drop(writer.stdin.take());
+        let file = File::open(world.path("source/file")).unwrap();
+        let write = LongWrite { mount, writer, file, new };
+        while write.byte(0) == LongWrite::OLD {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        write
+    }
+
+    fn byte(&self, offset: u64) -> u8 {
+        let mut byte = [0];
+        self.file.read_exact_at(&mut byte, offset).unwrap();
+        byte[0]
+    }
+
+    fn stands_still(&mut self) -> bool {
+        self.writer.try_wait().unwrap().is_none() && self.byte(LongWrite::LEN as u64 - 1) == LongWrite::OLD
+    }
+
+    fn end(&mut self) {
+        kill_process(self.mount.program(), Signal::CONT).unwrap();
+        assert!(self.writer.wait().unwrap().success());
+    }
+}
+
+impl Drop for LongWrite {
+    fn drop(&mut self) {
+        drop(kill_process(self.mount.program(), Signal::CONT));
+        drop(self.writer.wait());
+    }
+}
+
+/// The file in the latest snapshot.
+fn kept(world: &World, name: &str) -> Vec<u8> {
+    world.run(["restore", &format!("latest:{}", world.text("source")), "-t", name]).succeeds();
+    fs::read(world.path(name).join("file")).unwrap()
+}
+
 #[test]
 fn one_long_write_is_never_torn_in_silence() {
     if without_fuse() {
         return;
     }
-    const LEN: usize = 8 << 20;
     let world = World::with_key_file();
-    let (old, new) = (vec![7; LEN], Random(8).bytes(LEN));
-    world.write("slow/new", &new);
-    world.backup(0, ["slow"]);
-    fs::remove_dir_all(world.path("slow")).unwrap();
-    world.write("source/file", &old);
-    // One call writes all of a file that is mapped from a mount. It gets no further while the mount is stopped.
-    let mount = Mount::of(&world, &[&format!("latest:{}", world.text("slow"))]);
-    let script = "import mmap, os, sys\nf = os.open(sys.argv[1], os.O_RDONLY)\ng = os.open(sys.argv[2], os.O_WRONLY)\n\
-        m = mmap.mmap(f, 0, prot=mmap.PROT_READ)\nassert m[0] == int(sys.argv[3])\nprint(flush=True)\n\
-        sys.stdin.read()\nassert os.pwrite(g, m, 0) == len(m)\n";
-    let mut writer = Command::new("python3");
-    writer.args(["-c", script]).arg(mount.path("new")).arg(world.path("source/file")).arg(new[0].to_string());
-    let mut writer = writer.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    writer.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
-    kill_process(mount.program(), Signal::STOP).unwrap();
-    drop(writer.stdin.take());
-    let file = File::open(world.path("source/file")).unwrap();
-    let begins_with = |expected: &[u8]| {
-        let mut first = [0; 100];
-        file.read_exact_at(&mut first, 0).unwrap();
-        first == expected[..100]
-    };
-    while !begins_with(&new) {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    let mut write = LongWrite::begin(&world);
     let mut backup = world.direct(["backup", "source"]).stdout(Stdio::null()).spawn().unwrap();
     // It may end now, or wait for the write.
     for _ in 0..40 {
@@ -210,22 +251,41 @@ fn one_long_write_is_never_torn_in_silence() {
             break;
         }
     }
-    let (is_written, mut last) = (writer.try_wait().unwrap().is_some(), [0]);
-    file.read_exact_at(&mut last, LEN as u64 - 1).unwrap();
-    kill_process(mount.program(), Signal::CONT).unwrap();
-    assert!(writer.wait().unwrap().success());
+    let stood_still = write.stands_still();
+    write.end();
     let code = backup.wait().unwrap().code();
-    assert!(!is_written && last == [7], "the write was to stop on its way");
-    let read = |name: &str| {
-        world.run(["restore", &format!("latest:{}", world.text("source")), "-t", name]).succeeds();
-        fs::read(world.path(name).join("file")).unwrap()
-    };
-    let kept = read("out");
+    assert!(stood_still, "the write was to stop on its way");
+    let found = kept(&world, "out");
     let is_told = world.run(["snapshots", "--json"]).succeeds().json().last().unwrap()["issues_total"] == 1;
-    assert!(code == Some(3) && is_told || code == Some(0) && !is_told && (kept == old || kept == new), "{code:?}");
+    let is_whole = found == write.new || found.iter().all(|byte| *byte == LongWrite::OLD);
+    assert!(code == Some(3) && is_told || code == Some(0) && !is_told && is_whole, "{code:?}");
     // Whatever is remembered of it, in the end it is what it is.
     world.backup(0, ["source"]);
-    assert!(read("calm") == new);
+    assert!(kept(&world, "calm") == write.new);
+}
+
+#[test]
+fn a_write_that_goes_no_further_does_not_hold_up_a_backup() {
+    if without_fuse() {
+        return;
+    }
+    let world = World::with_key_file();
+    let mut write = LongWrite::begin(&world);
+    world.write("source/other", "other");
+    let before = world.objects("snapshots").len();
+    let mut backup = world.direct(["backup", "source"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // How long it waits is its own affair; here it matters that this ends.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(240);
+    while world.objects("snapshots").len() == before && std::time::Instant::now() < until {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    let (stood_still, made) = (write.stands_still(), world.objects("snapshots").len() - before);
+    write.end();
+    assert_eq!((stood_still, made, backup.wait().unwrap().code()), (true, 1, Some(3)));
+    let noted = world.run(["snapshots", "--json"]).succeeds().json();
+    assert_eq!(noted.last().unwrap()["issues_total"], 1, "told once");
+    kept(&world, "out");
+    assert_eq!(fs::read_to_string(world.path("out/other")).unwrap(), "other");
 }
 
 #[test]
