@@ -333,19 +333,7 @@ impl Walk {
 
     // A directory on the way; a symbolic link is followed, as the user wrote it.
     fn visit_waypoint(&mut self, dir: &OwnedFd, name: Vec<u8>, place: Option<Place>) {
-        match open_following(dir, &name) {
-            Ok((stat, fd)) => self.enter(Entering {
-                dir: Arc::new(fd),
-                is_open: true,
-                name,
-                stat,
-                place,
-                waypoint: true,
-                followed: false,
-                judgement: Judgement::default(),
-            }),
-            Err(error) => self.lost("cannot be opened", error),
-        }
+        self.follow(dir, name, place, None);
     }
 
     // A named link to a directory that stands for the directory.
@@ -354,16 +342,21 @@ impl Walk {
         if self.options.excludes.verdict(judgement) == Verdict::Matched {
             return self.leave_out(dir, name, Some(place));
         }
+        self.follow(dir, name, Some(place), Some(judgement));
+    }
+
+    // Enters a directory, or the one that a link leads to; without a judgement it is a way-point.
+    fn follow(&mut self, dir: &OwnedFd, name: Vec<u8>, place: Option<Place>, judgement: Option<Judgement>) {
         match open_following(dir, &name) {
             Ok((stat, fd)) => self.enter(Entering {
                 dir: Arc::new(fd),
                 is_open: true,
                 name,
                 stat,
-                place: Some(place),
-                waypoint: false,
-                followed: true,
-                judgement,
+                place,
+                waypoint: judgement.is_none(),
+                followed: judgement.is_some(),
+                judgement: judgement.unwrap_or_default(),
             }),
             Err(error) => self.lost("cannot be opened", error),
         }
