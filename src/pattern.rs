@@ -219,8 +219,8 @@ impl Patterns {
         if named > 0 && !self.list[named - 1].used.get() {
             self.list.iter().filter(|pattern| pattern.is_name(last)).for_each(|pattern| pattern.used.set());
         }
-        if best > inherited.0 {
-            // Those that a later one outdoes match all the same.
+        if best > 0 {
+            // Those that another one outdoes match all the same.
             let others = self.others.iter().map(|index| &self.list[*index]);
             others.filter(|pattern| !pattern.used.get() && matches(pattern)).for_each(|pattern| pattern.used.set());
         }

@@ -119,6 +119,10 @@ fn patterns_that_matched_nothing_are_known() {
     patterns.clone().matches(b"/none", false);
     assert_eq!(patterns.note_of_unused().unwrap(), "Nothing matched the pattern \"!/never/*\"");
     assert_eq!(Patterns::new().note_of_unused(), None);
+    // Also what is below something that a later one matches.
+    let nested = Patterns::from_arguments(["/a/b", "/a"]).unwrap();
+    nested.matches(b"/a/b", true);
+    assert_eq!(nested.note_of_unused(), None);
 }
 
 #[test]

@@ -165,7 +165,12 @@ fn run_within(
         context.issue(b"/", Error::io("The target could not be opened to others", error));
     }
     context.check()?;
-    [include, exclude].iter().filter_map(Patterns::note_of_unused).for_each(|note| progress.note(&note));
+    exclude.note_of_unused().iter().for_each(|note| progress.note(note));
+    // What was asked for and is not there has not come back.
+    for pattern in include.unused().into_iter().filter(|pattern| !pattern.starts_with(b"!")) {
+        let message = format!("Nothing matched the pattern \"{}\"", show(pattern));
+        context.issue(pattern, Error::new(ErrorKind::NotFound, message));
+    }
     Ok(context.counts.report(began.elapsed()))
 }
 

@@ -42,7 +42,27 @@ fn a_part_of_a_snapshot() {
     let absolute = world.text("source/sub/deep");
     assert_eq!(restored(&world, "", &["-i", &absolute]), ["sub", "sub/deep", "sub/deep/d.txt"]);
     assert_eq!(restored(&world, "", &["--dry-run"]), Vec::<String>::new());
-    world.run(["restore", "latest:/no/such", "-t", "out"]).fails(1, &["There is no \""]);
+}
+
+#[test]
+fn what_is_named_and_not_there_is_an_error() {
+    let world = world();
+    for address in ["latest:/no/such", &format!("latest:{}", world.text("source/a.tx"))] {
+        world.run(["restore", address, "-t", "none"]).fails(1, &["There is no \""]);
+        assert!(!world.path("none").exists());
+    }
+    // Of several, the others come back.
+    let absent = world.text("source/gone");
+    for options in [vec!["-i", &absent, "-i", "*.log"], vec!["-i", "*.log", "-i", &absent, "-n"]] {
+        drop(fs::remove_dir_all(world.path("out")));
+        let address = format!("latest:{}", world.text("source"));
+        let ran = world.run(["restore", &address, "-t", "out"].iter().chain(&options));
+        let ran = ran.fails(3, &[&format!("Nothing matched the pattern \"{absent}\"")]);
+        assert!(ran.stdout.contains("estore 2 files") || ran.stdout.contains("estored 2 files"), "{ran:?}");
+        assert!(options.contains(&"-n") || names(&world.path("out")) == ["b.log", "sub", "sub/e.log"]);
+    }
+    // What is to be left out and is not there harms nobody.
+    assert_eq!(restored(&world, "/sub", &["-e", "none", "-i", "c.txt", "-i", "*.txt", "-i", "!none"]).len(), 3);
 }
 
 #[test]
