@@ -38,6 +38,9 @@ pub(super) fn compare_content(context: &Context<'_>, file: &File, size: u64, con
         }
         offset = offset.saturating_add(extent.len());
     }
+    if offset != size {
+        return Err(Error::damaged("its list of chunks does not have the length of the file"));
+    }
     Ok(())
 }
 
@@ -66,20 +69,33 @@ pub(super) fn differs_in(how: &str) -> Error {
     Error::new(ErrorKind::Failed, format!("{}{rest}", first.to_uppercase()))
 }
 
-/// Whether something of this name looks as recorded: type, size (or link target, or device) and time.
-pub(super) fn looks_unchanged(context: &Context<'_>, dir: Option<&OwnedFd>, stat: &Stat, entry: &Entry) -> bool {
-    let same = match &entry.body {
+/// Whether it is of the recorded type, size and device; where a link leads is not looked at.
+pub(super) fn is_alike(stat: &Stat, body: &Body) -> bool {
+    match body {
         Body::File { size, .. } => stat.kind == FileType::File && stat.size == *size,
-        Body::Symlink(to) => {
-            let found = dir.map(|dir| os::read_link_at(dir, &entry.name));
-            stat.kind == FileType::Symlink && matches!(found, Some(Ok(found)) if found == *to)
-        }
+        Body::Symlink(_) => stat.kind == FileType::Symlink,
         Body::Fifo => stat.kind == FileType::Fifo,
         Body::Socket => stat.kind == FileType::Socket,
         Body::CharDevice { major, minor } => stat.kind == FileType::CharDevice && stat.rdev == (*major, *minor),
         Body::BlockDevice { major, minor } => stat.kind == FileType::BlockDevice && stat.rdev == (*major, *minor),
         Body::Directory { .. } => false,
+    }
+}
+
+/// Whether something of this name looks as recorded: type, size (or link target, or device) and time.
+pub(super) fn looks_unchanged(context: &Context<'_>, dir: Option<&OwnedFd>, stat: &Stat, entry: &Entry) -> bool {
+    let leads_there = match (&entry.body, dir) {
+        (Body::Symlink(to), Some(dir)) => os::read_link_at(dir, &entry.name).is_ok_and(|found| found == *to),
+        (Body::Symlink(_), None) => false,
+        _ => true,
     };
     let able = context.target.as_ref().map(|target| target.able).unwrap_or_default();
-    same && able.has_time(stat.mtime, file_time(entry.meta.mtime))
+    is_alike(stat, &entry.body) && leads_there && able.has_time(stat.mtime, file_time(entry.meta.mtime))
+}
+
+/// Whether it belongs to somebody else than what is recorded, as far as root can set that right. Somebody may have put it there to be
+/// given it.
+pub(super) fn is_theirs(context: &Context<'_>, stat: &Stat, entry: &Entry) -> bool {
+    let keeps_owners = context.target.as_ref().is_some_and(|target| target.able.owners);
+    context.root && keeps_owners && stat.uid != entry.meta.owner.uid
 }

@@ -2,7 +2,7 @@
 //! whichever thread writes its last byte. Not for: choosing what is written when (see `batch`).
 
 use super::kept::not_restored;
-use super::link::First;
+use super::link::{First, Identity};
 use super::meta::{Subject, freezes};
 use super::target::{Relative, Target};
 use super::{Context, as_path, count, show};
@@ -46,8 +46,8 @@ enum State {
     New,
     /// Under its temporary name, open.
     Open(Arc<OwnedFd>),
-    /// Under its temporary name, closed to save handles.
-    Closed,
+    /// Under its temporary name, closed to save handles; what it was then.
+    Closed(Option<Identity>),
     /// In its place.
     Done,
     /// Given up; nothing of it is left.
@@ -86,8 +86,8 @@ impl OpenFiles {
         drop(queue);
         if let Some(job) = first.and_then(|job| job.upgrade()) {
             let mut state = job.lock();
-            if matches!(*state, State::Open(_)) {
-                *state = State::Closed;
+            if let State::Open(file) = &*state {
+                *state = State::Closed(os::stat_fd(file).ok().map(|stat| Identity::of(&stat)));
             }
         }
     }
@@ -149,7 +149,7 @@ impl FileJob {
     }
 
     fn discard(&self, state: &mut State) {
-        let made = matches!(state, State::Open(_) | State::Closed);
+        let made = matches!(state, State::Open(_) | State::Closed(_));
         *state = State::Failed;
         self.failed.store(true, Ordering::Release);
         if made && let Ok(dir) = self.target.directory(&self.dir) {
@@ -163,7 +163,7 @@ impl FileJob {
         let file = match &*state {
             State::Open(file) => return Ok(Some(file.clone())),
             State::Done | State::Failed => return Ok(None),
-            State::Closed => self.open_again()?,
+            State::Closed(made) => self.open_again(*made)?,
             State::New => self.create(context, &mut state)?,
         };
         let file = Arc::new(file);
@@ -174,12 +174,12 @@ impl FileJob {
     }
 
     // Somebody else may write to the directory too, and have put something in its place.
-    fn open_again(&self) -> Result<OwnedFd> {
+    fn open_again(&self, made: Option<Identity>) -> Result<OwnedFd> {
         let dir = self.directory()?;
         let opened = os::open_at(&dir, &self.temporary, OFlags::WRONLY | OFlags::NONBLOCK, 0);
         let file = opened.map_err(failed_to("opened again"))?;
         let stat = os::stat_fd(&file).map_err(failed_to("opened again"))?;
-        if stat.kind != os::FileType::File || stat.nlink != 1 || stat.uid != os::user_id() {
+        if !made.is_some_and(|made| made.is_of(&file, &stat)) {
             return Err(Error::new(crate::error::ErrorKind::Denied, "Somebody else has replaced the unfinished file"));
         }
         Ok(file)
@@ -194,7 +194,7 @@ impl FileJob {
         let dir = self.directory()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let file = os::open_at(&dir, &self.temporary, flags, 0o600).map_err(failed_to("made"))?;
-        *state = State::Closed;
+        *state = State::Closed(None);
         context.apply_early_flags(&self.path, &file, &self.meta);
         // Before any content: holes come into being by themselves, and the file system can plan.
         os::set_len(&file, self.size).map_err(failed_to("given its length"))?;
@@ -246,7 +246,7 @@ impl FileJob {
     fn try_complete(self: &Arc<Self>, context: &Context<'_>, open: &OpenFiles) -> Result<()> {
         let Some(file) = self.open(context, open)? else { return Ok(()) };
         context.apply(
-            &Subject { path: &self.path, handle: &file, unopened: None, symlink: false, inherits: self.inherits },
+            &Subject { path: &self.path, handle: &file, is_open: true, symlink: false, inherits: self.inherits },
             &self.meta,
         );
         if self.replaces {
@@ -305,7 +305,7 @@ impl Drop for FileJob {
     fn drop(&mut self) {
         let state = std::mem::replace(self.state.get_mut().unwrap_or_else(PoisonError::into_inner), State::Done);
         let mut state = state;
-        if matches!(state, State::Open(_) | State::Closed) {
+        if matches!(state, State::Open(_) | State::Closed(_)) {
             self.discard(&mut state);
         }
     }

@@ -1,7 +1,7 @@
 //! What a restore leaves in the target because it looks as recorded: it gets the recorded metadata back, and with
 //! `--verify` it is read and compared like what was written. Not for: deciding what is left (see `walk`).
 
-use super::compare::{compare_content, differs_in};
+use super::compare::{compare_content, differs_in, is_theirs, looks_unchanged};
 use super::meta::{ACCESS_ACL, Subject, file_time, freezes};
 use super::target::{Relative, Target};
 use super::{Context, count, show};
@@ -52,11 +52,16 @@ impl Context<'_> {
         let failed = |error: io::Error| Error::io("It cannot be looked at", error);
         let folder = target.directory(dir).map_err(failed)?;
         let found = look(&folder, entry).map_err(failed)?;
+        // Whoever may rename what is in the directory can have put another file there, which must not be given away.
+        if *was_there
+            && (is_theirs(self, &found.stat, entry) || !looks_unchanged(self, Some(&folder), &found.stat, entry))
+        {
+            return Err(differs_in("something else has taken its place"));
+        }
         if *was_there && self.differs(target, &found, &entry.meta, false).is_some() {
             let inherits = os::get_xattr(&found.handle, ACCESS_ACL).is_ok_and(|acl| acl.is_some());
-            let unopened = (!found.is_open).then_some((&*folder, &entry.name[..]));
-            let symlink = found.stat.kind == FileType::Symlink;
-            self.apply(&Subject { path, handle: &found.handle, unopened, symlink, inherits }, &entry.meta);
+            let (symlink, is_open) = (found.stat.kind == FileType::Symlink, found.is_open);
+            self.apply(&Subject { path, handle: &found.handle, is_open, symlink, inherits }, &entry.meta);
             // Flags that forbid further names wait until the file has them all.
             if found.is_open && !(entry.meta.link.is_some() && freezes(&entry.meta)) {
                 self.apply_flags(path, &found.handle, entry.meta.flags);
@@ -79,12 +84,16 @@ impl Context<'_> {
         let mut found = look(folder, entry).map_err(failed)?;
         let mode = found.stat.mode;
         if let Body::File { size, content } = &entry.body {
-            if !found.is_open {
+            if !found.is_open && found.stat.kind == FileType::File {
                 // Its owner may have no right to read it.
-                os::chmod_at(folder, &entry.name, mode | 0o400).map_err(failed)?;
+                os::chmod_handle(&found.handle, mode | 0o400).map_err(failed)?;
                 let opened = look(folder, entry);
-                drop(os::chmod_at(folder, &entry.name, mode));
-                found = opened.map_err(failed)?;
+                drop(os::chmod_handle(&found.handle, mode));
+                let opened = opened.map_err(failed)?;
+                if !opened.stat.same_file(&found.stat) {
+                    return Err(differs_in("something else has taken its place"));
+                }
+                found = opened;
             }
             let Found { handle, stat, .. } = found;
             let file = File::from(handle);

@@ -4,7 +4,7 @@
 //!
 //! Memory: `MAX_GROUP_BYTES`.
 
-use super::compare::{compare_content, looks_unchanged};
+use super::compare::{compare_content, is_theirs, looks_unchanged};
 use super::job::{FileJob, NewFile, OpenFiles};
 use super::kept::Kept;
 use super::target::{Relative, Target};
@@ -54,8 +54,8 @@ impl Link {
         // What could not be made has been told.
         let target = context.target.as_ref().filter(|_| replaces || context.options.verify)?;
         let there = target.directory(&dir).and_then(|dir| os::stat_at(&dir, &entry.name)).ok()?;
-        let looks = looks_unchanged(context, None, &there, &entry);
-        looks.then_some(Kept { path, dir, entry, was_there: replaces })
+        let is_it = looks_unchanged(context, None, &there, &entry) && !is_theirs(context, &there, &entry);
+        is_it.then_some(Kept { path, dir, entry, was_there: replaces })
     }
 }
 
@@ -86,7 +86,7 @@ struct Name {
 
 /// What tells a file from one that somebody has put in its place. An inode number does not: it is used again.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Identity {
+pub(super) struct Identity {
     dev: u64,
     ino: u64,
     kind: FileType,
@@ -95,8 +95,14 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(stat: &Stat) -> Identity {
+    pub(super) fn of(stat: &Stat) -> Identity {
         Identity { dev: stat.dev, ino: stat.ino, kind: stat.kind, birth: stat.btime, owner: stat.uid }
+    }
+
+    /// Whether an open file is it, as far as its file system can tell.
+    pub(super) fn is_of(self, file: &OwnedFd, stat: &Stat) -> bool {
+        let found = Identity::of(stat);
+        found == self || stat.nlink == 1 && Identity { ino: self.ino, ..found } == self && os::may_renumber(file)
     }
 }
 
@@ -254,7 +260,9 @@ fn try_link(context: &Context<'_>, link: &Link) -> Result<Linked> {
         names.sure.clone()
     };
     let mut reason = None;
-    let looks_unchanged = there.is_some_and(|stat| looks_unchanged(context, Some(&*to), &stat, &link.entry));
+    let looks_unchanged = there.is_some_and(|stat| {
+        looks_unchanged(context, Some(&*to), &stat, &link.entry) && !is_theirs(context, &stat, &link.entry)
+    });
     for first in names {
         if there.is_some_and(|there| Identity::of(&there) == first.file) {
             // A rename between two names of one file does nothing, and would leave the temporary one.
@@ -341,8 +349,8 @@ fn try_verify(
     };
     let entry = Entry { name: name.to_vec(), meta: link.entry.meta.clone(), body: link.entry.body.clone() };
     // Whose file it is decides who may change it, now and later.
-    let is_theirs = context.root && stat.uid != link.entry.meta.owner.uid;
-    Ok((looks_unchanged(context, Some(&*from), &stat, &entry) && !is_theirs).then_some(stat))
+    let is_it = looks_unchanged(context, Some(&*from), &stat, &entry) && !is_theirs(context, &stat, &entry);
+    Ok(is_it.then_some(stat))
 }
 
 /// Writes the content once more, under this name. Returns the file if there may be something to compare.

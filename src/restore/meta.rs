@@ -2,6 +2,9 @@
 //!
 //! Owner first (it clears set-user-ID bits and capabilities), then attributes (an ACL changes the mode), then the mode,
 //! then the time, and last, once everything has its place, the file flags (one of them forbids all of this).
+//!
+//! All of it goes by a handle, never by a name: whoever may rename what is in the directory can put another file under the
+//! name, which would be given away.
 
 use super::target::Relative;
 use super::{Context, show};
@@ -31,8 +34,8 @@ pub(super) struct Subject<'a> {
     pub(super) path: &'a [u8],
     /// A handle of the thing itself; `O_PATH` unless it is a file or directory.
     pub(super) handle: &'a OwnedFd,
-    /// If it could not be opened: the directory and the name under which it is now.
-    pub(super) unopened: Option<(&'a OwnedFd, &'a [u8])>,
+    /// The handle is open, and not `O_PATH`.
+    pub(super) is_open: bool,
     /// It is a symbolic link, which has no mode.
     pub(super) symlink: bool,
     /// The directory above may have given it an ACL of its own.
@@ -47,16 +50,18 @@ impl Context<'_> {
         if !subject.symlink {
             // With these bits a program runs as its owner: only ever as the recorded one.
             let mode = if owned { meta.mode } else { meta.mode & !0o6000 };
-            let done = match subject.unopened {
-                None => os::chmod_fd(subject.handle, mode),
-                Some((dir, name)) => os::chmod_at(dir, name, mode),
+            let done = if subject.is_open {
+                os::chmod_fd(subject.handle, mode)
+            } else {
+                os::chmod_handle(subject.handle, mode)
             };
             self.tell(subject.path, "mode", "permissions", done);
         }
         let time = file_time(meta.mtime);
-        let done = match subject.unopened {
-            None => os::set_times_fd(subject.handle, time),
-            Some((dir, name)) => os::set_times_at(dir, name, time),
+        let done = if subject.is_open {
+            os::set_times_fd(subject.handle, time)
+        } else {
+            os::set_times_handle(subject.handle, time)
         };
         self.tell(subject.path, "time", "modification time", done);
     }
@@ -145,7 +150,7 @@ impl Context<'_> {
                 if relative.is_empty() {
                     target.open_up();
                 }
-                self.apply(&Subject { path, handle: &handle, unopened: None, symlink: false, inherits: false }, meta);
+                self.apply(&Subject { path, handle: &handle, is_open: true, symlink: false, inherits: false }, meta);
                 self.apply_flags(path, &handle, meta.flags);
                 if self.options.verify {
                     self.verify_directory(target, path, handle, meta);

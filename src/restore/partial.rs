@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const BEGIN: &str = ".firn-";
 const END: &str = ".partial";
 
+/// In a target for as long as the restore that made it is not done: the one after it finds the folder as new as this one did.
+pub const NEW: &[u8] = b".firn-new.partial";
+
 /// A process on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Maker {
@@ -98,7 +101,8 @@ impl Names {
         format!("{BEGIN}{machine:x}-{boot:x}-{namespace:x}-{process:x}-{began:x}-{salt}-{number:x}{END}").into_bytes()
     }
 
-    /// Removes from a folder what processes have left that are no more. Only the user's own files; errors leave them.
+    /// Removes from a folder what processes have left that are no more: the user's own files, and as root also those that were given
+    /// to others already. Errors leave them.
     pub fn remove_stale(&self, folder: &OwnedFd) -> u64 {
         let mut removed = 0;
         let Ok(entries) = Dir::read_from(folder.as_fd()) else { return 0 };
@@ -107,8 +111,9 @@ impl Names {
             if !Maker::parse(name).is_some_and(|maker| maker.is_gone(&self.maker)) {
                 continue;
             }
-            let is_own = crate::os::stat_at(folder, name).is_ok_and(|stat| stat.uid == crate::os::user_id());
-            removed += u64::from(is_own && crate::os::unlink_at(folder, name, false).is_ok());
+            let is_own = |stat: crate::os::Stat| crate::os::is_root() || stat.uid == crate::os::user_id();
+            let may_go = crate::os::stat_at(folder, name).is_ok_and(is_own);
+            removed += u64::from(may_go && crate::os::unlink_at(folder, name, false).is_ok());
         }
         removed
     }
@@ -146,6 +151,10 @@ mod tests {
         let (own, left) = (of(names.next()), of(dead.next()));
         for path in [&own, &left, &folder.path().join("other.partial")] {
             std::fs::write(path, b"x").unwrap();
+        }
+        if crate::os::is_root() {
+            // Killed between giving it its owner and giving it its name.
+            std::os::unix::fs::chown(&left, Some(4242), None).unwrap();
         }
         assert_eq!(names.remove_stale(&opened), 1);
         assert!(own.exists() && !left.exists() && folder.path().join("other.partial").exists());

@@ -1,5 +1,6 @@
 //! Symbolic links, pipes, sockets and devices. Not for: files and directories.
 
+use super::compare::is_alike;
 use super::meta::Subject;
 use super::target::Target;
 use super::{Context, as_path, count, show};
@@ -9,7 +10,8 @@ use crate::os::{self, FileType, Stat};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// Makes one in this directory (none in a dry run), which may pass an ACL on, or where something is to be replaced; says what it is there; `None` where nothing was made.
+/// Makes one in this directory (none in a dry run), which may pass an ACL on, or where something is to be replaced. Returns what it is
+/// there; `None` where nothing was made.
 pub(super) fn make(
     context: &Context<'_>,
     path: &[u8],
@@ -31,12 +33,17 @@ pub(super) fn make(
         let temporary = target.temporary();
         make_node(dir, &temporary, &entry.body).map_err(|error| Error::io("It could not be made", error))?;
         let failed = |error| Error::io("It could not be put in its place", error);
-        let placed = os::open_path(dir, &temporary).map_err(failed).and_then(|handle| {
-            let symlink = matches!(entry.body, Body::Symlink(_));
-            let unopened = Some((dir, &temporary[..]));
-            context.apply(&Subject { path, handle: &handle, unopened, symlink, inherits }, &entry.meta);
-            let stat = os::stat_fd(&handle).map_err(failed)?;
-            Target::place(dir, &temporary, &entry.name, replaces).map(|()| stat)
+        let handle = os::open_path(dir, &temporary).map_err(failed)?;
+        let stat = os::stat_fd(&handle).map_err(failed)?;
+        // Whoever may rename what is in the directory can have put something else there, which must not be given away.
+        if !is_alike(&stat, &entry.body) || target.able.owners && stat.uid != os::user_id() {
+            return Err(failed(io::Error::other("something else has taken its place")));
+        }
+        let symlink = matches!(entry.body, Body::Symlink(_));
+        context.apply(&Subject { path, handle: &handle, is_open: false, symlink, inherits }, &entry.meta);
+        let placed = os::stat_fd(&handle).map_err(failed).and_then(|stat| {
+            Target::place(dir, &temporary, &entry.name, replaces)?;
+            Ok(stat)
         });
         made = Some(placed.inspect_err(|_| drop(os::unlink_at(dir, &temporary, false)))?);
     }

@@ -3,18 +3,20 @@
 //!
 //! Nothing here follows a symbolic link below the target.
 
-use super::partial::Names;
+use super::partial::{NEW, Names};
 use super::spelling::in_capitals;
 use super::{RestoreOptions, as_path};
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::{self, FileTime, Stat};
+use crate::os::{self, FileTime, FileType, Stat};
 use quick_cache::sync::Cache;
 use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,9 +24,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const LONG: usize = 4000;
 /// Directories that are kept in mind, 40 bytes each, beyond those of one batch and those above.
 const MAX_KNOWN: usize = 100_000;
-
-/// In a target for as long as the restore that made it is not done: the one after it finds the folder as new as this one did.
-const NEW: &[u8] = b".firn-new.partial";
 
 /// A directory relative to the target; empty for the target itself.
 pub(super) type Relative = Arc<[u8]>;
@@ -88,32 +87,30 @@ impl Target {
         let path = &options.target;
         let shown = path.display();
         let hint = "Name a folder that you may write to.";
-        let exists = path.metadata();
-        let created = match exists {
+        let failed =
+            |error: io::Error| Error::io(format!("The target \"{shown}\" cannot be opened"), error).with_hint(hint);
+        let (root, created) = match path.metadata() {
             Ok(found) if !found.is_dir() => {
                 let message = format!("The target \"{shown}\" is not a folder");
                 return Err(Error::new(ErrorKind::Input, message).with_hint(hint));
             }
-            Ok(_) => false,
+            Ok(_) => (std::fs::File::open(path).map_err(failed)?.into(), false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if options.dry_run {
                     return Ok(None);
                 }
-                create(path).map_err(|error| {
+                let made = create(path).map_err(|error| {
                     Error::io(format!("The target \"{shown}\" cannot be created"), error).with_hint(hint)
                 })?;
-                true
+                (made, true)
             }
             Err(error) => {
                 return Err(Error::io(format!("The target \"{shown}\" cannot be used"), error).with_hint(hint));
             }
         };
-        let failed =
-            |error: io::Error| Error::io(format!("The target \"{shown}\" cannot be opened"), error).with_hint(hint);
-        let root = std::fs::File::open(path).map_err(failed)?;
         let handles = (open_files / 8).clamp(4, 256);
         let mut target = Target {
-            root: Arc::new(root.into()),
+            root: Arc::new(root),
             made: created,
             created,
             opened: AtomicBool::new(false),
@@ -142,9 +139,10 @@ impl Target {
             drop(super::meta::disinherit(&self.root));
             drop(os::open_at(&self.root, NEW, OFlags::WRONLY | OFlags::CREATE, 0o600)?);
         } else {
-            let is_own = |stat: &Stat| stat.uid == os::user_id();
-            let is_closed = is_own(&before) && (before.mode & 0o077 == 0 || !self.able.modes);
-            self.created = is_closed && os::stat_at(&self.root, NEW).is_ok_and(|mark| is_own(&mark));
+            let is_own = |stat: &Stat| stat.uid == os::user_id() && (stat.mode & 0o077 == 0 || !self.able.modes);
+            // Something else may have been given the mark's name, and would be removed as one.
+            let is_mark = |found: Stat| is_own(&found) && found.kind == FileType::File && found.size == 0;
+            self.created = is_own(&before) && os::stat_at(&self.root, NEW).is_ok_and(is_mark);
             self.names.remove_stale(&self.root);
             // What was only tried is no change.
             drop(os::set_times_fd(&self.root, before.mtime));
@@ -179,10 +177,17 @@ impl Target {
         Ok(folds)
     }
 
-    /// Removes what killed restores have left in a directory.
-    pub(super) fn tidy(&self, directory: &Relative) {
-        if let Ok(directory) = self.open_directory(directory) {
-            self.names.remove_stale(&directory);
+    /// Removes what killed restores have left in a directory that was there before. Returns whether it takes names for the same, as the
+    /// one above does (`folds`); it is tried only where that may differ, because it is a change in the directory. `is_alone`: it is
+    /// on another file system.
+    pub(super) fn tidy(&self, path: &Relative, directory: &OwnedFd, folds: bool, is_alone: bool) -> bool {
+        let opened = self.open_directory(path);
+        if let Ok(opened) = &opened {
+            self.names.remove_stale(opened);
+        }
+        match opened {
+            Ok(opened) if !folds && !is_alone => os::has_casefold_flag(&opened),
+            _ => self.folds_names(directory).unwrap_or(folds),
         }
     }
 
@@ -385,12 +390,19 @@ fn cannot(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EINVAL | ENOSYS | EOPNOTSUPP | EPERM))
 }
 
-/// Makes a folder, and those above it; nobody else may enter it yet.
-fn create(path: &std::path::Path) -> io::Result<()> {
-    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
-        std::fs::create_dir_all(above)?;
+/// Makes a folder, and those above it; nobody else may enter it yet. Whoever may rename what is in the folder above can put something
+/// else in its place: a symbolic link is refused, and a folder becomes root's own before anything is in it.
+fn create(path: &Path) -> io::Result<OwnedFd> {
+    let name = path.file_name().ok_or(io::ErrorKind::NotFound)?.as_bytes();
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(above)?;
+    let above: OwnedFd = std::fs::File::options().read(true).custom_flags(libc::O_PATH).open(above)?.into();
+    os::mkdir_at(&above, name, 0o700)?;
+    let made = os::open_at(&above, name, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+    if os::is_root() {
+        keep_own(&above, &made)?;
     }
-    std::fs::DirBuilder::new().mode(0o700).create(path)
+    Ok(made)
 }
 
 /// Makes sure that a directory which root has just made is not one that the owner of the directory above has put in its place.

@@ -1,13 +1,15 @@
 //! Restores from damaged or lying repositories into traps, and restores that are cut short. Not for: the normal case.
 
 use super::tests::*;
+use super::tests_links::restore_beside;
 use super::*;
 use crate::format::message::ChunkKind;
-use crate::format::tree::{Body, Content, Extent};
+use crate::format::tree::{Body, Content, Extent, Metadata, Owner};
 use crate::id::ChunkId;
+use crate::os::{self, FileTime};
 use crate::store::{ObjectKind, Operation};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 #[test]
 fn symlinks_in_the_target_lead_nowhere() {
@@ -235,4 +237,115 @@ fn what_is_restored_has_no_acl_but_its_own() {
         let names = crate::os::list_xattrs(&handle).unwrap();
         assert!(!names.iter().any(|name| name.starts_with(b"system.posix_acl")), "{name}");
     }
+}
+
+/// A file that only root may read, in a folder of somebody who may rename what is in it.
+fn secret(fixture: &Fixture, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = fixture.at(name);
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+fn owner_and_mode(path: &Path) -> (u32, u32) {
+    let found = fs::symlink_metadata(path).unwrap();
+    (found.uid(), found.mode() & 0o7777)
+}
+
+fn theirs(meta: &mut Metadata) {
+    meta.owner = Arc::new(Owner { uid: 4242, ..(*meta.owner).clone() });
+}
+
+#[test]
+fn what_took_the_place_of_something_kept_is_not_given_away() {
+    if !os::is_root() {
+        return;
+    }
+    let fixture = Fixture::new(vec![other("a-pipe", Body::Fifo).with(theirs), text("notes", "text").with(theirs)]);
+    let (pipe, notes) = (fixture.at("target/a-pipe"), fixture.at("target/notes"));
+    fs::create_dir(fixture.at("target")).unwrap();
+    let open = fs::File::open(fixture.at("target")).unwrap();
+    os::mkfifo_at(&open, b"a-pipe", 0o600).unwrap();
+    os::mkfifo_at(&open, b"secret-pipe", 0o600).unwrap();
+    fs::write(&notes, "text").unwrap();
+    for name in [&pipe, &notes] {
+        chown(name, Some(4242), None).unwrap();
+        let name = name.file_name().unwrap().as_encoded_bytes();
+        os::set_times_at(&open, name, FileTime { seconds: 1_500_000, nanos: 123_456_789 }).unwrap();
+    }
+    let (hidden, hidden_pipe) = (secret(&fixture, "target/secret", b"more"), fixture.at("target/secret-pipe"));
+    // What is kept has been chosen, and not been touched yet.
+    let (report, told) = restore_beside(&fixture, || {
+        drop(fs::rename(&hidden, &notes));
+        drop(fs::rename(&hidden_pipe, &pipe));
+    });
+    assert_eq!((owner_and_mode(&notes), owner_and_mode(&pipe)), ((0, 0o600), (0, 0o600)), "{told:?}");
+    assert_eq!((fs::read(&notes).unwrap(), report.mismatched), (b"more".to_vec(), 2), "{told:?}");
+    assert!(told.iter().all(|text| text.contains("omething else has taken its place")), "{told:?}");
+}
+
+/// Does something when so many pieces have been written.
+struct AtPiece<F: Fn() + Send + Sync>(u64, F, AtomicU64);
+
+impl<F: Fn() + Send + Sync> Progress for AtPiece<F> {
+    fn bytes(&self, _bytes: u64) {
+        if self.2.fetch_add(1, Ordering::Relaxed) + 1 == self.0 {
+            (self.1)();
+        }
+    }
+}
+
+#[test]
+fn what_took_the_place_of_an_unfinished_file_is_not_written_to() {
+    if !os::is_root() {
+        return;
+    }
+    let piece = |seed| Piece::Data(noise(seed, 200_000));
+    // Each block goes into both files, of which only one may be open.
+    let fixture = Fixture::new(vec![
+        file("a", vec![piece(1), piece(2)]).with(theirs),
+        file("b", vec![piece(1), piece(2)]).with(|meta| meta.mode = 0o600),
+    ]);
+    fs::create_dir(fixture.at("target")).unwrap();
+    let secrets = ["1", "2"].map(|name| secret(&fixture, &format!("target/{name}"), &noise(7, 500_000)));
+    let inodes: Vec<u64> = secrets.iter().map(|path| fs::metadata(path).unwrap().ino()).collect();
+    let folder = fixture.at("target");
+    let progress = AtPiece(
+        2,
+        || {
+            let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+            let partial = names.filter(|path| path.to_str().unwrap().ends_with(".partial"));
+            partial.zip(&secrets).for_each(|(partial, secret)| fs::rename(secret, partial).unwrap());
+        },
+        AtomicU64::new(0),
+    );
+    let options = RestoreOptions { verify: false, threads: 1, ..fixture.options() };
+    let limits = batch::Limits { open_files: 1, ..batch::Limits::DEFAULT };
+    let report =
+        run_within(&fixture.repository, &fixture.snapshot, b"", &options, &progress, &Stop::new(), limits).unwrap();
+    assert_eq!((report.files, report.issues), (1, 1));
+    let left = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let left: Vec<PathBuf> = left.filter(|path| inodes.contains(&fs::metadata(path).unwrap().ino())).collect();
+    for path in &left {
+        assert_eq!(owner_and_mode(path), (0, 0o600));
+        assert!(fs::read(path).unwrap() == noise(7, 500_000));
+    }
+    assert!(!left.is_empty());
+}
+
+#[test]
+fn what_has_the_name_of_the_mark_of_new_targets_stays() {
+    let fixture = Fixture::new(vec![text("a", "1")]);
+    fs::create_dir(fixture.at("target")).unwrap();
+    fs::set_permissions(fixture.at("target"), fs::Permissions::from_mode(0o700)).unwrap();
+    let mark = secret(&fixture, "target/.firn-new.partial", b"not empty");
+    let options = RestoreOptions { verify: false, ..fixture.options() };
+    run(&fixture.repository, &fixture.snapshot, b"", &options, &Heard::default(), &Stop::new()).unwrap();
+    assert_eq!(fs::read(&mark).unwrap(), b"not empty");
+    assert_eq!(owner_and_mode(&fixture.at("target")).1, 0o700, "it was there before");
+    // An empty one is the mark of a restore that was cut off.
+    fs::write(&mark, b"").unwrap();
+    run(&fixture.repository, &fixture.snapshot, b"", &options, &Heard::default(), &Stop::new()).unwrap();
+    assert!(!mark.exists());
+    assert_eq!(owner_and_mode(&fixture.at("target")).1, 0o755);
 }

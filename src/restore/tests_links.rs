@@ -17,7 +17,7 @@ fn inode(fixture: &Fixture, name: &str) -> u64 {
 }
 
 /// A file in the target that looks like one that was recorded by `file` with content of this length.
-fn plant(fixture: &Fixture, name: &str, bytes: &[u8]) {
+pub(super) fn plant(fixture: &Fixture, name: &str, bytes: &[u8]) {
     fs::create_dir_all(fixture.at("target").join(name).parent().unwrap()).unwrap();
     fs::write(fixture.at("target").join(name), bytes).unwrap();
     let file = fs::File::open(fixture.at("target").join(name)).unwrap();
@@ -41,7 +41,7 @@ impl<F: Fn() + Send + Sync> Progress for Meddler<F> {
     }
 }
 
-fn restore_beside(fixture: &Fixture, meddle: impl Fn() + Send + Sync) -> (RestoreReport, Vec<String>) {
+pub(super) fn restore_beside(fixture: &Fixture, meddle: impl Fn() + Send + Sync) -> (RestoreReport, Vec<String>) {
     let meddler = Meddler(meddle, Mutex::default());
     let options = RestoreOptions { verify: false, threads: 1, ..fixture.options() };
     let report = run(&fixture.repository, &fixture.snapshot, b"", &options, &meddler, &Stop::new()).unwrap();

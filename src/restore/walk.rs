@@ -2,7 +2,7 @@
 //! files into batches. Not for: content (see `batch`, `job`).
 
 use super::batch::Batch;
-use super::compare::looks_unchanged;
+use super::compare::{is_theirs, looks_unchanged};
 use super::job::{FileJob, NewFile};
 use super::kept::Kept;
 use super::link::{First, Groups, Link};
@@ -332,8 +332,8 @@ impl<'a> Walk<'a> {
                 }
                 if stat.kind == FileType::Directory {
                     let (made, handle) = self.enter_existing(&parent, frame, &stat)?;
-                    target.tidy(&self.relative(frame).into());
-                    return Ok((made, target.folds_names(&handle).unwrap_or(folds)));
+                    let is_alone = os::stat_fd(&parent).map_err(failed)?.dev != stat.dev;
+                    return Ok((made, target.tidy(&self.relative(frame).into(), &handle, folds, is_alone)));
                 }
                 if self.context.options.overwrite != Overwrite::Always {
                     return Err(in_the_way());
@@ -471,9 +471,7 @@ impl<'a> Walk<'a> {
     /// given it.
     fn stays(&self, spot: &Spot, stat: &Stat, entry: &Entry) -> bool {
         let context = self.context;
-        let keeps_owners = context.target.as_ref().is_some_and(|target| target.able.owners);
-        let is_theirs = context.root && keeps_owners && stat.uid != entry.meta.owner.uid;
-        !is_theirs && looks_unchanged(context, spot.handle.as_deref(), stat, entry)
+        !is_theirs(context, stat, entry) && looks_unchanged(context, spot.handle.as_deref(), stat, entry)
     }
 
     /// A file that needs no work.

@@ -4,9 +4,10 @@
 use super::{names, same};
 use crate::support::run::World;
 use std::fs::{self, File, FileTimes, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Runs the program under strace with these options, and returns what it recorded.
 fn traced(world: &World, options: &[&str], arguments: &[&str]) -> (Output, String) {
@@ -65,9 +66,9 @@ fn a_new_target_is_open_only_at_the_end() {
             &["restore", &address, "-t", target.to_str().unwrap()],
         );
         assert!(output.status.success(), "{output:?}");
-        let made = trace.find(&format!("above/{name}\", 0700")).unwrap_or_else(|| panic!("{trace}"));
+        let made = trace.find(&format!("\"{name}\", 0700")).unwrap_or_else(|| panic!("{trace}"));
         let last = trace.rfind("renameat2").unwrap();
-        let opened = trace.rfind("0755").unwrap();
+        let opened = trace.find("0755").unwrap();
         assert!(made < last && last < opened, "{trace}");
         assert_eq!(mode(&target), 0o755);
         let list = Command::new("getfacl").args(["-cE"]).arg(&target).output().unwrap();
@@ -93,11 +94,96 @@ fn what_is_replaced_goes_only_once_the_new_is_on_the_disk() {
     let flushed = again.lines().position(|line| line.contains("syncfs")).unwrap();
     let placed = again.lines().position(|line| line.contains(", \"f")).unwrap();
     assert!(flushed < placed, "{again}");
+    // A further name replaces something although the file is new.
+    world.write("linked/one", "text");
+    fs::hard_link(world.path("linked/one"), world.path("linked/two")).unwrap();
+    world.backup(0, ["linked"]);
+    world.write("links/two", "other");
+    let linked = trace(&["restore", &format!("latest:{}", world.text("linked")), "-t", &world.text("links")]);
+    let flushed = linked.lines().position(|line| line.contains("syncfs"));
+    let placed = linked.lines().position(|line| line.contains(", \"two\""));
+    assert!(flushed.is_some() && flushed < placed, "{linked}");
+    world.backup(0, ["source"]);
     let file = world.text("out/0/f0");
     let dumped = trace(&["dump", &format!("{address}/0/f0"), "-o", &file]);
     let flushed = dumped.lines().position(|line| line.contains("fsync")).unwrap();
     let placed = dumped.lines().position(|line| line.contains("f0\"")).unwrap();
     assert!(flushed < placed, "{dumped}");
+}
+
+/// Runs `meddle` again and again until it has done something, while the program works, whose calls of these kinds take long.
+fn beside(world: &World, calls: &str, arguments: &[&str], meddle: impl Fn() -> bool + Sync) -> Output {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) && !meddle() {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        });
+        let delay = format!("--inject={calls}:delay_exit=1000000");
+        let (output, _) = traced(world, &["-e", &format!("trace={calls}"), &delay], arguments);
+        done.store(true, Relaxed);
+        output
+    })
+}
+
+/// Whoever owns the folder that is restored into may rename what is in it at any moment.
+#[test]
+fn what_took_the_place_of_something_new_is_not_given_away() {
+    let world = World::with_key_file();
+    let (source, target) = (world.path("source"), world.path("out"));
+    fs::create_dir(&source).unwrap();
+    assert!(Command::new("mkfifo").arg(source.join("pipe")).status().unwrap().success());
+    world.write("out/secret", "secret");
+    fs::set_permissions(target.join("secret"), Permissions::from_mode(0o600)).unwrap();
+    for path in [&source, &source.join("pipe"), &target] {
+        chown(path, Some(4242), Some(4242)).unwrap();
+    }
+    world.backup(0, ["source"]);
+    let address = format!("latest:{}", world.text("source"));
+    let swap = || {
+        let entries = fs::read_dir(&target).unwrap().flatten();
+        let mut pipes = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_fifo()));
+        pipes.next().is_some_and(|pipe| fs::rename(target.join("secret"), pipe.path()).is_ok())
+    };
+    let output = beside(&world, "mknodat", &["restore", &address, "-t", target.to_str().unwrap()], swap);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && said.contains("something else has taken its place"), "{output:?}");
+    let left: Vec<_> = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!((left.len(), fs::read_to_string(&left[0]).unwrap().as_str()), (1, "secret"));
+    let found = fs::metadata(&left[0]).unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o600));
+}
+
+#[test]
+fn a_new_target_is_the_folder_that_was_made() {
+    let world = World::with_key_file();
+    let address = many(&world);
+    fs::create_dir_all(world.path("elsewhere")).unwrap();
+    fs::create_dir(world.path("above")).unwrap();
+    chown(world.path("above"), Some(4242), Some(4242)).unwrap();
+    let target = world.path("above/new");
+    let swap = || {
+        let is_moved = fs::rename(&target, world.path("above/moved")).is_ok();
+        is_moved && std::os::unix::fs::symlink(world.path("elsewhere"), &target).is_ok()
+    };
+    let before = mode(&world.path("elsewhere"));
+    let output = beside(&world, "mkdir,mkdirat", &["restore", &address, "-t", target.to_str().unwrap()], swap);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!((names(&world.path("elsewhere")).len(), mode(&world.path("elsewhere"))), (0, before));
+}
+
+/// Folders that are as they should be are looked at, and nothing is tried in them.
+#[test]
+fn a_restore_that_changes_nothing_makes_nothing() {
+    let world = World::with_key_file();
+    let address = many(&world);
+    let target = world.text("out");
+    world.run(["restore", &address, "-t", &target]).succeeds();
+    let (output, trace) = traced(&world, &["-e", "trace=openat"], &["restore", &address, "-t", &target]);
+    assert!(output.status.success(), "{output:?}");
+    let made: Vec<&str> = trace.lines().filter(|line| line.contains("O_CREAT") && line.contains(".partial")).collect();
+    assert_eq!(made.len(), 2, "what the target can do is tried once: {made:?}");
 }
 
 /// Changes a file's content, but neither its size nor its time.
