@@ -120,10 +120,10 @@ pub fn wait_for_writes(file: impl AsFd, longest: Duration) -> Writes {
     let (steps, done) = std::sync::mpsc::channel();
     let wait = move || {
         // What is found does not matter, nor that some file systems cannot look for it.
-        drop(rustix::io::pread(&copy, &mut [0], 0));
-        drop(steps.send(()));
-        drop(super::seek_data(&copy, 0));
-        drop(steps.send(()));
+        let _ = rustix::io::pread(&copy, &mut [0], 0);
+        let _ = steps.send(());
+        let _ = super::seek_data(&copy, 0);
+        let _ = steps.send(());
     };
     if std::thread::Builder::new().stack_size(64 << 10).spawn(wait).is_err() {
         return Writes::Ended;

@@ -128,18 +128,18 @@ fn the_cache_may_only_be_read() {
     world.write("source/file", "text");
     let script = r#"
         mount -t tmpfs none /var/cache
-        mkdir home; mount -t tmpfs none home
-        export HOME=$PWD/home; unset FIRN_CACHE_DIR XDG_CACHE_HOME
-        "$FIRN" backup -q source; ls -d home/.cache/firn
-        mount -o remount,ro home
-        named() { "$FIRN" --cache-dir home/.cache/firn "$@" 2>&1 | grep -c "No cache is used"; }
+        mkdir own; mount -t tmpfs none own
+        export HOME=$PWD/own; unset FIRN_CACHE_DIR XDG_CACHE_HOME
+        "$FIRN" backup -q source; ls -d own/.cache/firn
+        mount -o remount,ro own
+        named() { "$FIRN" --cache-dir own/.cache/firn "$@" 2>&1 | grep -c "No cache is used"; }
         named backup -q source; named check -q --read-data; named prune -q
         test ! -e /var/cache/firn; "$FIRN" backup -q source; stat -c "%a %n" /var/cache/firn
         rm -r /var/cache/firn; unset HOME; "$FIRN" backup -q source; stat -c "%a %n" /var/cache/firn
         "$FIRN" check -q --read-data && "$FIRN" snapshots --json | grep -c short_id
     "#;
     let Some(ran) = in_namespace(&world, script) else { return };
-    let expected = "home/.cache/firn\n1\n1\n1\n700 /var/cache/firn\n700 /var/cache/firn\n4\n";
+    let expected = "own/.cache/firn\n1\n1\n1\n700 /var/cache/firn\n700 /var/cache/firn\n4\n";
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), (expected, ""), "{ran:?}");
 }
 

@@ -225,7 +225,7 @@ impl LongWrite {
 
 impl Drop for LongWrite {
     fn drop(&mut self) {
-        drop(kill_process(self.mount.program(), Signal::CONT));
+        let _ = kill_process(self.mount.program(), Signal::CONT);
         drop(self.writer.wait());
     }
 }
