@@ -203,10 +203,11 @@ fn words(report: &BackupReport, dry_run: bool) -> String {
     };
     let mut text = text::table(&rows.map(row), &[1, 2, 3]);
     let would = if dry_run { "Would add" } else { "Added" };
+    // How small it becomes is known only once it is stored.
+    let stored = if dry_run { String::new() } else { format!(", stored as {}", text::size(report.data_added_packed)) };
     text.push_str(&format!(
-        "{would} {}, stored as {}\nWent through {} with {} in {}\n",
+        "{would} {}{stored}\nWent through {} with {} in {}\n",
         text::size(report.data_added),
-        text::size(report.data_added_packed),
         text::count(report.files_total, "file", "files"),
         text::size(report.bytes_total),
         text::duration(report.elapsed),

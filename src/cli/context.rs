@@ -149,7 +149,7 @@ pub(crate) fn parse_address(text: &OsStr) -> Result<Address> {
     if text.as_bytes().first() == Some(&b'/') {
         let shown = text.to_string_lossy();
         return Err(Error::new(ErrorKind::Input, format!("\"{shown}\" is a path, but a snapshot is needed before it"))
-            .with_hint(format!("For the newest snapshot write \"latest:{shown}\"")));
+            .with_hint(format!("For the newest snapshot write \"latest:{shown}\".")));
     }
     Address::parse(text.as_bytes())
 }
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_path_alone_gets_a_useful_answer() {
         let error = parse_address(OsStr::new("/home/me")).unwrap_err();
-        assert_eq!(error.hint(), Some("For the newest snapshot write \"latest:/home/me\""));
+        assert_eq!(error.hint(), Some("For the newest snapshot write \"latest:/home/me\"."));
         assert_eq!(parse_address(OsStr::new("latest:/a/")).unwrap().path, b"/a");
     }
 

@@ -112,7 +112,7 @@ fn refuse(body: &Body, shown: &str, snapshot: &str) -> Error {
             "\"firn restore {snapshot}:{shown}/ -t FOLDER\" copies it out, \"firn mount\" lets you look into it."
         )),
         Body::Symlink(target) => Error::new(ErrorKind::Input, format!("\"{shown}\" is a symbolic link"))
-            .with_hint(format!("It points to \"{}\"", text::escape(target))),
+            .with_hint(format!("It points to \"{}\".", text::escape(target))),
         _ => Error::new(ErrorKind::Input, format!("\"{shown}\" is not a regular file and has no content")),
     }
 }

@@ -146,7 +146,7 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "du",
         &[
             ("What each snapshot takes:", "firn du"),
-            ("The folders of the latest one, the largest last:", "firn du --depth 2 latest:/home/me | sort -h"),
+            ("What the folders of the latest one take:", "firn du --depth 2 latest:/home/me"),
         ],
     ),
     (

@@ -174,6 +174,9 @@ pub(crate) fn refuse(error: clap::Error, typed: &[OsString]) {
         let text = error.render().to_string();
         let mut parts = text.split("\n\n");
         let message = parts.next().unwrap_or_default().trim_start_matches("error: ");
+        // What clap prints then is the help, which says nothing of a mistake.
+        let is_help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        let message = if is_help { "A command is missing; --help lists them" } else { message };
         let message: Vec<&str> = message.split_whitespace().collect();
         let value = json!({
             "message_type": "exit_error", "code": error.exit_code(), "message": line(&message.join(" ")), "hint": hint,

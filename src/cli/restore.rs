@@ -43,7 +43,7 @@ pub(crate) struct Args {
     dry_run: bool,
 
     /// Compare everything with the snapshot afterwards, also what was left as it was
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     verify: bool,
 
     #[command(flatten)]

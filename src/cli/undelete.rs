@@ -68,9 +68,12 @@ impl Undelete {
                     forgotten.resolve(text, &filter).cloned().map_err(|error| {
                         match snapshots.live.iter().any(|named| named.name.to_string().starts_with(text.as_str())) {
                             true => Error::new(ErrorKind::Input, format!("The snapshot \"{text}\" is not forgotten")),
-                            false if error.kind() == ErrorKind::NotFound => {
-                                error.context(format!("No forgotten snapshot \"{text}\" is stored any more"))
-                            }
+                            // That of the error speaks of those that are not forgotten.
+                            false if error.kind() == ErrorKind::NotFound => Error::new(
+                                ErrorKind::NotFound,
+                                format!("No forgotten snapshot \"{text}\" is stored any more"),
+                            )
+                            .with_hint("\"firn snapshots --forgotten\" lists those that can be taken back."),
                             false => error,
                         }
                     })

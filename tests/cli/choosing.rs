@@ -154,7 +154,10 @@ fn what_filters_choose_is_all_that_counts() {
     };
     assert_eq!(undeleted(&["latest", "--host", "one"]), [ids["one a"].clone()]);
     assert_eq!(undeleted(&["--all", "--host", "two"]), [ids["two a"].clone()]);
+    world.run(["undelete", "beef"]).fails(1, &["No forgotten snapshot \"beef\"", "firn snapshots --forgotten"]);
     assert_eq!(undeleted(&["--all"]), [ids["one both"].clone()]);
+    let nothing = world.run(["undelete", "beef"]).fails(1, &["firn snapshots --forgotten"]);
+    assert!(!nothing.stderr.contains("firn backup"), "{nothing:?}");
 }
 
 #[test]

@@ -231,12 +231,15 @@ fn usage_errors_are_objects() {
     for line in [
         &["--json", "rename"][..],
         &["backup", "--json"],
+        &["--json", "key"],
+        &["restore", "--json", "latest", "-t", "out", "--dry-run", "--verify"],
         &["ls", "--json", "--nonsense"],
         &["prune", "--json", "--max-wait", "x"],
     ] {
         let ran = world.run(line);
         let value: Value = serde_json::from_str(ran.stderr.trim()).unwrap_or_else(|_| panic!("{ran:?}"));
         assert_eq!((&value["message_type"], &value["code"], ran.code), (&"exit_error".into(), &2.into(), 2), "{ran:?}");
+        assert!(line[1] != "key" || value["message"].as_str().unwrap().contains("missing"), "{ran:?}");
         assert!(ran.stdout.is_empty() && !value["message"].as_str().unwrap().contains("\\x0a"), "{ran:?}");
     }
 }
