@@ -1,5 +1,5 @@
-//! What the records say about the snapshots that are there: versions of a path, walks over everything that ever was. Not for:
-//! bringing the records up to date (see `history`), or contents, which are read from the snapshot that a version names.
+//! What the records say about the snapshots that are there: versions of a path, names in a folder. Not for: bringing the records up
+//! to date (see `history`), or contents, which are read from the snapshot that a version names.
 
 use super::lines::Line;
 use super::record::{Kind, STILL, State, Version};
@@ -39,15 +39,6 @@ pub type NameSeen = (Vec<u8>, Vec<Seen>);
 /// How far somebody has come in the names of a folder. Memory: one part of a record.
 #[derive(Debug)]
 pub struct Children(Option<Listing>);
-
-/// A path that was there once.
-#[derive(Debug)]
-pub struct Found<'f> {
-    /// Absolute; empty for "/".
-    pub path: &'f [u8],
-    /// Its versions, the oldest first; never none.
-    pub seen: &'f [Seen],
-}
 
 /// Why a question has no answer.
 #[derive(Debug)]
@@ -153,34 +144,6 @@ impl<'c> Scope<'c> {
         // No record of the folder: either it never was one, or the record is lost.
         let was_folder = folder == ABOVE || self.recorded(folder)?.iter().any(|v| v.state.kind == Kind::Directory);
         if was_folder { Err(self.lost()) } else { Ok(Vec::new()) }
-    }
-
-    /// Calls `each` with a path and everything that ever was below it, folders before what is in them; it says whether to look
-    /// into a folder.
-    ///
-    /// Memory: one part of a record for each folder on the way down.
-    pub fn walk(&self, start: &[u8], each: &mut dyn FnMut(&Found<'_>) -> Result<bool>) -> Result<(), Broken> {
-        let is_folder = |seen: &[Seen]| seen.iter().any(|seen| seen.state.kind == Kind::Directory);
-        let top = self.versions(start)?;
-        if top.is_empty() || !each(&Found { path: start, seen: &top })? || !is_folder(&top) {
-            return Ok(());
-        }
-        let mut path = start.to_vec();
-        let mut open = vec![(self.listing(&path)?, path.len())];
-        while let Some((children, length)) = open.last_mut() {
-            path.truncate(*length);
-            let Some((name, seen)) = self.next_child(children, &path)? else {
-                open.pop();
-                continue;
-            };
-            path.push(b'/');
-            path.extend_from_slice(&name);
-            if each(&Found { path: &path, seen: &seen })? && is_folder(&seen) {
-                let below = self.listing(&path)?;
-                open.push((below, path.len()));
-            }
-        }
-        Ok(())
     }
 
     /// The names that ever were in a folder (empty: "/"), for `next_child`; none of what never was a folder.

@@ -81,6 +81,9 @@ fn is_within(path: &[u8], above: &[u8]) -> bool {
 /// Takes a path and its runs.
 pub type PathVisitor<'a> = dyn FnMut(&[u8], &[Run]) -> Result<()> + 'a;
 
+/// Takes a path, its runs and its depth.
+type Visitor<'a> = dyn FnMut(&[u8], &[Run], usize) -> Result<bool> + 'a;
+
 /// The lines of the snapshots that count.
 pub struct Lines<'c> {
     catalog: &'c Catalog,
@@ -175,6 +178,16 @@ impl<'c> Lines<'c> {
         judging.filter_map(first).min_by_key(|(rank, _)| *rank)
     }
 
+    /// The versions of a path, of which these are the runs, in order of their first snapshots. What goes on in snapshots of other
+    /// sources, or of another host at the same time, is one version.
+    pub fn versions(&self, path: &[u8], runs: &[Run]) -> Vec<Run> {
+        let version = |event| match event {
+            Event::Version { run, .. } => Some(run),
+            Event::Removed(_) => None,
+        };
+        versions(self.events(path, runs).into_iter().flatten().filter_map(version).collect())
+    }
+
     /// What became of a path, of which these are the runs, for one host after the other.
     pub fn events(&self, path: &[u8], runs: &[Run]) -> Vec<Vec<Event>> {
         let hosts: BTreeSet<&str> = runs.iter().map(Run::host).collect();
@@ -208,19 +221,20 @@ impl<'c> Lines<'c> {
         events
     }
 
-    /// Calls `each` with a path and everything that ever was below it, and with its runs; folders come before what is in them.
+    /// Calls `each` with a path, its runs and how deep it is below the start, folders before what is in them; it says whether to look
+    /// into a folder.
     ///
     /// Memory: for each folder on the way down, one part of a record for each line.
-    pub fn walk(&self, start: &[u8], each: &mut PathVisitor<'_>) -> Result<(), Broken> {
+    fn descend(&self, start: &[u8], each: &mut Visitor<'_>) -> Result<(), Broken> {
         let mut path = start.to_vec();
         let mut open: Vec<(Names, usize)> = Vec::new();
         let mut next = Some(self.runs(start)?);
         loop {
-            if let Some(runs) = next.take().filter(|runs| !runs.is_empty()) {
-                each(&path, &runs)?;
-                if was_folder(&runs) {
-                    open.push((self.names(&path)?, path.len()));
-                }
+            if let Some(runs) = next.take()
+                && each(&path, &runs, open.len())?
+                && was_folder(&runs)
+            {
+                open.push((self.names(&path)?, path.len()));
             }
             let Some((names, length)) = open.last_mut() else { return Ok(()) };
             path.truncate(*length);
@@ -233,6 +247,16 @@ impl<'c> Lines<'c> {
                 }
             }
         }
+    }
+
+    /// Calls `each` with a path and everything that ever was below it, and with its runs; folders come before what is in them.
+    pub fn walk(&self, start: &[u8], each: &mut PathVisitor<'_>) -> Result<(), Broken> {
+        self.descend(start, &mut |path, runs, _| {
+            if !runs.is_empty() {
+                each(path, runs)?;
+            }
+            Ok(true)
+        })
     }
 
     /// The run that a snapshot is in.
@@ -254,7 +278,10 @@ impl<'c> Lines<'c> {
             && !last.iter().any(|run| self.is_judged(run, |source| is_within(path, source) || is_within(source, path)))
     }
 
-    /// Whether anything is gone from a folder, at any depth, of which these are the runs. `check` ends it with an error.
+    /// Whether anything is gone from a folder, at any depth, of which these are the runs: what is near is looked at first. `check` ends
+    /// it with an error.
+    ///
+    /// Memory: the paths of changed folders in the folders on the way down.
     pub fn has_gone(&self, path: &[u8], runs: &[Run], check: &dyn Fn() -> Result<()>) -> Result<bool, Broken> {
         let mut open = Vec::new();
         if !self.is_steady(path, runs) {
@@ -281,44 +308,28 @@ impl<'c> Lines<'c> {
 
     /// Calls `each` with what is at or below a path and gone, and its last version on that host: of a folder that is gone only
     /// itself, unless `all` is wanted.
-    ///
-    /// Memory: for each folder on the way down, one part of a record for each line.
     pub fn walk_gone(
         &self,
         start: &[u8],
         all: bool,
         each: &mut dyn FnMut(&[u8], &Run) -> Result<()>,
     ) -> Result<(), Broken> {
-        let mut path = start.to_vec();
-        // Folders that are being listed, the hosts that they are gone from, and how long their paths are.
-        let mut open: Vec<(Names, Vec<String>, usize)> = Vec::new();
-        let mut next = Some(self.runs(start)?);
-        loop {
-            if let Some(runs) = next.take() {
-                let above = open.last().map_or(&[][..], |(_, hosts, _)| hosts);
-                let mut hosts = above.to_vec();
-                for run in self.gone(&path, &runs) {
-                    if all || !above.iter().any(|host| host == run.host()) {
-                        each(&path, run)?;
-                    }
-                    hosts.push(run.host().to_owned());
+        // The hosts that the folders on the way down are gone from.
+        let mut way: Vec<Vec<String>> = Vec::new();
+        self.descend(start, &mut |path, runs, depth| {
+            way.truncate(depth);
+            let mut hosts = way.last().cloned().unwrap_or_default();
+            let above = hosts.len();
+            for run in self.gone(path, runs) {
+                if all || !hosts[..above].iter().any(|host| host == run.host()) {
+                    each(path, run)?;
                 }
-                let is_of_interest = all || runs.iter().any(|run| !hosts.iter().any(|host| host == run.host()));
-                if is_of_interest && was_folder(&runs) && !self.is_steady(&path, &runs) {
-                    open.push((self.names(&path)?, hosts, path.len()));
-                }
+                hosts.push(run.host().to_owned());
             }
-            let Some((names, _, length)) = open.last_mut() else { return Ok(()) };
-            path.truncate(*length);
-            match names.advance(self, &path)? {
-                None => drop(open.pop()),
-                Some((name, runs)) => {
-                    path.push(b'/');
-                    path.extend_from_slice(&name);
-                    next = Some(runs);
-                }
-            }
-        }
+            let is_of_interest = all || runs.iter().any(|run| !hosts.iter().any(|host| host == run.host()));
+            way.push(hosts);
+            Ok(is_of_interest && was_folder(runs) && !self.is_steady(path, runs))
+        })
     }
 }
 
@@ -361,8 +372,8 @@ pub fn was_folder(runs: &[Run]) -> bool {
     runs.iter().any(|run| run.state.kind == Kind::Directory)
 }
 
-/// The versions of a path in order of their first snapshots: runs of several lines that are the same and overlap are one.
-pub fn versions(mut runs: Vec<Run>) -> Vec<Run> {
+/// Runs in order of their first snapshots: those of several lines that are the same and overlap are one.
+fn versions(mut runs: Vec<Run>) -> Vec<Run> {
     runs.sort_by_key(|run| run.first_rank);
     let mut versions: Vec<Run> = Vec::with_capacity(runs.len());
     for run in runs {

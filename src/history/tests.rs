@@ -1,6 +1,6 @@
 //! The catalog against a naive oracle that walks every snapshot's whole tree.
 
-use super::query::{Found, Seen};
+use super::query::Seen;
 use super::record::State;
 use super::*;
 use crate::format::tree::Body;
@@ -63,13 +63,13 @@ fn told(catalog: &mut Catalog) -> Runs {
             &silent,
             &stop,
             &mut |catalog, each| {
-                for scope in catalog.scopes(&|_| true) {
-                    let host = scope.line().newest().unwrap().snapshot.host.clone();
-                    scope.walk(b"", &mut |found: &Found<'_>| {
-                        each(((host.clone(), found.path.to_vec()), answer(&scope, found.seen)))?;
-                        Ok(true)
-                    })?;
-                }
+                runs::Lines::new(catalog, &|_| true).walk(b"", &mut |path, runs| {
+                    let mut told: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+                    for run in runs {
+                        told.entry(run.host()).or_default().push((run.first.name, run.last.name, run.state));
+                    }
+                    told.into_iter().try_for_each(|(host, list)| each(((host.to_owned(), path.to_vec()), list)))
+                })?;
                 Ok(())
             },
             &mut |(key, list)| {

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::Entry;
 use crate::history::query::Broken;
 use crate::history::record::Kind;
-use crate::history::runs::{self, Lines};
+use crate::history::runs::Lines;
 use crate::id::ObjectName;
 use crate::repository::snapshots::Named;
 use crate::view::browse::{self, View};
@@ -360,8 +360,8 @@ impl Past {
         self.demand(&mut |asked| {
             let runs = asked.lines.runs(&path)?;
             let run = asked.lines.run_of(&runs, tree.named()).cloned();
-            // What is the same at the same time on two lines is one version.
-            let whole = run.and_then(|run| runs::versions(runs).into_iter().find(|version| version.covers(&run)));
+            let all = asked.lines.versions(&path, &runs);
+            let whole = run.and_then(|run| all.into_iter().find(|version| version.covers(&run)));
             Ok(whole.map(|version| Life::new(&version.first, &version.last)))
         })
     }

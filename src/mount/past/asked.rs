@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree;
 use crate::history::query::Broken;
 use crate::history::record::Kind;
-use crate::history::runs::{self, Lines, Names, Run, was_folder};
+use crate::history::runs::{Lines, Names, Run, was_folder};
 use crate::id::ObjectName;
 use crate::repository::snapshots::Named;
 use crate::view::past::{self, Class, Number, VersionNames};
@@ -175,7 +175,7 @@ impl Asked<'_> {
         }
         let runs = self.lines.runs(&folder.path)?;
         let is_folder = was_folder(&runs);
-        let versions = runs::versions(runs);
+        let versions = self.lines.versions(&folder.path, &runs);
         let name = folder.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let mut taken = HashSet::new();
         if is_folder {

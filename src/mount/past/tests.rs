@@ -233,6 +233,25 @@ fn a_naive_walk_finds_the_same() {
 }
 
 #[test]
+fn other_sources_make_no_new_version() {
+    let sample = Sample::new();
+    let file = |text: &str| Thing::Inline(text.as_bytes().to_vec());
+    let lists = [vec!["/d".to_owned()], vec!["/d".to_owned(), "/e".to_owned()]];
+    // What `/d/f` was, in snapshots of the one list of sources and the other by turns.
+    let texts = [Some("1"), Some("1"), Some("1"), Some("2"), Some("2"), None, None, Some("2"), Some("2"), Some("1")];
+    for (number, text) in texts.iter().enumerate() {
+        let folder = text.map(|text| (b"f".to_vec(), file(text))).into_iter().collect();
+        let root = dir([("d", Thing::Dir(folder)), ("e", file("e"))]);
+        sample.snapshot_of(&format!("2026-01-01T00:00:0{number}Z"), "h", &lists[number % 2], &root);
+    }
+    let opened = open(&sample, utc(), false);
+    let Some(Child::Folder(versions, _)) = folder_in(&opened.0, &root(&opened, "versions"), "d/f") else { panic!() };
+    let names: Vec<_> = list(&opened.0, &versions, 9).into_iter().map(|(name, _)| name).collect();
+    let expected = ["00", "03", "07", "09"].map(|second| format!("2026-01-01_00-00-{second}").into_bytes());
+    assert_eq!(names, expected);
+}
+
+#[test]
 fn a_name_like_that_of_a_version_stays_what_it_is() {
     let sample = Sample::new();
     let file = |text: &str| Thing::Inline(text.as_bytes().to_vec());
