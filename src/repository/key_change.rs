@@ -5,7 +5,8 @@
 //! change begins by putting a temporary slot, which opens with the credentials in use and states beside which slot it stands, and lists
 //! the slots again. Of two changes that put theirs before they list, at least one sees the other's, takes its own back, and has changed
 //! nothing. The temporary slot stays until all is done: whatever becomes of the others, the credentials of the one at work open a slot.
-//! After every further put and delete the slots are listed again; what is missing then is put back.
+//! After every further put and delete the slots are listed again. If that is not as it should be, what was removed is put back, and
+//! what was put is removed: only a rotation whose new secret writers may use already has to leave it.
 //!
 //! A temporary slot that a change left when it was cut off stands in the way of the next one until it is old (by the store's clock, and
 //! no change goes on for so long by the machine's clock). Then it is removed by the next change, if it holds nothing of its own.
@@ -40,7 +41,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) struct Change {
     /// Slots that stand there for as long as the change lasts, the first of them from its first listing on.
     pub(super) temporary: Vec<Vec<u8>>,
-    /// Slots to be removed before any is put.
+    /// Slots to be removed before any is put that is meant to stay.
     pub(super) removed_first: Vec<ObjectName>,
     /// Slots to be put.
     pub(super) added: Vec<Vec<u8>>,
@@ -80,6 +81,11 @@ pub(super) fn in_company() -> Error {
         .with_hint("Try again in a moment. If no other process is at work, one was cut off: try again in 5 minutes.")
 }
 
+/// The error of reading a slot that was listed or put: that it is gone means company.
+pub(super) fn gone_meanwhile(error: Error) -> Error {
+    if error.kind() == ErrorKind::NotFound { in_company() } else { error }
+}
+
 /// Whether another listing may be tried. Not where all orders of steps are: a later listing is one of them.
 fn may_wait(begun: Duration) -> bool {
     #[cfg(test)]
@@ -104,13 +110,20 @@ struct Turn<'a> {
     others: Vec<ObjectName>,
 }
 
+/// Why slots were not removed.
+struct Failure {
+    error: Error,
+    /// All of them are there.
+    are_back: bool,
+}
+
 impl Turn<'_> {
     fn put(&mut self, slots: &[Vec<u8>]) -> Result<()> {
         for bytes in slots {
             let name = object_name(bytes);
             self.expected.insert(name);
             self.repository.store().put(&key_of(&name), bytes)?;
-            read_slot(self.repository.store(), name)?;
+            read_slot(self.repository.store(), name).map_err(gone_meanwhile)?;
         }
         Ok(())
     }
@@ -121,6 +134,35 @@ impl Turn<'_> {
             self.repository.store().delete(&key_of(name))?;
         }
         Ok(())
+    }
+
+    /// Removes slots and lists what is there then. If that fails, all of them are put back.
+    fn remove(&mut self, names: &[ObjectName]) -> std::result::Result<(), Failure> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        // One that cannot be read cannot be put back either; it opens nothing.
+        let kept: Vec<_> = names.iter().map(|name| (*name, self.repository.bytes_of(name))).collect();
+        self.others.retain(|name| !names.contains(name));
+        let removed = self.delete(names).and_then(|()| self.look_patiently());
+        removed.map_err(|error| {
+            // All of them, also after one that could not be put back.
+            let missing = kept.iter().filter(|(name, bytes)| !self.put_back(name, bytes.as_deref()));
+            Failure { error, are_back: missing.count() == 0 }
+        })
+    }
+
+    /// Returns whether the slot is there.
+    fn put_back(&self, name: &ObjectName, bytes: Option<&[u8]>) -> bool {
+        let key = key_of(name);
+        match bytes {
+            // One that was not removed yet, or that somebody else has put back, exists.
+            Some(bytes) => match self.repository.store().put(&key, bytes) {
+                Err(error) if error.kind() != ErrorKind::Exists => false,
+                _ => self.repository.bytes_of(name).is_some_and(|found| found == bytes),
+            },
+            None => self.repository.store().size(&key).is_ok(),
+        }
     }
 
     /// As `look`, for a change that was alone when it began. Whoever came since sees its temporary slot and gives way. Breaking off at
@@ -167,7 +209,7 @@ impl Turn<'_> {
 
 impl Repository {
     /// Makes a change to slots that were these when it was planned. In company it fails and has changed nothing, unless the company
-    /// comes from a program that does not follow the same rules.
+    /// came late and did not give way: it was cut off, or does not follow the same rules.
     pub(super) fn change_slots(&self, before: &Slots, change: &Change) -> Result<()> {
         let is_temporary = |info: &Result<SlotInfo>| holding(info).is_some_and(|held| held.is_temporary());
         let left_behind = self.left_behind(before, change);
@@ -178,56 +220,30 @@ impl Repository {
             own: change.temporary.first().map(|bytes| object_name(bytes)),
             others: before.iter().filter(|(_, info)| is_temporary(info)).map(|(name, _)| *name).collect(),
         };
+        // Until slots are put that are meant to stay, nobody uses a secret that only the temporary ones hold.
         let begun = turn.put(&change.temporary).and_then(|()| turn.look());
-        if let Err(error) = begun {
-            let are_back = turn.take_back(&change.temporary);
-            return Err(after_return(error, are_back));
+        let begun = begun.map_err(|error| Failure { error, are_back: true });
+        if let Err(Failure { error, are_back }) = begun.and_then(|()| turn.remove(&change.removed_first)) {
+            return Err(undone(&mut turn, error, are_back, &change.temporary));
         }
-        let gone: Vec<(ObjectName, Vec<u8>)> = change.removed.iter().filter_map(|name| self.bytes_of(name)).collect();
-        turn.others.retain(|name| !change.removed_first.contains(name));
-        let put = turn
-            .delete(&change.removed_first)
-            .and_then(|()| turn.put(&change.added))
-            .and_then(|()| turn.look_patiently());
-        if let Err(error) = put {
-            return Err(self.break_off(turn, change, error, true));
-        }
-        turn.others.retain(|name| !change.removed.contains(name));
-        if let Err(error) = turn.delete(&change.removed).and_then(|()| turn.look_patiently()) {
-            let mut are_back = true;
-            for (name, bytes) in &gone {
-                let put = self.store().put(&key_of(name), bytes);
-                // One that was not removed yet, or that somebody else has put back, exists.
-                are_back &= put.map_or_else(|error| error.kind() == ErrorKind::Exists, |()| true);
-            }
-            return Err(self.break_off(turn, change, error, are_back));
+        let put = turn.put(&change.added).and_then(|()| turn.look_patiently());
+        let put = put.map_err(|error| Failure { error, are_back: true });
+        if let Err(Failure { error, are_back }) = put.and_then(|()| turn.remove(&change.removed)) {
+            return Err(match change.is_binding {
+                true => bound(error, change),
+                false => undone(&mut turn, error, are_back, &[&change.added[..], &change.temporary].concat()),
+            });
         }
         let temporary: Vec<ObjectName> = change.temporary.iter().map(|bytes| object_name(bytes)).collect();
-        turn.delete(&temporary)?;
-        turn.delete(&left_behind)
+        turn.delete(&temporary).and_then(|()| turn.delete(&left_behind)).map_err(|error| {
+            error.context("The keys were changed as wanted, but a temporary key slot could not be removed").with_hint(
+                "It opens with the same password or key file as the one in use. The next change of keys, in 5 minutes or later, removes it.",
+            )
+        })
     }
 
-    fn bytes_of(&self, name: &ObjectName) -> Option<(ObjectName, Vec<u8>)> {
-        Some((*name, self.store().get(&key_of(name), MAX_KEY_SLOT as u64).ok()?))
-    }
-
-    /// Ends a change in the middle. New slots go, unless packs may have been sealed under a secret that only they hold.
-    fn break_off(&self, mut turn: Turn<'_>, change: &Change, error: Error, are_back: bool) -> Error {
-        if change.is_binding {
-            return error
-                .context(
-                    "The keys were rotated only in part: old and new keys are there, each opens the repository, and those to be removed may be gone",
-                )
-                .with_hint(
-                    "Rotate the keys again once nobody else changes them; \"firn key list\" shows what is there.",
-                );
-        }
-        // Not a slot that may have become the only one to hold something.
-        if !are_back {
-            return after_return(error, false);
-        }
-        let are_gone = turn.take_back(&change.added);
-        after_return(error, turn.take_back(&change.temporary) && are_gone)
+    fn bytes_of(&self, name: &ObjectName) -> Option<Vec<u8>> {
+        self.store().get(&key_of(name), MAX_KEY_SLOT as u64).ok()
     }
 
     /// Temporary slots that a change left which was cut off, and that hold nothing which would be missed.
@@ -363,14 +379,29 @@ impl Repository {
     }
 }
 
-/// What became of slots that were to be as they were before.
-fn after_return(error: Error, are_back: bool) -> Error {
-    if are_back {
+/// Ends a change in the middle. What was put goes, unless it may have become the only one to hold something.
+fn undone(turn: &mut Turn<'_>, error: Error, are_back: bool, put: &[Vec<u8>]) -> Error {
+    if are_back && turn.take_back(put) {
         return error.context("The keys stay as they were");
     }
     error
         .context("The keys were changed in part, and that could not be undone")
         .with_hint("\"firn key list\" shows what is there.")
+}
+
+/// Ends a rotation in the middle whose new slots have to stay: packs may have been sealed under the secret that only they hold.
+fn bound(error: Error, change: &Change) -> Error {
+    let told = match change.removed_first.is_empty() {
+        true => {
+            "The keys were rotated only in part: old and new key slots are there, and each key opens the repository"
+        }
+        false => {
+            "The keys were rotated only in part: the key slots to be removed are gone; of the others, old and new ones are there, and each key opens the repository"
+        }
+    };
+    error
+        .context(told)
+        .with_hint("Rotate the keys again once nobody else changes them; \"firn key list\" shows what is there.")
 }
 
 /// An error if there would be more slots than are tried, temporary ones included.

@@ -22,6 +22,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use zeroize::Zeroizing;
 
+/// How a rotation says that new keys are there and old ones could not be removed.
+const IN_PART: &str = "rotated only in part";
+
 const COST: Cost = Cost { memory: 64, passes: 1, lanes: 1 };
 
 /// A command, and whose key files it works with.
@@ -429,32 +432,74 @@ impl Scenario {
         }
     }
 
+    /// Whether a command says that it has done what it does to the keys that it removes. A rotation that was done only in part has.
+    fn has_removed(command: &Command, status: &Status) -> bool {
+        match status {
+            Status::Done(Ok(_)) => true,
+            Status::Done(Err(why)) => matches!(command, Rotate { .. }) && why.contains(IN_PART),
+            _ => false,
+        }
+    }
+
+    /// The keys of the beginning that a command removes.
+    fn removes(&self, command: &Command) -> Vec<u8> {
+        match *command {
+            Remove { of, .. } => vec![of],
+            Replace { by, .. } => vec![by],
+            Rotate { by, with } if self.base.removes_others() => {
+                self.base.keys.iter().copied().filter(|key| *key != by && Some(*key) != with).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Keys that must still open everything: those that were there or that were promised, and that nobody took away. What a command
     /// takes away that failed must be there, but not if it was stopped.
     fn expected(&self, state: &State) -> Vec<u8> {
         let mut keys = self.base.keys.clone();
         let mut gone = Vec::new();
         for (command, status) in self.commands.iter().zip(&state.status) {
-            let is_done = matches!(status, Status::Done(Ok(_)));
-            // It says that it did a part, which may be the removal.
-            let is_in_part = matches!(status, Status::Done(Err(why)) if why.contains("only in part"));
-            let may_be_done = is_done || is_in_part || *status == Status::Crashed;
-            match *command {
-                Add { new, .. } => keys.extend(is_done.then_some(new)),
-                Remove { of, .. } => gone.extend(may_be_done.then_some(of)),
-                Replace { by, new } => {
-                    keys.extend(is_done.then_some(new));
-                    gone.extend(may_be_done.then_some(by));
-                }
-                Rotate { by, with } if may_be_done && self.base.removes_others() => {
-                    let others = keys.iter().filter(|key| **key != by && Some(**key) != with);
-                    gone.extend(others.copied().collect::<Vec<_>>());
-                }
-                Rotate { .. } | Seal { .. } => {}
+            if let (Add { new, .. } | Replace { new, .. }, Status::Done(Ok(_))) = (command, status) {
+                keys.push(*new);
+                // A rotation that found it may have removed it.
+                let others = self.commands.iter().zip(&state.status);
+                let is_removed = |(other, status): (&Command, &Status)| match other {
+                    Rotate { .. } => {
+                        self.base.removes_others() && (Self::has_removed(other, status) || *status == Status::Crashed)
+                    }
+                    _ => false,
+                };
+                gone.extend(others.into_iter().any(is_removed).then_some(*new));
+            }
+            if Self::has_removed(command, status) || *status == Status::Crashed {
+                gone.extend(self.removes(command));
             }
         }
         keys.retain(|key| !gone.contains(key));
         keys
+    }
+
+    /// What was said to be removed is not there, and opens nothing more unless one who works with it was stopped.
+    fn judge_removals(&self, state: &State) -> std::result::Result<(), String> {
+        let is_by = |command: &Command, key: u8| match *command {
+            Add { by, .. } | Remove { by, .. } | Replace { by, .. } | Rotate { by, .. } | Seal { by } => by == key,
+        };
+        for (command, status) in self.commands.iter().zip(&state.status) {
+            if !Self::has_removed(command, status) {
+                continue;
+            }
+            for key in self.removes(command) {
+                if slot_names(&state.store).is_ok_and(|names| names.contains(&self.base.slot(key))) {
+                    return Err(format!("key {key} was removed and is there"));
+                }
+                let mut all = self.commands.iter().zip(&state.status);
+                let is_left = all.any(|(other, status)| is_by(other, key) && *status == Status::Crashed);
+                if !is_left && unlock(&state.store, &credentials(key)).is_ok() {
+                    return Err(format!("key {key} was removed and opens"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn judge(&self, state: &State) -> std::result::Result<(), String> {
@@ -478,13 +523,7 @@ impl Scenario {
         let Some(best) = (0..=9).find(|key| reads_all(*key).is_ok()) else {
             return Err("no key opens everything".into());
         };
-        for (command, status) in self.commands.iter().zip(&state.status) {
-            if let (Remove { of, .. }, Status::Done(Ok(_))) = (command, status)
-                && slot_names(&state.store).is_ok_and(|names| names.contains(&self.base.slot(*of)))
-            {
-                return Err(format!("key {of} was removed and is there"));
-            }
-        }
+        self.judge_removals(state)?;
         self.goes_on(state, best, &expected, &headers)
     }
 

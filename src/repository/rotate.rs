@@ -3,14 +3,14 @@
 //!
 //! The new secret comes in two steps. First it is put in temporary slots, one for each password or key file that is kept: whoever has
 //! one of these can then read what is sealed under it, but no writer seals under it yet (see `unlock`), so that the slots can be taken
-//! back if somebody else changes keys at the same time (see `key_change`). Only when they are there, and the slots of keys that are not kept are
-//! gone, follow the slots that are meant to stay; then the old ones go. Cut off in between, each key that is left opens everything, and
+//! back if somebody else changes keys at the same time (see `key_change`), as slots of keys that are not kept are put back. Only when
+//! these are gone and nobody came meanwhile, follow the slots that are meant to stay; then the old ones go. Cut off in between, each key that is left opens everything, and
 //! the next rotation takes along the secrets of all slots that it opens.
 //!
 //! Argon2id runs once for each slot and password that is tried, and four times for each slot that is replaced.
 
 use super::Repository;
-use super::key_change::{Change, check_room, cost_of, in_company};
+use super::key_change::{Change, check_room, cost_of, gone_meanwhile, in_company};
 use super::keyring::{Keyring, object_name};
 use super::keys::{Credentials, Slots, create_slot, create_slot_beside, holding, open_secrets, read_slot};
 use crate::chunk::password::Cost;
@@ -145,7 +145,7 @@ impl Repository {
         for (name, info) in slots {
             let mut found = None;
             if let Ok(info) = info {
-                let slot = read_slot(self.store(), *name)?;
+                let slot = read_slot(self.store(), *name).map_err(gone_meanwhile)?;
                 for choice in keychain.choices(&info.head) {
                     let Ok(Some(secrets)) = open_secrets(&slot, &keychain.credentials(choice)) else { continue };
                     let label =

@@ -3,10 +3,12 @@
 
 use super::*;
 use crate::format::header::Kind;
+use crate::id::random::seeded;
 use crate::repository::unlock::unlock;
 use crate::repository::{CacheChoice, OpenOptions};
-use crate::store::{MemoryStore, ObjectKey, ObjectKind, Store};
+use crate::store::{Listed, MemoryStore, ObjectKey, ObjectKind, Operation, Properties, Store};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const COST: Cost = Cost { memory: 64, passes: 2, lanes: 1 };
 
@@ -31,6 +33,144 @@ fn new_repository(credentials: &Credentials) -> MemoryStore {
 
 fn slots(store: &MemoryStore) -> Vec<ObjectKey> {
     store.raw_keys().into_iter().filter(|key| key.kind == ObjectKind::Key).collect()
+}
+
+type Hook = dyn Fn(Operation, &ObjectKey) -> Result<()> + Send + Sync;
+
+/// A store in which something happens: after what is put or deleted, before what is read.
+struct Watched(MemoryStore, Box<Hook>);
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watched")
+    }
+}
+
+impl Store for Watched {
+    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+        self.0.put(key, bytes).and_then(|()| self.1(Operation::Put, key))
+    }
+
+    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
+        self.1(Operation::Get, key).and_then(|()| self.0.get(key, limit))
+    }
+
+    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.0.get_range(key, offset, buffer)
+    }
+
+    fn size(&self, key: &ObjectKey) -> Result<u64> {
+        self.0.size(key)
+    }
+
+    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.0.list(kind, visit)
+    }
+
+    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
+        self.0.list_fresh(kind, visit)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<()> {
+        self.0.delete(key).and_then(|()| self.1(Operation::Delete, key))
+    }
+
+    fn properties(&self) -> Properties {
+        self.0.properties()
+    }
+}
+
+fn open_watched(
+    store: &MemoryStore,
+    credentials: &Credentials,
+    hook: impl Fn(Operation, &ObjectKey) -> Result<()> + Send + Sync + 'static,
+) -> Repository {
+    let options = OpenOptions { cache: CacheChoice::None, block_cache: 1 << 20 };
+    Repository::open(Arc::new(Watched(store.clone(), Box::new(hook))), credentials, &options).unwrap()
+}
+
+fn broken() -> Error {
+    Error::new(ErrorKind::Failed, "the disk is gone")
+}
+
+/// A rotation that removes another key, and somebody who comes while it does and does not give way, or a disk that fails. Until new
+/// slots may be in use, all goes back; then the other key is gone, and that is said.
+#[test]
+fn keys_that_are_removed_come_back_unless_new_ones_are_in_use() {
+    // A test's random numbers, so that nobody is waited for.
+    seeded::set(Some(seeded::Source::new(b"removed")));
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Trouble {
+        ComesAtRemoval,
+        ComesAtPut,
+        FailsAfterRemoval,
+        FailsForGood,
+    }
+    use Trouble::{ComesAtPut, ComesAtRemoval, FailsAfterRemoval, FailsForGood};
+    for trouble in [ComesAtRemoval, ComesAtPut, FailsAfterRemoval, FailsForGood] {
+        let store = new_repository(&file("own"));
+        let plain = open(&store, &file("own")).unwrap();
+        let theirs = plain.add_key(&file("theirs"), COST, "").unwrap();
+        let late = create_slot_beside(plain.keyring(), &file("theirs"), COST, "", Some(theirs)).unwrap();
+        let (late_key, inner, before) =
+            (ObjectKey::new(ObjectKind::Key, object_name(&late)), store.clone(), slots(&store));
+        let (puts, key) = (AtomicUsize::new(0), late_key.clone());
+        let repository = open_watched(&store, &file("own"), move |operation, at| {
+            let is_removal = operation == Operation::Delete && at.name == theirs.to_string();
+            let is_return = operation == Operation::Put && at.name == theirs.to_string();
+            // The first one put is the temporary one.
+            let is_new = operation == Operation::Put && !is_return && puts.fetch_add(1, Ordering::Relaxed) == 1;
+            match trouble {
+                ComesAtRemoval if is_removal => inner.raw_set(&key, late.clone()),
+                ComesAtPut if is_new => inner.raw_set(&key, late.clone()),
+                FailsAfterRemoval | FailsForGood if is_removal => return Err(broken()),
+                FailsForGood if is_return => {
+                    inner.raw_remove(at);
+                    return Err(broken());
+                }
+                _ => {}
+            }
+            Ok(())
+        });
+        let error = repository.rotate(&Keychain::new(&file("own")), true).unwrap_err();
+        let (said, there) = (error.chain(), slots(&store));
+        let is_there = there.iter().any(|slot| slot.name == theirs.to_string());
+        let others = there.iter().filter(|slot| **slot != late_key).cloned().collect::<Vec<_>>();
+        match trouble {
+            ComesAtRemoval | FailsAfterRemoval => {
+                assert!(said.contains("The keys stay as they were"), "{trouble:?}: {said}");
+                assert!(others == before && open(&store, &file("theirs")).is_ok(), "{trouble:?}: {said}");
+            }
+            ComesAtPut => assert!(!is_there && said.contains("the key slots to be removed are gone"), "{said}"),
+            FailsForGood => assert!(!is_there && said.contains("could not be undone"), "{said}"),
+        }
+        // Whatever was left, it can be done later.
+        for key in slots(&store) {
+            store.raw_set_time(&key, std::time::SystemTime::UNIX_EPOCH);
+        }
+        let own = open(&store, &file("own")).unwrap();
+        own.rotate(&Keychain::new(&file("own")), true).unwrap();
+        assert_eq!(slots(&store).len(), 1, "{trouble:?}");
+    }
+    seeded::set(None);
+}
+
+/// A mount goes on for weeks: what could not be read once is read the next time.
+#[test]
+fn a_slot_that_could_not_be_read_for_a_moment_is_tried_again() {
+    let store = new_repository(&file("own"));
+    let fails = Arc::new(AtomicBool::new(false));
+    let disk = fails.clone();
+    let old = open_watched(&store, &file("own"), move |operation, _| {
+        let is_hurt = operation == Operation::Get && disk.load(Ordering::Relaxed);
+        if is_hurt { Err(broken()) } else { Ok(()) }
+    });
+    open(&store, &file("own")).unwrap().rotate(&Keychain::new(&file("own")), false).unwrap();
+    let new = open(&store, &file("own")).unwrap().keyring().create(Kind::DataPack).unwrap().header;
+    fails.store(true, Ordering::Relaxed);
+    assert_eq!(old.keyring().open(Kind::DataPack, &new).err().unwrap().kind(), ErrorKind::WrongKey);
+    fails.store(false, Ordering::Relaxed);
+    assert_eq!(old.keyring().open(Kind::DataPack, &new).unwrap().epoch, 1);
 }
 
 #[test]

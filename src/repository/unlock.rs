@@ -123,6 +123,13 @@ struct Gathered {
     content: Content,
     /// The slot to name as the one in use.
     slot: Option<ObjectName>,
+    /// Nothing failed that may work the next time.
+    is_whole: bool,
+}
+
+/// Whether what failed in this way fails always.
+fn is_lasting(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported | ErrorKind::NotFound)
 }
 
 /// Opens slots, each once.
@@ -132,6 +139,8 @@ struct Opener<'a> {
     opened: Vec<ObjectName>,
     /// Those that do not open.
     others: &'a mut HashSet<ObjectName>,
+    /// See `Gathered`.
+    is_whole: bool,
 }
 
 impl Opener<'_> {
@@ -147,6 +156,11 @@ impl Opener<'_> {
                 self.secrets.merge_content(&found);
                 self.opened.push(one.name);
                 true
+            }
+            // There may be too little memory at the moment.
+            Err(error) if !is_lasting(&error) => {
+                self.is_whole = false;
+                false
             }
             _ => {
                 self.others.insert(one.name);
@@ -166,9 +180,14 @@ fn gather(
     others: &mut HashSet<ObjectName>,
 ) -> Gathered {
     let keyring = Keyring::new(secrets.clone());
+    let mut is_whole = true;
+    let mut read = |name: &ObjectName| {
+        let slot = read_slot(store, *name).inspect_err(|error| is_whole &= is_lasting(error));
+        Some((*name, slot.ok()?))
+    };
     let mut all: Vec<Candidate> = names
         .iter()
-        .filter_map(|name| Some((*name, read_slot(store, *name).ok()?)))
+        .filter_map(&mut read)
         .take(MAX_KEY_SLOTS)
         .filter_map(|(name, slot)| {
             let holding = Holding::of(&open_description(&keyring, &slot).ok()?);
@@ -176,7 +195,7 @@ fn gather(
         })
         .collect();
     all.sort_by_key(|one| (one.holding.is_temporary(), Reverse(one.holding.epoch), one.name));
-    let mut opener = Opener { credentials, secrets, opened: first.into_iter().collect(), others };
+    let mut opener = Opener { credentials, secrets, opened: first.into_iter().collect(), others, is_whole };
     for one in &all {
         if one.holding.may_add_to(&opener.secrets) {
             opener.open(one);
@@ -189,11 +208,11 @@ fn gather(
     let slot = slot.map(|one| one.name).or(first);
     let lasting = || all.iter().filter(|one| !one.holding.is_temporary());
     let slot = if needs_another { lasting().find(|one| opener.open(one)).map(|one| one.name).or(slot) } else { slot };
-    let secrets = opener.secrets;
+    let Opener { secrets, is_whole, .. } = opener;
     let sealing = lasting().filter_map(|one| one.holding.newest_of(&secrets)).max();
     let sealing = sealing.or(secrets.newest_epoch()).unwrap_or(0);
     let elsewhere = all.iter().flat_map(|one| one.holding.missing_in(&secrets)).collect();
-    Gathered { content: Content { secrets, sealing, elsewhere }, slot }
+    Gathered { content: Content { secrets, sealing, elsewhere }, slot, is_whole }
 }
 
 /// How a keyring gets at secrets that were added after it was made: with the credentials kept in memory.
@@ -208,7 +227,8 @@ pub(super) fn renew_later(keyring: &mut Keyring, store: Arc<dyn Store>, credenti
         }
         let begin = (None, Secrets::clone(&keyring.secrets()));
         let gathered = gather(store.as_ref(), &names, &credentials, begin, &mut known.1);
-        known.0 = names;
+        // What could not be read or opened now is tried again the next time.
+        known.0 = if gathered.is_whole { names } else { Vec::new() };
         Some(gathered.content)
     }));
 }

@@ -1,7 +1,9 @@
 //! Commands that change keys at the same time, as processes. Not for: every order of their steps (see the library's exploration).
 
 use crate::support::run::{Ran, World};
-use std::process::Stdio;
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 
 const ROUNDS: usize = 20;
 /// Another process changes keys.
@@ -98,22 +100,61 @@ fn two_rotate() {
     assert_eq!((listed.len(), listed[0]["epoch"].as_u64()), (1, Some(rotated as u64)), "{listed:?}");
 }
 
-#[test]
-fn one_adds_and_one_rotates() {
-    let world = world();
-    for round in 0..ROUNDS {
-        let ran = both(
-            &world,
-            [("key", &["key", "add", "-q", "--new-key-file", "other"]), ("key", &["key", "rotate", "-q"])],
-        );
-        assert!(ran.iter().all(|ran| [0, COMPANY, STOPPED].contains(&ran.code)), "{round}: {ran:?}");
-        world.write(&format!("source/{round}"), format!("{round}\n").repeat(2000));
-        world.run(["backup", "-q", "source"]).succeeds();
-        opens_everything(&world, "key");
-        assert_eq!(opens(&world, "other"), ran[0].code == 0, "{round}: {ran:?}");
-        if ran[0].code == 0 {
-            opens_everything(&world, "other");
-            world.run(["key", "remove", "-q", &slot(&world, "other")]).succeeds();
+/// The slots that are there, without those that are being written.
+fn there(world: &World) -> Vec<PathBuf> {
+    let mut slots = world.objects("keys");
+    slots.retain(|slot| slot.file_name().is_some_and(|name| name.len() == 64));
+    slots
+}
+
+/// Stops a rotation of both keys between its first put and its last delete, when there are more slots than the two.
+fn stopped_rotation(world: &World) -> (Child, Pid) {
+    // Each that goes by unseen is an epoch, of which there are 64.
+    for _ in 0..40 {
+        let mut command = world.direct(["key", "rotate", "-q", "--other-key-file", "other"]);
+        command.current_dir(world.path("")).env("FIRN_KEY_FILE", world.path("key"));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let id = Pid::from_child(&child);
+        while there(world).len() == 2 && child.try_wait().unwrap().is_none() {}
+        // It may have come to its end.
+        if kill_process(id, Signal::STOP).is_ok() {
+            let stat = || std::fs::read_to_string(format!("/proc/{}/stat", id.as_raw_nonzero())).unwrap_or_default();
+            while !stat().contains(") T ") && child.try_wait().unwrap().is_none() {}
+            if there(world).len() > 2 {
+                return (child, id);
+            }
+            kill_process(id, Signal::CONT).ok();
         }
+        assert!(child.wait().unwrap().success());
     }
+    panic!("no rotation was met half way");
+}
+
+#[test]
+fn nobody_changes_keys_while_somebody_rotates() {
+    let world = world();
+    run(&world, "key", &["key", "add", "-q", "--new-key-file", "other"]).succeeds();
+    add_file(&world, "third", 9);
+    let listed = run(&world, "key", &["key", "list", "--json"]).succeeds().json();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let (child, id) = stopped_rotation(&world);
+    let before = there(&world);
+    for (key, arguments) in [
+        ("key", &["key", "add", "-q", "--new-key-file", "third"][..]),
+        ("other", &["key", "remove", "-q", &slot(&world, "key")]),
+        ("other", &["key", "passwd", "-q", "--new-key-file", "third"]),
+        ("key", &["key", "rotate", "-q", "--other-key-file", "other"]),
+        ("other", &["key", "rotate", "-q", "--remove-other-keys"]),
+    ] {
+        let refused = run(&world, key, arguments);
+        // A key that was made already, whose secret the other one does not hold yet, stops some.
+        assert!([COMPANY, STOPPED].contains(&refused.code), "{arguments:?}: {refused:?}");
+        assert_eq!(there(&world), before, "{arguments:?}: {refused:?}");
+    }
+    kill_process(id, Signal::CONT).unwrap();
+    Ran::from(child.wait_with_output().unwrap()).succeeds();
+    world.write("source/more", "sealed under what is the newest secret now\n".repeat(1000));
+    world.run(["backup", "-q", "source"]).succeeds();
+    ["key", "other"].iter().for_each(|key| opens_everything(&world, key));
+    assert!(!opens(&world, "third") && there(&world).len() == 2);
 }
