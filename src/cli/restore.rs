@@ -13,9 +13,11 @@ use std::path::PathBuf;
 
 /// Restore a snapshot, or a part of it, into a folder
 ///
-/// Everything is checked against the snapshot as it is written. Nothing outside the target is ever touched. What cannot be
-/// restored is told about, and the rest goes on (exit status 3, or 5 if stored data is damaged or --verify finds what is not
-/// as recorded).
+/// Everything is checked against the snapshot as it is written. Nothing outside the target is ever touched: a file there that has
+/// further names elsewhere is replaced by a new one before anything about it changes. Extended attributes and ACLs that the snapshot
+/// does not have are removed from what is restored. What cannot be restored is told about, and the rest goes on (exit status 3, or 5
+/// if stored data is damaged or --verify finds what is not as recorded). Run by an ordinary user, it cannot restore owners,
+/// set-user-ID bits, capabilities and some attributes; it names the first file of each kind in a note, and that is no error.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The snapshot, and what to restore of it
@@ -114,7 +116,7 @@ fn words(report: &RestoreReport, options: &RestoreOptions) -> String {
         text::duration(report.elapsed),
     );
     if report.skipped > 0 {
-        text.push_str(&format!("Left {} as they were\n", text::count(report.skipped, "thing", "things")));
+        text.push_str(&format!("Left {} unchanged\n", text::count(report.skipped, "thing", "things")));
     }
     if report.updated > 0 {
         let things = text::count(report.updated, "thing", "things");
@@ -163,6 +165,6 @@ mod tests {
         let report = RestoreReport { files: 1, skipped: 2, ..RestoreReport::default() };
         let text = words(&report, &options);
         assert!(text.starts_with("Would restore 1 file, 0 folders") && text.contains("\"/t\\x1b\""), "{text}");
-        assert!(text.contains("Left 2 things as they were") && !text.contains("compared"), "{text}");
+        assert!(text.contains("Left 2 things unchanged") && !text.contains("compared"), "{text}");
     }
 }

@@ -6,7 +6,7 @@
 
 use super::Context;
 use super::job::{FileJob, OpenFiles};
-use super::kept::Kept;
+use super::kept::{Kept, Origin};
 use super::link::{Link, make_link};
 use super::target::Relative;
 use crate::error::{Error, ErrorKind, Result};
@@ -63,10 +63,11 @@ struct Ref {
 const NOWHERE: u32 = u32::MAX;
 
 /// A directory that has all its content once the batch is done.
-struct Done {
-    path: Vec<u8>,
-    relative: Relative,
-    meta: Metadata,
+pub(super) struct Done {
+    pub(super) path: Vec<u8>,
+    pub(super) relative: Relative,
+    pub(super) meta: Metadata,
+    pub(super) origin: Origin,
 }
 
 /// Work that has been collected.
@@ -162,9 +163,9 @@ impl Batch {
         self.kept.push(kept);
     }
 
-    pub(super) fn add_directory(&mut self, path: Vec<u8>, relative: Relative, meta: Metadata) {
+    pub(super) fn add_directory(&mut self, path: Vec<u8>, relative: Relative, meta: Metadata, origin: Origin) {
         self.weight += 256 + path.len() + relative.len();
-        self.directories.push(Done { path, relative, meta });
+        self.directories.push(Done { path, relative, meta, origin });
     }
 
     /// Carries everything out; afterwards it is empty but for `unfinished`, a file of which more chunks will come.
@@ -211,7 +212,7 @@ impl Batch {
         // In the order in which they were left: what is deeper comes first.
         for done in std::mem::take(&mut self.directories) {
             context.check()?;
-            context.finish_directory(&done.path, &done.relative, &done.meta);
+            context.finish_directory(&done);
         }
         self.jobs.clear();
         self.jobs.extend(unfinished.cloned());

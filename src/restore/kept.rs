@@ -1,7 +1,7 @@
-//! What a restore leaves in the target because it looks as recorded: it gets the recorded metadata back, and with
-//! `--verify` it is read and compared like what was written. Not for: deciding what is left (see `walk`).
+//! What a restore leaves in the target. What looks as recorded gets the recorded metadata back; with `--verify` all of it
+//! is read and compared like what was written. Not for: deciding what is left (see `walk`).
 
-use super::compare::{compare_content, differs_in, is_theirs, looks_unchanged};
+use super::compare::{compare_content, differs_in, is_alike, is_theirs, looks_unchanged};
 use super::meta::{ACCESS_ACL, Subject, file_time, freezes};
 use super::target::{Relative, Target};
 use super::{Context, count, show};
@@ -19,8 +19,18 @@ pub(super) struct Kept {
     pub(super) path: Vec<u8>,
     pub(super) dir: Relative,
     pub(super) entry: Entry,
-    /// It was there before, and may need its metadata.
-    pub(super) was_there: bool,
+    pub(super) origin: Origin,
+}
+
+/// Where something comes from that is compared, and what may be done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// This restore made it.
+    Made,
+    /// It was there and looks as recorded; it may need its metadata.
+    Looked,
+    /// It was there and is not to be touched, whatever it is.
+    Untouched,
 }
 
 /// A thing in the target, opened as well as it can be.
@@ -39,26 +49,33 @@ impl Context<'_> {
         match done {
             Ok(()) => {}
             Err(_) if !self.goes_on() => {}
-            Err(error) if kept.was_there => {
-                let message = format!("\"{}\" was left in the target and is not as recorded", show(&kept.path));
-                self.mismatch(&kept.path, error.context(message).with_hint("Restore it with \"--overwrite always\"."));
+            Err(error) if kept.origin != Origin::Made => {
+                self.mismatch(&kept.path, left_otherwise(&kept.path, error));
             }
             Err(error) => self.mismatch(&kept.path, not_restored(&kept.path, error)),
         }
     }
 
     fn try_settle(&self, target: &Target, kept: &Kept) -> Result<()> {
-        let Kept { path, dir, entry, was_there } = kept;
+        let Kept { path, dir, entry, origin } = kept;
         let failed = |error: io::Error| Error::io("It cannot be looked at", error);
         let folder = target.directory(dir).map_err(failed)?;
         let found = look(&folder, entry).map_err(failed)?;
         // Whoever may rename what is in the directory can have put another file there, which must not be given away.
-        if *was_there
+        let was_looked_at = *origin == Origin::Looked;
+        if was_looked_at
             && (is_theirs(self, &found.stat, entry) || !looks_unchanged(self, Some(&folder), &found.stat, entry))
         {
             return Err(differs_in("something else has taken its place"));
         }
-        if *was_there && self.differs(target, &found, &entry.meta, false).is_some() {
+        if was_looked_at && self.differs(target, &found, &entry.meta, false).is_some() {
+            // Those that this restore has made are among the recorded ones.
+            if found.stat.nlink > names_of(entry) {
+                return Err(differs_in(
+                    "it has names that are not recorded, perhaps outside of the target, and other metadata",
+                ));
+            }
+            self.remove_further_attributes(path, &found.handle, &entry.meta);
             let inherits = os::get_xattr(&found.handle, ACCESS_ACL).is_ok_and(|acl| acl.is_some());
             let (symlink, is_open) = (found.stat.kind == FileType::Symlink, found.is_open);
             self.apply(&Subject { path, handle: &found.handle, is_open, symlink, inherits }, &entry.meta);
@@ -71,9 +88,12 @@ impl Context<'_> {
             count(&self.counts.updated, u64::from(is_right));
         }
         if self.options.verify {
+            let is_file = matches!(entry.body, Body::File { .. });
+            if *origin == Origin::Untouched && is_file && !found.is_open && found.stat.kind == FileType::File {
+                return Err(differs_in("it may not be read"));
+            }
             self.verify_found(target, &folder, entry)?;
-            let is_file = *was_there && matches!(entry.body, Body::File { .. });
-            count(&self.counts.verified, u64::from(is_file));
+            count(&self.counts.verified, u64::from(is_file && *origin != Origin::Made));
         }
         Ok(())
     }
@@ -105,6 +125,9 @@ impl Context<'_> {
             compare_content(self, &file, *size, content)?;
             found = Found { handle: file.into(), stat: Stat { mode, ..stat }, is_open: true };
         }
+        if !matches!(entry.body, Body::File { .. }) && !is_alike(&found.stat, &entry.body) {
+            return Err(differs_in("it is something else"));
+        }
         if let Body::Symlink(to) = &entry.body
             && !os::read_link_at(folder, &entry.name).is_ok_and(|found| found == *to)
         {
@@ -116,14 +139,49 @@ impl Context<'_> {
         }
     }
 
-    /// Compares a directory that has its metadata.
-    pub(super) fn verify_directory(&self, target: &Target, path: &[u8], handle: OwnedFd, meta: &Metadata) {
+    /// Compares a directory that has its metadata, or that was left as it was.
+    pub(super) fn verify_directory(
+        &self,
+        target: &Target,
+        path: &[u8],
+        handle: OwnedFd,
+        meta: &Metadata,
+        origin: Origin,
+    ) {
         let found = os::stat_fd(&handle).map(|stat| Found { handle, stat, is_open: true });
         let how = found.map(|found| self.differs(target, &found, meta, true));
         let how = how.unwrap_or_else(|error| Some(error.to_string()));
-        if let Some(how) = how {
-            self.mismatch(path, not_restored(path, differs_in(&how)));
+        let Some(how) = how else { return };
+        let error = differs_in(&how);
+        self.mismatch(
+            path,
+            if origin == Origin::Untouched { left_otherwise(path, error) } else { not_restored(path, error) },
+        );
+    }
+
+    /// Whether a directory that was there has all its metadata already: one that may not be changed is right as it is.
+    pub(super) fn is_as_recorded(&self, target: &Target, directory: &OwnedFd, meta: &Metadata) -> bool {
+        let handle = directory.try_clone();
+        let found = handle.and_then(|handle| Ok(Found { stat: os::stat_fd(&handle)?, handle, is_open: true }));
+        found.is_ok_and(|found| self.differs(target, &found, meta, false).is_none())
+    }
+
+    /// Whether what is there is left: it looks as recorded, and is not somebody else's, who could have put it there to be given it, nor
+    /// shared with names elsewhere.
+    pub(super) fn stays(&self, folder: Option<&OwnedFd>, stat: &Stat, entry: &Entry) -> bool {
+        !is_theirs(self, stat, entry)
+            && looks_unchanged(self, folder, stat, entry)
+            && !folder.is_some_and(|folder| self.is_entangled(folder, stat, entry))
+    }
+
+    /// Whether a file that looks as recorded has more names than its metadata can be changed under: names that are not recorded, or,
+    /// where metadata must change, any. They may lie outside of the target, where nothing may change; such a file is replaced.
+    fn is_entangled(&self, folder: &OwnedFd, stat: &Stat, entry: &Entry) -> bool {
+        if stat.nlink <= 1 || stat.nlink > names_of(entry) {
+            return stat.nlink > 1;
         }
+        let Some(target) = &self.target else { return false };
+        look(folder, entry).is_ok_and(|found| self.differs(target, &found, &entry.meta, false).is_some())
     }
 
     /// How the metadata of something in the target differs from what is recorded, as far as this user and this file system
@@ -151,16 +209,33 @@ impl Context<'_> {
                 return Some("its file flags are others".to_owned());
             }
         }
-        let set = meta.attributes.as_deref().and_then(|set| self.repository.attributes(set).ok())?;
+        let set = match meta.attributes.as_deref() {
+            Some(attributes) => self.repository.attributes(attributes).ok()?.0,
+            None => Vec::new(),
+        };
+        if let Some(name) = self.further_attributes(&found.handle, &set).into_iter().next() {
+            return Some(format!("it has an attribute \"{}\" that is not recorded", show(&name)));
+        }
         let lacks = |(name, value): &&(Vec<u8>, Vec<u8>)| {
             let is_for_all = name.starts_with(b"user.") || name.starts_with(b"system.posix_acl");
             (self.root || is_for_all)
                 && os::get_xattr(&found.handle, name).is_ok_and(|there| there.as_ref() != Some(value))
                 && !(is_final && cannot_have(&found.handle, name, value))
         };
-        let (name, _) = set.0.iter().find(lacks)?;
+        let (name, _) = set.iter().find(lacks)?;
         Some(format!("its attribute \"{}\" is another", show(name)))
     }
+}
+
+/// The number of names that are recorded of a file.
+fn names_of(entry: &Entry) -> u32 {
+    entry.meta.link.map_or(1, |link| link.links)
+}
+
+/// About something that was there before.
+fn left_otherwise(path: &[u8], error: Error) -> Error {
+    let error = error.context(format!("\"{}\" was left in the target and is not as recorded", show(path)));
+    error.with_hint("Restore it with \"--overwrite always\".")
 }
 
 /// Whether the system refuses an attribute of this name or value.
@@ -178,7 +253,10 @@ pub(super) fn not_restored(path: &[u8], error: Error) -> Error {
 
 fn look(folder: &OwnedFd, entry: &Entry) -> io::Result<Found> {
     let opened = match &entry.body {
-        Body::File { .. } => os::open_at(folder, &entry.name, OFlags::RDONLY | OFlags::NONBLOCK, 0).ok(),
+        // Opening something else can have effects of its own.
+        Body::File { .. } if os::stat_at(folder, &entry.name)?.kind == FileType::File => {
+            os::open_at(folder, &entry.name, OFlags::RDONLY | OFlags::NONBLOCK, 0).ok()
+        }
         _ => None,
     };
     let is_open = opened.is_some();

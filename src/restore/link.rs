@@ -6,7 +6,7 @@
 
 use super::compare::{compare_content, is_theirs, looks_unchanged};
 use super::job::{FileJob, NewFile, OpenFiles};
-use super::kept::Kept;
+use super::kept::{Kept, Origin};
 use super::target::{Relative, Target};
 use super::{Context, Overwrite, count, join, show, special};
 use crate::error::{Error, ErrorKind, Result};
@@ -55,7 +55,8 @@ impl Link {
         let target = context.target.as_ref().filter(|_| replaces || context.options.verify)?;
         let there = target.directory(&dir).and_then(|dir| os::stat_at(&dir, &entry.name)).ok()?;
         let is_it = looks_unchanged(context, None, &there, &entry) && !is_theirs(context, &there, &entry);
-        is_it.then_some(Kept { path, dir, entry, was_there: replaces })
+        let origin = if replaces { Origin::Looked } else { Origin::Made };
+        is_it.then_some(Kept { path, dir, entry, origin })
     }
 }
 

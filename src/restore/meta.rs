@@ -6,7 +6,8 @@
 //! All of it goes by a handle, never by a name: whoever may rename what is in the directory can put another file under the
 //! name, which would be given away.
 
-use super::target::Relative;
+use super::batch::Done;
+use super::kept::Origin;
 use super::{Context, show};
 use crate::error::{Error, ErrorKind};
 use crate::format::tree::{Metadata, Timestamp};
@@ -50,6 +51,14 @@ impl Context<'_> {
         if !subject.symlink {
             // With these bits a program runs as its owner: only ever as the recorded one.
             let mode = if owned { meta.mode } else { meta.mode & !0o6000 };
+            if mode != meta.mode {
+                self.note_once("set-user-ID", || {
+                    format!(
+                        "\"{}\" is recorded with set-user-ID bits, which are restored only together with the owner; others like it are not told",
+                        show(subject.path)
+                    )
+                });
+            }
             let done = if subject.is_open {
                 os::chmod_fd(subject.handle, mode)
             } else {
@@ -106,7 +115,7 @@ impl Context<'_> {
                 continue;
             }
             let done = os::set_xattr(subject.handle, &name, &value);
-            self.tell(subject.path, "attribute", &format!("attribute \"{}\"", show(&name)), done);
+            self.tell(subject.path, family(&name), &format!("attribute \"{}\"", show(&name)), done);
         }
     }
 
@@ -143,17 +152,24 @@ impl Context<'_> {
     }
 
     /// A directory that has all its content.
-    pub(super) fn finish_directory(&self, path: &[u8], relative: &Relative, meta: &Metadata) {
+    pub(super) fn finish_directory(&self, done: &Done) {
         let Some(target) = &self.target else { return };
+        let Done { path, relative, meta, origin } = done;
         match target.open_directory(relative) {
             Ok(handle) => {
                 if relative.is_empty() {
                     target.open_up();
                 }
-                self.apply(&Subject { path, handle: &handle, is_open: true, symlink: false, inherits: false }, meta);
-                self.apply_flags(path, &handle, meta.flags);
+                // One that is immutable takes no metadata, and needs none if it is right.
+                let is_right = *origin == Origin::Looked && self.is_as_recorded(target, &handle, meta);
+                if *origin != Origin::Untouched && !is_right {
+                    self.remove_further_attributes(path, &handle, meta);
+                    let subject = Subject { path, handle: &handle, is_open: true, symlink: false, inherits: false };
+                    self.apply(&subject, meta);
+                    self.apply_flags(path, &handle, meta.flags);
+                }
                 if self.options.verify {
-                    self.verify_directory(target, path, handle, meta);
+                    self.verify_directory(target, path, handle, meta, *origin);
                 }
             }
             Err(error) => {
@@ -161,6 +177,45 @@ impl Context<'_> {
                 self.issue(path, Error::io(message, error));
             }
         }
+    }
+
+    /// Names of attributes that something in the target has and that are not recorded. Those that only tell how a system works, as
+    /// labels of SELinux, do not count.
+    pub(super) fn further_attributes(&self, handle: &OwnedFd, set: &[(Vec<u8>, Vec<u8>)]) -> Vec<Vec<u8>> {
+        let counts = |name: &[u8]| {
+            let is_for_all = name.starts_with(b"user.") || [ACCESS_ACL, DEFAULT_ACL].contains(&name);
+            is_for_all || self.root && (name.starts_with(b"trusted.") || name == CAPABILITY)
+        };
+        let is_recorded = |name: &[u8]| set.iter().any(|(recorded, _)| recorded == name);
+        let mut names = os::list_xattrs(handle).unwrap_or_default();
+        names.retain(|name| counts(name) && !is_recorded(name));
+        names
+    }
+
+    /// Takes from something that was there the attributes and ACLs that are not recorded.
+    pub(super) fn remove_further_attributes(&self, path: &[u8], handle: &OwnedFd, meta: &Metadata) {
+        let set = match meta.attributes.as_deref().map(|attributes| self.repository.attributes(attributes)) {
+            None => Vec::new(),
+            Some(Ok(set)) => set.0,
+            // That they are lost is told when they are set.
+            Some(Err(_)) => return,
+        };
+        for name in self.further_attributes(handle, &set) {
+            let what = format!("attribute \"{}\" (to be removed)", show(&name));
+            self.tell(path, "further attribute", &what, os::remove_xattr(handle, &name));
+        }
+    }
+}
+
+/// What an attribute is for: who may not restore one of a family is told so once for each.
+fn family(name: &[u8]) -> &'static str {
+    match name.split(|byte| *byte == b'.').next() {
+        Some(b"user") => "user attribute",
+        Some(b"trusted") => "trusted attribute",
+        Some(b"security") if name == CAPABILITY => "capability",
+        Some(b"security") => "security attribute",
+        Some(b"system") => "system attribute",
+        _ => "attribute",
     }
 }
 

@@ -30,6 +30,8 @@ mod tests;
 #[cfg(test)]
 mod tests_hostile;
 #[cfg(test)]
+mod tests_kept;
+#[cfg(test)]
 mod tests_links;
 
 use crate::error::{Error, ErrorKind, Result};

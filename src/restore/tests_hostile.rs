@@ -31,7 +31,7 @@ fn symlinks_in_the_target_lead_nowhere() {
     };
     assert_eq!(plant(Overwrite::Always), (4, 0, false, false));
     assert_eq!(plant(Overwrite::IfChanged), (2, 1, true, false));
-    assert_eq!(plant(Overwrite::Never), (1, 1, true, true));
+    assert_eq!(plant(Overwrite::Never), (1, 2, true, true));
 }
 
 #[test]

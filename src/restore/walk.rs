@@ -2,9 +2,8 @@
 //! files into batches. Not for: content (see `batch`, `job`).
 
 use super::batch::Batch;
-use super::compare::{is_theirs, looks_unchanged};
 use super::job::{FileJob, NewFile};
-use super::kept::Kept;
+use super::kept::{Kept, Origin};
 use super::link::{First, Groups, Link};
 use super::meta;
 use super::spelling::{Met, is_spelt, meets_another};
@@ -231,10 +230,18 @@ impl<'a> Walk<'a> {
                 Made::Absent | Made::There { fresh: true, .. } => true,
                 Made::There { fresh: false, .. } => frame.selected && overwrite != Overwrite::Never && !meta.waypoint,
             };
+        let dry_run = self.context.options.dry_run;
         if wanted {
             count(&self.context.counts.directories, 1);
-            if !self.context.options.dry_run {
-                self.batch.add_directory(self.snapshot_path(relative), relative.into(), meta);
+            if !dry_run {
+                let origin =
+                    if matches!(frame.made, Made::There { fresh: true, .. }) { Origin::Made } else { Origin::Looked };
+                self.batch.add_directory(self.snapshot_path(relative), relative.into(), meta, origin);
+            }
+        } else if self.context.options.verify && !dry_run && frame.selected && !meta.waypoint {
+            // Only with "--overwrite never" is a selected one left that was there.
+            if matches!(frame.made, Made::There { .. }) {
+                self.batch.add_directory(self.snapshot_path(relative), relative.into(), meta, Origin::Untouched);
             }
         }
     }
@@ -429,7 +436,7 @@ impl<'a> Walk<'a> {
                 return Err(Error::new(ErrorKind::Exists, "A directory in the target has its name")
                     .with_hint("Move it away or restore into another folder."));
             }
-            Some(stat) => overwrite == Overwrite::IfChanged && self.stays(&spot, stat, &entry),
+            Some(stat) => overwrite == Overwrite::IfChanged && self.context.stays(spot.handle.as_deref(), stat, &entry),
         };
         let size = if let Body::File { size, .. } = &entry.body { *size } else { 0 };
         if let Some(first) = self.groups.first(&entry)
@@ -451,13 +458,16 @@ impl<'a> Walk<'a> {
             if matches!(entry.body, Body::File { .. }) {
                 self.pass(size);
             }
+            let mut origin = Origin::Untouched;
             // What is kept whatever it holds is not what the other names stand for.
             if overwrite != Overwrite::Never {
                 let first = Arc::new(First::kept(spot.dir.clone(), entry.name.clone()));
                 self.groups.remember(self.context, &entry, &spot.path, &first);
-                if !self.context.options.dry_run {
-                    self.batch.add_kept(self.context, Kept { path: spot.path, dir: spot.dir, entry, was_there: true });
-                }
+                origin = Origin::Looked;
+            }
+            let options = &self.context.options;
+            if !options.dry_run && (origin == Origin::Looked || options.verify) {
+                self.batch.add_kept(self.context, Kept { path: spot.path, dir: spot.dir, entry, origin });
             }
             return Ok(());
         }
@@ -465,13 +475,6 @@ impl<'a> Walk<'a> {
             Body::File { .. } => self.add_file(spot, entry, replaces),
             _ => self.make_other(&spot, &entry, replaces),
         }
-    }
-
-    /// Whether what is there is left: it looks as recorded, and is not somebody else's, who could have put it there to be
-    /// given it.
-    fn stays(&self, spot: &Spot, stat: &Stat, entry: &Entry) -> bool {
-        let context = self.context;
-        !is_theirs(context, stat, entry) && looks_unchanged(context, spot.handle.as_deref(), stat, entry)
     }
 
     /// A file that needs no work.
@@ -570,7 +573,7 @@ impl<'a> Walk<'a> {
         }
         if self.context.options.verify && made.is_some() {
             let (path, dir) = (spot.path.clone(), spot.dir.clone());
-            self.batch.add_kept(self.context, Kept { path, dir, entry: entry.clone(), was_there: false });
+            self.batch.add_kept(self.context, Kept { path, dir, entry: entry.clone(), origin: Origin::Made });
         }
         Ok(())
     }
