@@ -1,7 +1,7 @@
 //! One file on its way: made under a temporary name, filled from several threads, completed and put in its place by
 //! whichever thread writes its last byte. Not for: choosing what is written when (see `batch`).
 
-use super::kept::not_restored;
+use super::kept::{Origin, not_restored};
 use super::link::{First, Identity};
 use super::meta::{Subject, freezes};
 use super::target::{Relative, Target};
@@ -293,7 +293,7 @@ impl FileJob {
     pub(super) fn verify(&self, context: &Context<'_>) {
         let body = Body::File { size: self.size, content: self.content.clone() };
         let entry = Entry { name: self.name.clone(), meta: self.meta.clone(), body };
-        match self.directory().and_then(|dir| context.verify_found(&self.target, &dir, &entry)) {
+        match self.directory().and_then(|dir| context.verify_found(&self.target, &dir, &entry, Origin::Made)) {
             Ok(()) => count(&context.counts.verified, 1),
             Err(_) if !context.goes_on() => {}
             Err(error) => context.mismatch(&self.path, not_restored(&self.path, error)),

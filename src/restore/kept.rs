@@ -33,6 +33,12 @@ pub(super) enum Origin {
     Untouched,
 }
 
+impl Origin {
+    fn may_be_touched(self) -> bool {
+        self != Origin::Untouched
+    }
+}
+
 /// A thing in the target, opened as well as it can be.
 struct Found {
     handle: OwnedFd,
@@ -92,14 +98,14 @@ impl Context<'_> {
             if *origin == Origin::Untouched && is_file && !found.is_open && found.stat.kind == FileType::File {
                 return Err(differs_in("it may not be read"));
             }
-            self.verify_found(target, &folder, entry)?;
+            self.verify_found(target, &folder, entry, *origin)?;
             count(&self.counts.verified, u64::from(is_file && *origin != Origin::Made));
         }
         Ok(())
     }
 
     /// Compares something in the target with what is recorded: a file's content, and the metadata of all.
-    pub(super) fn verify_found(&self, target: &Target, folder: &OwnedFd, entry: &Entry) -> Result<()> {
+    pub(super) fn verify_found(&self, target: &Target, folder: &OwnedFd, entry: &Entry, origin: Origin) -> Result<()> {
         let failed = |error: io::Error| Error::io("It cannot be read back", error);
         let mut found = look(folder, entry).map_err(failed)?;
         let mode = found.stat.mode;
@@ -133,7 +139,7 @@ impl Context<'_> {
         {
             return Err(differs_in("it points elsewhere"));
         }
-        match self.differs(target, &found, &entry.meta, true) {
+        match self.differs(target, &found, &entry.meta, origin.may_be_touched()) {
             Some(how) => Err(differs_in(&how)),
             None => Ok(()),
         }
@@ -149,7 +155,7 @@ impl Context<'_> {
         origin: Origin,
     ) {
         let found = os::stat_fd(&handle).map(|stat| Found { handle, stat, is_open: true });
-        let how = found.map(|found| self.differs(target, &found, meta, true));
+        let how = found.map(|found| self.differs(target, &found, meta, origin.may_be_touched()));
         let how = how.unwrap_or_else(|error| Some(error.to_string()));
         let Some(how) = how else { return };
         let error = differs_in(&how);
@@ -185,7 +191,8 @@ impl Context<'_> {
     }
 
     /// How the metadata of something in the target differs from what is recorded, as far as this user and this file system
-    /// can have it as recorded. `is_final`: attributes that cannot be kept here do not count; that was told when they were set.
+    /// can have it as recorded. `is_final`: attributes that cannot be kept here do not count; that was told when they were
+    /// set, and is found out by setting them once more.
     fn differs(&self, target: &Target, found: &Found, meta: &Metadata, is_final: bool) -> Option<String> {
         let stat = &found.stat;
         let able = target.able;

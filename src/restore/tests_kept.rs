@@ -106,7 +106,9 @@ fn attributes_that_are_not_recorded_are_found_and_go() {
         os::set_xattr(fs::File::open(&file).unwrap(), names[1], &acl()).unwrap();
         os::set_xattr(fs::File::open(&dir).unwrap(), names[2], &acl()).unwrap();
         let never = RestoreOptions { overwrite: Overwrite::Never, ..fixture.options() };
+        os::set_xattr(fs::File::open(&file).unwrap(), b"user.colour", b"red").unwrap();
         assert_eq!(fixture.restore("", &never).0.mismatched, 2);
+        assert_eq!(attribute(&file, b"user.colour").as_deref(), Some(&b"red"[..]), "it was only looked at");
         fixture.restore_all(&RestoreOptions { overwrite, ..fixture.options() });
         assert_eq!(attribute(&file, b"user.colour").as_deref(), Some(&b"blue"[..]));
         for (path, name) in [(&file, names[0]), (&dir, names[0]), (&file, names[1]), (&dir, names[2])] {

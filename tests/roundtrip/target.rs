@@ -212,9 +212,10 @@ fn verify_compares_what_was_left_as_well() {
         let ran = world.run(["restore", &address, "-t", "out", "--verify", "--overwrite", "always"]).succeeds();
         assert!(ran.stdout.contains("compared 41 files"), "{ran:?}");
     }
-    // What was asked to be kept, whatever it is, is not judged.
+    // What was asked to be kept, whatever it is, is kept and compared.
     tamper(&out.join("small"));
-    world.run(["restore", &address, "-t", "out", "--verify", "--overwrite", "never"]).succeeds();
+    let ran = world.run(["restore", &address, "-t", "out", "--verify", "--overwrite", "never"]);
+    ran.fails(5, &["small", "was left in the target and is not as recorded"]);
 }
 
 #[test]
@@ -240,7 +241,8 @@ fn metadata_comes_back_where_content_is_left() {
             2 => fs::set_permissions(out.join("1"), Permissions::from_mode(0o777)).unwrap(),
             _ => chown(out.join("3/f3"), Some(1234), Some(1)).unwrap(),
         }
-        let told = world.run(["restore", &address, "-t", "out", "--overwrite", "never", "--verify"]).succeeds();
+        let told = world.run(["restore", &address, "-t", "out", "--overwrite", "never", "--verify"]);
+        let told = told.fails(5, &["was left in the target and is not as recorded"]);
         assert!(told.stdout.contains("Left 41 things"), "{told:?}");
         let ran = world.run(["restore", &address, "-t", "out"]).succeeds();
         assert!(ran.stdout.contains("Restored 0 files"), "{ran:?}");
