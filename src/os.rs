@@ -4,8 +4,10 @@
 #![allow(unsafe_code)]
 
 mod files;
+mod paths;
 mod systems;
 pub use files::*;
+pub use paths::*;
 pub use systems::*;
 
 use std::collections::HashMap;

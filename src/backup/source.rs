@@ -1,7 +1,7 @@
 //! What is to be read: the paths a user names become one tree that begins at `/`. Not for: reading it (see `walk`).
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::{self, FileType};
+use crate::os::{self, FileType, PathNames, join_names as join, path_names as names_of};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -28,9 +28,6 @@ struct Node {
     followed: bool,
 }
 
-/// The names of an absolute path.
-type PathNames = Vec<Vec<u8>>;
-
 /// Paths that exist, and whether each is a link that is followed.
 type Found = BTreeMap<PathNames, bool>;
 
@@ -39,9 +36,9 @@ type Found = BTreeMap<PathNames, bool>;
 pub(crate) struct Place(usize);
 
 impl Source {
-    /// The source made of `paths`, relative ones starting from `cwd` (absolute). `.` and `..` are resolved by the text
-    /// alone. A path that is a symbolic link means the link, with a slash at its end the directory that it leads to. Paths that
-    /// cannot be found are in `missing`. Errors: `Input` without paths; of the system's kind if none can be found.
+    /// The source made of `paths`, relative ones starting from `cwd` (absolute). `.` and `..` are resolved as the kernel does
+    /// (`os::resolve_path`). A path that is a symbolic link means the link, with a slash at its end the directory that it leads
+    /// to. Paths that cannot be found are in `missing`. Errors: `Input` without paths; of the system's kind if none can be found.
     pub fn new<P: AsRef<Path>>(paths: &[P], cwd: &Path) -> Result<Source> {
         if paths.is_empty() {
             return Err(Error::new(ErrorKind::Input, "There is nothing to back up: no path was given")
@@ -49,7 +46,15 @@ impl Source {
         }
         let (mut found, mut missing, mut links) = (Found::new(), Vec::new(), Vec::new());
         for path in paths {
-            let names = normalise(path.as_ref(), cwd)?;
+            check_text(path.as_ref())?;
+            let names = match os::resolve_path(path.as_ref(), cwd) {
+                Ok(names) => names,
+                Err(error) => {
+                    let given = cwd.join(path);
+                    missing.push((given.clone(), unreadable(&given, error)));
+                    continue;
+                }
+            };
             let absolute = join(&names);
             match look(&absolute, means_directory(path.as_ref())) {
                 Ok(Named::Other) => drop(found.entry(names).or_default()),
@@ -58,10 +63,7 @@ impl Source {
                     links.push(shown(&absolute));
                 }
                 Ok(Named::Followed) => drop(found.insert(names, true)),
-                Err(error) => {
-                    let message = format!("The source \"{}\" cannot be read", shown(&absolute).display());
-                    missing.push((shown(&absolute), Error::io(message, error)));
-                }
+                Err(error) => missing.push((shown(&absolute), unreadable(&shown(&absolute), error))),
             }
         }
         if found.is_empty() {
@@ -172,7 +174,7 @@ enum Named {
 // Whether the text says that the directory is meant that a link leads to.
 fn means_directory(path: &Path) -> bool {
     let given = path.as_os_str().as_bytes();
-    given.ends_with(b"/") || given.ends_with(b"/.")
+    given.ends_with(b"/") || given.ends_with(b"/.") || given.ends_with(b"/..")
 }
 
 fn look(absolute: &[u8], directory: bool) -> std::io::Result<Named> {
@@ -227,30 +229,23 @@ fn resolve_links(found: &mut Found, missing: &mut Vec<(PathBuf, Error)>) -> Vec<
                 moved.push((given, real));
             }
             Err(error) => {
-                let message = format!("The source \"{}\" cannot be read", given.display());
-                missing.push((given, Error::io(message, error)));
+                let error = unreadable(&given, error);
+                missing.push((given, error));
             }
         }
     }
     moved
 }
 
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    Error::io(format!("The source \"{}\" cannot be read", path.display()), error)
+}
+
 fn shown(absolute: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(absolute))
 }
 
-// The names of an absolute, normalised path.
-fn names_of(path: &Path) -> PathNames {
-    path.as_os_str()
-        .as_bytes()
-        .split(|byte| *byte == b'/')
-        .filter(|name| !name.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect()
-}
-
-// The names of an absolute path, `.` and `..` resolved.
-fn normalise(path: &Path, cwd: &Path) -> Result<Vec<Vec<u8>>> {
+fn check_text(path: &Path) -> Result<()> {
     let given = path.as_os_str().as_bytes();
     let wrong = |why: &str| Error::new(ErrorKind::Input, format!("\"{}\" is not a source: {why}", path.display()));
     if given.is_empty() {
@@ -259,22 +254,7 @@ fn normalise(path: &Path, cwd: &Path) -> Result<Vec<Vec<u8>>> {
     if given.contains(&0) {
         return Err(wrong("a path has no zero byte"));
     }
-    let mut names: Vec<Vec<u8>> = Vec::new();
-    for name in cwd.join(path).as_os_str().as_bytes().split(|&b| b == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => drop(names.pop()),
-            name => names.push(name.to_vec()),
-        }
-    }
-    Ok(names)
-}
-
-fn join(names: &[Vec<u8>]) -> Vec<u8> {
-    if names.is_empty() {
-        return b"/".to_vec();
-    }
-    names.iter().flat_map(|name| [&b"/"[..], name]).collect::<Vec<_>>().concat()
+    Ok(())
 }
 
 #[cfg(test)]
@@ -357,7 +337,7 @@ mod tests {
         };
         let (is, none) = (String::from, String::new);
         assert_eq!(named(&["link"]), (is("link"), none(), is("link"), 0, 0));
-        for slash in ["link/", "link/.", "./link//"] {
+        for slash in ["link/", "link/.", "./link//", "link/c/.."] {
             assert_eq!(named(&[slash]), (is("link"), is("link"), none(), 0, 0));
         }
         assert_eq!(named(&["link", "link/"]), (is("link"), is("link"), none(), 0, 0));

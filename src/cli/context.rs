@@ -14,7 +14,7 @@ use crate::store::local::LocalStore;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Component;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A run of the program.
@@ -125,23 +125,20 @@ impl Context {
     }
 }
 
-/// The absolute path that a person means, with "." and ".." resolved and without a slash at the end; empty for "/".
+/// The absolute path that a person means, with "." and ".." resolved as the kernel does and without a slash at the end; empty for
+/// "/". It need not exist.
 pub(crate) fn absolute(path: &OsStr) -> Result<Vec<u8>> {
-    let shown = path.to_string_lossy();
     if path.is_empty() {
         return Err(Error::new(ErrorKind::Input, "An empty path names nothing"));
     }
-    let path = std::path::absolute(path)
-        .map_err(|error| Error::io(format!("The full path of \"{shown}\" cannot be found"), error))?;
-    let mut names: Vec<&[u8]> = Vec::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => names.push(name.as_bytes()),
-            Component::ParentDir => drop(names.pop()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    Ok(names.into_iter().flat_map(|name| [b"/", name].concat()).collect())
+    let path = Path::new(path);
+    let folder = if path.is_absolute() { Ok(PathBuf::from("/")) } else { crate::os::current_folder() };
+    let names = folder.and_then(|folder| crate::os::resolve_path(path, &folder));
+    let names = names.map_err(|error| {
+        Error::io(format!("The full path of \"{}\" cannot be found", path.display()), error)
+            .with_hint("Name the absolute path, without \"..\".")
+    })?;
+    Ok(if names.is_empty() { Vec::new() } else { crate::os::join_names(&names) })
 }
 
 /// `Address::parse`, with a better answer for a path alone.

@@ -145,3 +145,50 @@ fn where_the_program_stands_may_be_gone() {
     assert_eq!(ran.stdout, "stored\nrestored\n1\nclean\nrefused 1\n", "{ran:?}");
     assert!(ran.stderr.contains("Hint: "), "{ran:?}");
 }
+
+/// Behind a symbolic link, ".." is the folder above the one that it leads to: for every command that takes a path.
+#[test]
+fn dot_dot_behind_a_link_is_where_the_kernel_goes() {
+    let world = World::with_key_file();
+    world.write("far/a", "right");
+    world.write("far/place/inside", "");
+    world.write("source/a", "wrong");
+    std::os::unix::fs::symlink(world.path("far/place"), world.path("source/link")).unwrap();
+    let (typed, meant) = ("source/link/../a", world.text("far/a"));
+    world.run(["backup", "-q", typed]).succeeds();
+    let listed = world.run(["ls", "-R", "latest"]).succeeds().stdout;
+    assert!(listed.contains("far/a") && !listed.contains("source/a"), "{listed}");
+    assert_eq!(world.run(["dump", &format!("latest:{meant}")]).succeeds().stdout, "right");
+    // What is compared is the file that was backed up.
+    let address = format!("latest:{meant}");
+    let summary = |path: &str| world.run(["diff", "--json", &address, path]).json().pop().unwrap();
+    assert_eq!(summary(typed), summary("far/a"));
+    assert_ne!(summary(typed), summary("source/a"));
+    let same = |arguments: &[&str], option: &str| {
+        let run = |path: &str| {
+            world.run(arguments.iter().copied().chain(Some(option).filter(|o| !o.is_empty())).chain([path]))
+        };
+        let (behind, plain) = (run(typed), run("far/a"));
+        assert_eq!((behind.code, &behind.stdout), (plain.code, &plain.stdout), "{arguments:?}: {behind:?}");
+        plain
+    };
+    same(&["history"], "").succeeds();
+    assert!(same(&["snapshots", "--json"], "--path").succeeds().stdout.contains("snapshot_id"));
+    assert!(same(&["mount", "--samba-help"], "--root").succeeds().stdout.contains("far/a"));
+    std::fs::remove_file(world.path("far/a")).unwrap();
+    world.write("far/b", "b");
+    world.run(["backup", "-q", "source/link/.."]).succeeds();
+    world.run(["history", typed]).succeeds();
+    let deleted = world.run(["deleted", "source/link/.."]).succeeds().stdout;
+    assert!(deleted.contains(&meant), "{deleted}");
+    // A link that leads nowhere is no way to guess at; without it the text counts.
+    std::fs::rename(world.path("far/place"), world.path("elsewhere")).unwrap();
+    world.run(["backup", "-q", typed]).fails(1, &["source/link/../a", "cannot be read"]);
+    world.run(["history", typed]).fails(1, &["The full path of", "Hint: "]);
+    std::fs::remove_dir_all(world.path("source")).unwrap();
+    world.run(["history", "source/link/../../far/a"]).succeeds();
+    // So it does in a folder that was deleted while the program stands in it.
+    let script = "mkdir -p far/gone; cd far/gone; rmdir ../gone; \"$FIRN\" history ../a; ! \"$FIRN\" history a";
+    let gone = shell(&world, script, &[]).succeeds();
+    assert!(gone.stderr.contains("far/gone/a\" is in no snapshot"), "{gone:?}");
+}
