@@ -4,9 +4,11 @@
 #![allow(unsafe_code)]
 
 mod files;
+mod partial;
 mod paths;
 mod systems;
 pub use files::*;
+pub use partial::*;
 pub use paths::*;
 pub use systems::*;
 

@@ -63,14 +63,6 @@ pub(super) fn has_cache_tag(dir: &OwnedFd) -> bool {
     begins_with(dir, CACHE_TAG_NAME, &mut start) && start == *CACHE_TAG
 }
 
-/// Whether a file has the name that a restore gives to files until they are complete.
-pub(super) fn is_partial(name: &[u8]) -> bool {
-    let middle = name.strip_prefix(b".firn-").and_then(|rest| rest.strip_suffix(b".partial"));
-    let is_number = |text: &[u8]| text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-    // The mark of a new target has a name of its own.
-    middle.is_some_and(|text| text == b"new" || text.len() >= 8 && is_number(text))
-}
-
 // Reads the first bytes of a regular file; whether it has so many.
 fn begins_with(dir: &OwnedFd, name: &[u8], start: &mut [u8]) -> bool {
     let is_long_enough = |stat: Stat| stat.kind == FileType::File && stat.size >= start.len() as u64;
@@ -79,25 +71,4 @@ fn begins_with(dir: &OwnedFd, name: &[u8], start: &mut [u8]) -> bool {
     }
     let Ok(fd) = open_reading(dir, name, OFlags::empty()) else { return false };
     File::from(fd).read_exact(start).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partial_files_are_told_by_their_whole_name() {
-        for name in [
-            ".firn-00ff00ff00ff00ff-1.partial",
-            ".firn-0123456789abcdef0123456789abcdef-1f.partial",
-            ".firn-new.partial",
-        ] {
-            assert!(is_partial(name.as_bytes()), "{name}");
-        }
-        for name in
-            [".firn-notes.partial", ".firn-1.partial", "firn-00ff00ff-1.partial", ".firn-00ff00ff-1.partial.txt"]
-        {
-            assert!(!is_partial(name.as_bytes()), "{name}");
-        }
-    }
 }

@@ -313,7 +313,7 @@ impl Walk {
             }
             FileType::Socket => self.skip(Skip::Socket),
             FileType::Unknown => self.lost("is of an unknown type", io::ErrorKind::Unsupported.into()),
-            FileType::File if !named && own::is_partial(&name) => self.skip(Skip::Own(Own::Partial)),
+            _ if !named && os::partial_text(&name).is_some() => self.skip(Skip::Own(Own::Partial)),
             _ => {
                 let (path, handle) = (self.shown(), Handle::In(dir));
                 self.pending.push_back(Event::Item(SourceItem { path, name, stat, handle, waypoint: false, named }));

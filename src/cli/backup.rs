@@ -15,6 +15,12 @@ use std::path::{Path, PathBuf};
 ///
 /// Makes one snapshot of everything named. Files that are as they were in the snapshot before are not read again. What cannot
 /// be read is told about and left out (exit status 3); without any of the named paths there is no snapshot.
+///
+/// Sockets are left out, and what is firn's own, unless it is named: the content of repositories, mounts and caches of firn, and files
+/// that a restore left unfinished. Those have a name that firn made up and can tell from every other (".firn-", numbers, a checksum
+/// over them, ".partial"). A note tells of each.
+///
+/// Paths are absolute or begin at the current folder. Behind a symbolic link, ".." is the folder above the one that it leads to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to back up

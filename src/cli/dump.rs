@@ -2,11 +2,12 @@
 
 use super::context::Context;
 use super::message::output_failed;
+use super::progress::Reporter;
 use super::select::Selection;
 use super::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Body, Content};
-use crate::progress::Stop;
+use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::restore::partial::Names;
 use crate::view::content::{Sink, copy};
@@ -92,7 +93,10 @@ impl Args {
         let stop = &*context.stop;
         let copied = match &self.output {
             None => to_stdout(&repository, *size, content, stop),
-            Some(target) => to_file(&repository, *size, content, entry.meta.mode, target, stop),
+            Some(target) => {
+                remove_stale(target, &Reporter::without_bar("dump", &context.global))?;
+                to_file(&repository, *size, content, entry.meta.mode, target, stop)
+            }
         };
         if let Err(error) = copied {
             stop.check()?;
@@ -123,6 +127,21 @@ fn to_stdout(repository: &Repository, size: u64, content: &Content, stop: &Stop)
     out.flush().map_err(output_failed)
 }
 
+/// Removes what killed dumps into the same folder have left.
+fn remove_stale(target: &Path, progress: &dyn Progress) -> Result<()> {
+    if std::fs::metadata(target).is_ok_and(|there| !there.is_file()) {
+        return Ok(());
+    }
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Why it cannot be opened is said when the file is made.
+    let Ok(opened) = std::fs::File::open(folder) else { return Ok(()) };
+    Names::new()?.remove_stale(&opened.into(), &mut |name| {
+        let left = target.with_file_name(std::ffi::OsStr::from_bytes(name));
+        progress.note(&format!("Removed \"{}\", which an earlier dump or restore left unfinished", left.display()));
+    });
+    Ok(())
+}
+
 /// Through a temporary file beside it, unless `target` is something special like a pipe. Until it is complete nobody else
 /// may read it; then it gets the rights of the file that it replaces, or those of the file in the snapshot (`mode`).
 fn to_file(repository: &Repository, size: u64, content: &Content, mode: u16, target: &Path, stop: &Stop) -> Result<()> {
@@ -143,13 +162,6 @@ fn to_file(repository: &Repository, size: u64, content: &Content, mode: u16, tar
         return Err(Error::new(ErrorKind::Input, format!("\"{shown}\" is no file name")));
     }
     let names = Names::new()?;
-    let folder = match target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) => std::fs::File::open(folder),
-        None => std::fs::File::open("."),
-    };
-    let folder: std::os::fd::OwnedFd = folder.map_err(failed)?.into();
-    // What killed ones have left.
-    names.remove_stale(&folder);
     let temporary = target.with_file_name(std::ffi::OsStr::from_bytes(&names.next()));
     let write = || -> Result<()> {
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);

@@ -18,6 +18,10 @@ use std::path::PathBuf;
 /// does not have are removed from what is restored. What cannot be restored is told about, and the rest goes on (exit status 3, or 5
 /// if stored data is damaged or --verify finds what is not as recorded). Run by an ordinary user, it cannot restore owners,
 /// set-user-ID bits, capabilities and some attributes; it names the first file of each kind in a note, and that is no error.
+///
+/// Files have a temporary name until they are complete (".firn-", numbers, a checksum over them, ".partial"). What a restore that was
+/// killed has left under such names in the folders that are restored again is removed, and a note tells of it. Nothing else in the
+/// target is removed that the snapshot does not replace.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The snapshot, and what to restore of it

@@ -161,7 +161,9 @@ fn run_within(
     };
     let closed = context.close_target(&entry)?;
     // Copies tell what was matched, too.
-    walk::Walk::new(&context, entry, path, include.clone(), exclude.clone())?.run()?;
+    let walked = walk::Walk::new(&context, entry, path, include.clone(), exclude.clone()).and_then(|walk| walk.run());
+    context.tell_removed();
+    walked?;
     drop(closed);
     if let Some(Err(error)) = context.target.as_ref().map(|target| target.finish()) {
         context.issue(b"/", Error::io("The target could not be opened to others", error));
@@ -249,6 +251,21 @@ impl Context<'_> {
             });
         }
         Ok(closed)
+    }
+
+    /// Says what was removed that the user may not have expected to be removed.
+    fn tell_removed(&self) {
+        let Some(removed) = self.target.as_ref().map(|target| target.removed()).filter(|removed| removed.count > 0)
+        else {
+            return;
+        };
+        let first = self.options.target.join(as_path(&removed.first));
+        let rest = match removed.count - 1 {
+            0 => String::new(),
+            1 => " and another one".into(),
+            rest => format!(" and {rest} others"),
+        };
+        self.progress.note(&format!("Removed \"{}\"{rest}, which an earlier restore left unfinished", first.display()));
     }
 
     /// An error once the work must end: something fatal, or somebody asked to stop.

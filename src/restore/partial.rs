@@ -1,17 +1,16 @@
 //! Names of files that are not complete yet. They tell which process makes them, so that the next restore can remove what
-//! a killed one has left, and nothing that another one is still at work on. Not for: the files themselves (see `job`).
+//! a killed one has left, and nothing that another one is still at work on, nor anything that firn did not make (see
+//! `os::partial_name`). Not for: the files themselves (see `job`).
 
 use crate::error::Result;
+use crate::os::{self, FileType, Stat, partial_name, partial_text};
 use rustix::fs::Dir;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const BEGIN: &str = ".firn-";
-const END: &str = ".partial";
-
-/// In a target for as long as the restore that made it is not done: the one after it finds the folder as new as this one did.
-pub const NEW: &[u8] = b".firn-new.partial";
+/// Marks the text of a name that is no file's but a folder's (see `Names::mark`).
+const MARK: &str = "new-";
 
 /// A process on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +46,7 @@ impl Maker {
 
     /// Of a name that was given by `Names`.
     fn parse(name: &[u8]) -> Option<Maker> {
-        let name = std::str::from_utf8(name).ok()?.strip_prefix(BEGIN)?.strip_suffix(END)?;
-        let mut parts = name.split('-');
+        let mut parts = partial_text(name)?.split('-');
         let mut number = |digits: usize| {
             let part = parts.next().filter(|part| part.len() <= digits)?;
             u64::from_str_radix(part, 16).ok()
@@ -89,7 +87,7 @@ pub struct Names {
 impl Names {
     /// Of this process.
     pub fn new() -> Result<Names> {
-        let salt = crate::id::SessionId::random()?.short();
+        let salt = crate::id::SessionId::random()?.to_string();
         Ok(Names { maker: Maker::this(), salt, next: AtomicU64::new(0) })
     }
 
@@ -98,25 +96,39 @@ impl Names {
         let Maker { machine, boot, namespace, process, began } = self.maker;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let salt = &self.salt;
-        format!("{BEGIN}{machine:x}-{boot:x}-{namespace:x}-{process:x}-{began:x}-{salt}-{number:x}{END}").into_bytes()
+        partial_name(&format!("{machine:x}-{boot:x}-{namespace:x}-{process:x}-{began:x}-{salt}-{number:x}"))
+    }
+
+    /// The name of a file that marks a folder as new: no process removes it as its own.
+    pub fn mark(&self) -> Vec<u8> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        partial_name(&format!("{MARK}{}-{number:x}", self.salt))
     }
 
     /// Removes from a folder what processes have left that are no more: the user's own files, and as root also those that were given
-    /// to others already. Errors leave them.
-    pub fn remove_stale(&self, folder: &OwnedFd) -> u64 {
-        let mut removed = 0;
-        let Ok(entries) = Dir::read_from(folder.as_fd()) else { return 0 };
+    /// to others already. Errors leave them. Calls back with the name of each.
+    pub fn remove_stale(&self, folder: &OwnedFd, removed: &mut dyn FnMut(&[u8])) {
+        let Ok(entries) = Dir::read_from(folder.as_fd()) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_bytes();
-            if !Maker::parse(name).is_some_and(|maker| maker.is_gone(&self.maker)) {
-                continue;
+            let is_stale = Maker::parse(name).is_some_and(|maker| maker.is_gone(&self.maker));
+            let is_own = |stat: Stat| os::is_root() || stat.uid == os::user_id();
+            let may_go = is_stale && os::stat_at(folder, name).is_ok_and(is_own);
+            if may_go && os::unlink_at(folder, name, false).is_ok() {
+                removed(name);
             }
-            let is_own = |stat: crate::os::Stat| crate::os::is_root() || stat.uid == crate::os::user_id();
-            let may_go = crate::os::stat_at(folder, name).is_ok_and(is_own);
-            removed += u64::from(may_go && crate::os::unlink_at(folder, name, false).is_ok());
         }
-        removed
     }
+}
+
+/// The marks in a folder, which are this user's own empty files.
+pub fn marks(folder: &OwnedFd) -> Vec<Vec<u8>> {
+    let Ok(entries) = Dir::read_from(folder.as_fd()) else { return Vec::new() };
+    let is_mark = |name: &Vec<u8>| {
+        let is_own = |stat: Stat| stat.uid == os::user_id() && stat.kind == FileType::File && stat.size == 0;
+        partial_text(name).is_some_and(|text| text.starts_with(MARK)) && os::stat_at(folder, name).is_ok_and(is_own)
+    };
+    entries.flatten().map(|entry| entry.file_name().to_bytes().to_vec()).filter(is_mark).collect()
 }
 
 #[cfg(test)]
@@ -136,7 +148,11 @@ mod tests {
         for maker in elsewhere {
             assert!(!maker.is_gone(&here), "{maker:?}");
         }
-        for name in [".firn-1-2.partial", ".firn-x-1-1-1-1-1-1.partial", "f", ".firn-1-1-1-1-1-1-1-1.partial"] {
+        for text in ["1-2", "x-1-1-1-1-1-1", "1-1-1-1-1-1-1-1"] {
+            assert_eq!(Maker::parse(&partial_name(text)), None, "{text}");
+        }
+        assert_eq!(Maker::parse(&names.mark()), None, "a mark is no file that was being written");
+        for name in ["f", ".firn-78f2c413-c25c308a-d1020ae5-ca0-131b17-ea170566-0.partial"] {
             assert_eq!(Maker::parse(name.as_bytes()), None, "{name}");
         }
     }
@@ -148,15 +164,22 @@ mod tests {
         let names = Names::new().unwrap();
         let dead = Names { maker: Maker { began: 1, ..names.maker }, salt: "x".into(), next: AtomicU64::new(0) };
         let of = |name: Vec<u8>| folder.path().join(std::ffi::OsStr::from_bytes(&name));
-        let (own, left) = (of(names.next()), of(dead.next()));
-        for path in [&own, &left, &folder.path().join("other.partial")] {
+        let (own, stale, mark) = (of(names.next()), dead.next(), dead.mark());
+        let left = of(stale.clone());
+        // The name of a file that merely looks so.
+        let other = of(String::from_utf8(dead.next()).unwrap().replace("-x-", "-y-").into_bytes());
+        std::fs::write(of(mark.clone()), b"").unwrap();
+        for path in [&own, &left, &other] {
             std::fs::write(path, b"x").unwrap();
         }
-        if crate::os::is_root() {
+        if os::is_root() {
             // Killed between giving it its owner and giving it its name.
             std::os::unix::fs::chown(&left, Some(4242), None).unwrap();
         }
-        assert_eq!(names.remove_stale(&opened), 1);
-        assert!(own.exists() && !left.exists() && folder.path().join("other.partial").exists());
+        let mut removed = Vec::new();
+        names.remove_stale(&opened, &mut |name| removed.push(name.to_vec()));
+        assert_eq!(removed, [stale]);
+        assert!(own.exists() && !left.exists() && other.exists());
+        assert_eq!(marks(&opened), [mark]);
     }
 }

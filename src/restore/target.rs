@@ -3,7 +3,7 @@
 //!
 //! Nothing here follows a symbolic link below the target.
 
-use super::partial::{NEW, Names};
+use super::partial::{Names, marks};
 use super::spelling::in_capitals;
 use super::{RestoreOptions, as_path};
 use crate::error::{Error, ErrorKind, Result};
@@ -70,6 +70,18 @@ pub(super) struct Target {
     known: Mutex<HashMap<u64, Known>>,
     hasher: RandomState,
     names: Names,
+    /// Files in the target for as long as the restore that made it is not done: the one after it finds the folder as new as this
+    /// one did.
+    marks: Vec<Vec<u8>>,
+    removed: Mutex<Removed>,
+}
+
+/// Files that earlier restores have left, and that were removed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Removed {
+    pub(super) count: u64,
+    /// The path of the first, below the target.
+    pub(super) first: Vec<u8>,
 }
 
 /// What a directory was when it was first met. A path leads to something else once somebody has renamed what is on it.
@@ -120,6 +132,8 @@ impl Target {
             known: Mutex::default(),
             hasher: RandomState::new(),
             names: Names::new()?,
+            marks: Vec::new(),
+            removed: Mutex::default(),
         };
         if !options.dry_run {
             target.begin().map_err(|error| {
@@ -137,13 +151,15 @@ impl Target {
         if self.created {
             // It has these from the folder that it is in, and would pass them on.
             drop(super::meta::disinherit(&self.root));
-            drop(os::open_at(&self.root, NEW, OFlags::WRONLY | OFlags::CREATE, 0o600)?);
+            let mark = self.names.mark();
+            drop(os::open_at(&self.root, &mark, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600)?);
+            self.marks.push(mark);
         } else {
-            let is_own = |stat: &Stat| stat.uid == os::user_id() && (stat.mode & 0o077 == 0 || !self.able.modes);
-            // Something else may have been given the mark's name, and would be removed as one.
-            let is_mark = |found: Stat| is_own(&found) && found.kind == FileType::File && found.size == 0;
-            self.created = is_own(&before) && os::stat_at(&self.root, NEW).is_ok_and(is_mark);
-            self.names.remove_stale(&self.root);
+            let is_own = before.uid == os::user_id();
+            let is_closed = is_own && (before.mode & 0o077 == 0 || !self.able.modes);
+            self.marks = if is_closed { marks(&self.root) } else { Vec::new() };
+            self.created = !self.marks.is_empty();
+            self.remove_stale(&self.root, b"");
             // What was only tried is no change.
             drop(os::set_times_fd(&self.root, before.mtime));
         }
@@ -183,7 +199,7 @@ impl Target {
     pub(super) fn tidy(&self, path: &Relative, directory: &OwnedFd, folds: bool, is_alone: bool) -> bool {
         let opened = self.open_directory(path);
         if let Ok(opened) = &opened {
-            self.names.remove_stale(opened);
+            self.remove_stale(opened, path);
         }
         match opened {
             Ok(opened) if !folds && !is_alone => os::has_casefold_flag(&opened),
@@ -191,11 +207,26 @@ impl Target {
         }
     }
 
+    fn remove_stale(&self, directory: &OwnedFd, path: &[u8]) {
+        self.names.remove_stale(directory, &mut |name| {
+            let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+            if removed.count == 0 {
+                removed.first = super::join(path, name);
+            }
+            removed.count += 1;
+        });
+    }
+
+    /// What was removed so far of what killed restores have left.
+    pub(super) fn removed(&self) -> Removed {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A target that this restore made gets its rights, from whoever calls, next.
     pub(super) fn open_up(&self) {
         self.opened.store(true, Ordering::Relaxed);
-        if self.created {
-            drop(os::unlink_at(&self.root, NEW, false));
+        for mark in &self.marks {
+            drop(os::unlink_at(&self.root, mark, false));
         }
     }
 

@@ -143,7 +143,8 @@ fn a_stop_leaves_no_half_file() {
         let result = run(&fixture.repository, &fixture.snapshot, b"", &options, &progress, &stop);
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
         // It tells the next restore that the folder is as new as it was for this one.
-        fs::remove_file(options.target.join(".firn-new.partial")).unwrap();
+        let mark = partial::marks(&fs::File::open(&options.target).unwrap().into()).pop().unwrap();
+        fs::remove_file(options.target.join(as_path(&mark))).unwrap();
         fixture.assert_clean();
         for (name, seed) in names.iter().zip(1..) {
             if let Ok(found) = fs::read(options.target.join(name)) {
@@ -338,14 +339,17 @@ fn what_has_the_name_of_the_mark_of_new_targets_stays() {
     let fixture = Fixture::new(vec![text("a", "1")]);
     fs::create_dir(fixture.at("target")).unwrap();
     fs::set_permissions(fixture.at("target"), fs::Permissions::from_mode(0o700)).unwrap();
-    let mark = secret(&fixture, "target/.firn-new.partial", b"not empty");
+    let name = String::from_utf8(partial::Names::new().unwrap().mark()).unwrap();
+    let mark = secret(&fixture, &format!("target/{name}"), b"not empty");
+    let alike = secret(&fixture, "target/.firn-new.partial", b"");
     let options = RestoreOptions { verify: false, ..fixture.options() };
     run(&fixture.repository, &fixture.snapshot, b"", &options, &Heard::default(), &Stop::new()).unwrap();
     assert_eq!(fs::read(&mark).unwrap(), b"not empty");
+    assert!(alike.exists());
     assert_eq!(owner_and_mode(&fixture.at("target")).1, 0o700, "it was there before");
     // An empty one is the mark of a restore that was cut off.
     fs::write(&mark, b"").unwrap();
     run(&fixture.repository, &fixture.snapshot, b"", &options, &Heard::default(), &Stop::new()).unwrap();
-    assert!(!mark.exists());
+    assert!(!mark.exists() && alike.exists());
     assert_eq!(owner_and_mode(&fixture.at("target")).1, 0o755);
 }

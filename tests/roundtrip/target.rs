@@ -1,6 +1,7 @@
 //! The folder that is restored into: who may enter it and when, what a killed restore leaves in it, what stays in it and
 //! what is put back. Not for: what is restored (see `whole`).
 
+use super::choice::LOOK_ALIKES;
 use super::{names, same};
 use crate::support::run::World;
 use std::fs::{self, File, FileTimes, Permissions};
@@ -45,9 +46,46 @@ fn what_a_killed_restore_leaves_goes_with_the_next() {
         assert!(!output.status.success());
         assert!(partial(&target) > 0, "the test needs something that is left");
         assert_eq!(mode(&target), 0o700, "nobody else may enter it yet");
-        world.run(["restore", &address, "-t", target.to_str().unwrap()]).succeeds();
+        // None of it is taken into a backup.
+        let said = world.run(["backup", &format!("out-{round}"), "--host", "other"]).succeeds().stderr;
+        assert!(said.contains("was left unfinished by a restore"), "{said}");
+        let listed = world.run(["ls", "-R", "latest", "--host", "other"]).succeeds().stdout;
+        assert!(!listed.contains(".firn-"), "{listed}");
+        let said = world.run(["restore", &address, "-t", target.to_str().unwrap()]).succeeds().stderr;
+        assert!(said.contains("Removed \"") && said.contains("left unfinished"), "{said}");
         same(&world.path("source"), &target);
         assert_eq!((partial(&target), mode(&target)), (0, 0o755));
+    }
+}
+
+/// A file that only looks like one of firn's unfinished ones is a file like any other.
+#[test]
+fn what_looks_unfinished_is_the_users_own() {
+    let world = World::with_key_file();
+    for name in LOOK_ALIKES {
+        world.write(&format!("source/{name}"), format!("precious {name}"));
+        world.write(&format!("source/below/{name}"), "precious");
+        world.write(&format!("there/{name}"), "was there");
+        world.write(&format!("there/below/{name}"), "was there");
+    }
+    let said = world.run(["backup", "source"]).succeeds().stderr;
+    assert!(!said.contains("left out"), "{said}");
+    let address = format!("latest:{}", world.text("source"));
+    for target in ["new", "new"] {
+        world.run(["restore", &address, "-t", target]).succeeds();
+        same(&world.path("source"), &world.path(target));
+    }
+    world.write("a", "a");
+    world.write("there/below/b", "b");
+    world.run(["backup", "-q", "a", "there/below/b", "--host", "other"]).succeeds();
+    let below = format!("latest:{}", world.text(""));
+    world.run(["restore", &below, "-t", ".", "--host", "other"]).succeeds();
+    let dumped = format!("latest:{}", world.text("a"));
+    world.run(["dump", &dumped, "--host", "other", "-o", "there/a"]).succeeds();
+    for name in LOOK_ALIKES {
+        for folder in ["there", "there/below"] {
+            assert_eq!(fs::read(world.path(folder).join(name)).unwrap(), b"was there", "{folder}/{name}");
+        }
     }
 }
 

@@ -18,6 +18,13 @@ pub(crate) const PASSWORD: &str = "correct horse";
 /// The program.
 pub(crate) const FIRN: &str = env!("CARGO_BIN_EXE_firn");
 
+/// A name as firn makes it up for a file until it is complete.
+pub(crate) fn partial_name(text: &str) -> String {
+    let hash = blake3::derive_key("firn 2026-12-01 name of a partial file", text.as_bytes());
+    let check: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(".firn-{text}-{check}.partial")
+}
+
 /// Tells `env` to start the program so that it hears signals, also where the tests run under `nohup` or in a script's background.
 const HEARS: &str = "--default-signal=INT,HUP";
 
