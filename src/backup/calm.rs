@@ -33,24 +33,46 @@ const TICK: Duration = Duration::from_millis(50);
 /// File systems that keep whole seconds only.
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
-/// Which file systems take their times from this machine's clock, by device.
+/// What the times of files prove, by the device that they are on.
 #[derive(Debug, Default)]
-pub struct Clocks(HashMap<u64, bool>);
+pub struct Clocks(HashMap<u64, Clock>);
+
+/// Of one file system. Any doubt means no.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock {
+    is_local: bool,
+    keeps_change_times: bool,
+}
 
 impl Clocks {
     /// Whether the file's times come from this machine's clock and its size is what can be read of it. Any doubt means no.
     pub fn is_local(&mut self, item: &SourceItem) -> bool {
+        self.clock(item).is_local
+    }
+
+    /// Whether the file cannot have been changed, or another one put in its place, without another change time. Where a file system
+    /// has none (as sshfs, rclone, FAT), the time of the last modification stands in its place, and copying tools set that.
+    pub fn has_change_time(&mut self, item: &SourceItem) -> bool {
+        let Stat { ctime, mtime, .. } = item.stat;
+        // SMB has the year 1601 for "unknown".
+        ctime.seconds > 0 && (ctime != mtime || self.clock(item).keeps_change_times)
+    }
+
+    fn clock(&mut self, item: &SourceItem) -> Clock {
         if let Some(known) = self.0.get(&item.stat.dev) {
             return *known;
         }
         let (Handle::In(dir) | Handle::Itself(dir)) = &item.handle;
         // A file that something is mounted on tells nothing about its neighbours.
         if !os::stat_fd(dir).is_ok_and(|stat| stat.dev == item.stat.dev) {
-            return false;
+            return Clock::default();
         }
-        let local = os::is_on_local_disk(dir).unwrap_or(false);
-        self.0.insert(item.stat.dev, local);
-        local
+        let clock = Clock {
+            is_local: os::is_on_local_disk(dir).unwrap_or(false),
+            keeps_change_times: os::keeps_change_times(dir),
+        };
+        self.0.insert(item.stat.dev, clock);
+        clock
     }
 
     /// Whether a file that was read from `begun` on may change, or have changed, without another change time.
@@ -178,7 +200,8 @@ mod tests {
         let mut ago = |seconds| {
             let then = now.duration_since(UNIX_EPOCH).unwrap().as_secs() as i64 - seconds;
             item.stat.ctime = FileTime { seconds: then, nanos: 1 };
-            let young = |local| Clocks([(item.stat.dev, local)].into()).is_young(&item, now);
+            let clock = |is_local| Clock { is_local, ..Clock::default() };
+            let young = |local| Clocks([(item.stat.dev, clock(local))].into()).is_young(&item, now);
             (young(true), young(false), Clocks::default().is_young(&item, now))
         };
         let edge = young().as_secs() as i64;
@@ -189,5 +212,33 @@ mod tests {
         assert_eq!(ago(edge + 3602), (false, false, false));
         let proc = std::fs::File::open("/proc").unwrap();
         assert!(!os::is_on_local_disk(&proc).unwrap());
+    }
+
+    #[test]
+    fn a_change_time_counts_where_no_program_can_have_set_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let fd: std::os::fd::OwnedFd = std::fs::File::open(folder.path()).unwrap().into();
+        let mut item = SourceItem {
+            path: folder.path().into(),
+            name: b"f".to_vec(),
+            stat: stat_fd(&fd).unwrap(),
+            handle: Handle::In(Arc::new(fd)),
+            waypoint: false,
+            named: false,
+        };
+        let mut counts = |ctime: i64, mtime: i64| {
+            let time = |seconds| FileTime { seconds, nanos: 5 };
+            (item.stat.ctime, item.stat.mtime) = (time(ctime), time(mtime));
+            let with = |keeps_change_times| {
+                let clock = Clock { keeps_change_times, is_local: false };
+                Clocks([(item.stat.dev, clock)].into()).has_change_time(&item)
+            };
+            (with(true), with(false))
+        };
+        assert_eq!(counts(1_000_000, 999_999), (true, true));
+        assert_eq!(counts(1_000_000, 1_000_000), (true, false), "it may be the modification time");
+        assert_eq!(counts(-11_644_473_600, 1_000_000), (false, false), "none is known");
+        assert!(os::keeps_change_times(std::fs::File::open(folder.path()).unwrap()));
+        assert!(!os::keeps_change_times(std::fs::File::open("/proc").unwrap()));
     }
 }

@@ -22,8 +22,9 @@ use crate::repository::files::CachedFile;
 use crate::repository::tree::ContentBuilder;
 use crate::repository::writer::Writer;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 /// A file that changes while it is read is read this often before it is recorded as unreliable.
@@ -89,6 +90,8 @@ pub struct Filer<'a> {
     pub chunks: Chunks,
     /// Read everything again.
     pub force: bool,
+    /// Where there are no change times, size and modification time decide.
+    pub trust_mtime: bool,
     /// Told of bytes.
     pub progress: &'a dyn Progress,
     /// Asked before each read.
@@ -97,6 +100,8 @@ pub struct Filer<'a> {
     pub troubles: Vec<Trouble>,
     /// Which file systems can be trusted how far.
     pub clocks: Clocks,
+    /// The first file that was read again only because it has no change time.
+    pub timeless: Option<PathBuf>,
 }
 
 impl Filer<'_> {
@@ -158,7 +163,7 @@ impl Filer<'_> {
     fn file(&mut self, item: &SourceItem, known: Known) -> Result<Option<Done>> {
         if let Known::Cached(cached) = &known
             && !self.force
-            && is_same(cached, &item.stat)
+            && self.is_same(cached, item)
             // Where sizes cannot be relied on, a file that says 0 may have content by now.
             && (item.stat.size > 0 || self.clocks.is_local(item))
             && self.is_present(&cached.content)
@@ -184,7 +189,40 @@ impl Filer<'_> {
             _ => Compared::Changed,
         };
         let done = self.read_in_attempts(item)?;
-        Ok(done.map(|done| Done { change: Some(change), ..done }))
+        // Of a file that was replaced, size and time may be the same.
+        let is_other = |done: &Done| match (&known, &done.entry.body) {
+            (Known::Cached(cached), Body::File { content, .. }) => *content != cached.content,
+            _ => false,
+        };
+        Ok(done.map(|done| Done { change: Some(if is_other(&done) { Compared::Changed } else { change }), ..done }))
+    }
+
+    /// Whether a file is certain to be as it was, and to be the same file; with `trust_mtime` it may only seem to be.
+    fn is_same(&mut self, cached: &CachedFile, item: &SourceItem) -> bool {
+        let stat = &item.stat;
+        if (cached.size, cached.mtime) != (stat.size, timestamp(stat.mtime)) {
+            return false;
+        }
+        if self.clocks.has_change_time(item) {
+            return (cached.ctime, cached.inode) == (timestamp(stat.ctime), stat.ino);
+        }
+        // Most of these file systems number their files anew with each mount.
+        if !self.trust_mtime {
+            self.timeless.get_or_insert_with(|| item.path.clone());
+        }
+        self.trust_mtime
+    }
+
+    /// Says, in one of the threads, that files were read again only because they have no change time.
+    pub fn note_timeless(&mut self, noted: &AtomicBool) {
+        let Some(path) = self.timeless.take() else { return };
+        if !noted.swap(true, Ordering::Relaxed) {
+            let path = path.display();
+            self.progress.note(&format!(
+                "\"{path}\" and others like it were read again though they seem unmodified: their file system has no change times \
+                 that would prove it. See \"--trust-mtime\""
+            ));
+        }
     }
 
     /// Reads a file, again if it changes meanwhile. `None` if it had to be left out (see `troubles`).
@@ -436,13 +474,6 @@ fn cannot_be_waited_for(item: &SourceItem) -> Error {
 /// Whether reading again may help: a replaced file, an I/O error of a disk or network.
 fn may_pass(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::Denied | ErrorKind::InUse)
-}
-
-fn is_same(cached: &CachedFile, stat: &Stat) -> bool {
-    cached.size == stat.size
-        && cached.mtime == timestamp(stat.mtime)
-        && cached.ctime == timestamp(stat.ctime)
-        && cached.inode == stat.ino
 }
 
 /// Whether a record of the files cache would hold what only the file's owner may read. Such a file is short to read again.

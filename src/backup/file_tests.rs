@@ -31,10 +31,12 @@ fn with_filer(test: impl FnOnce(&mut Filer<'_>)) {
         reader: &reader,
         chunks: Chunks::new(Arc::new(repository.splitter())),
         force: false,
+        trust_mtime: false,
         progress: &Silent,
         stop: &stop,
         troubles: Vec::new(),
         clocks: Clocks::default(),
+        timeless: None,
     };
     test(&mut filer);
     drop(filer);

@@ -67,6 +67,8 @@ pub struct BackupOptions {
     pub dry_run: bool,
     /// Read all files again, whatever is remembered of them.
     pub force: bool,
+    /// On file systems without change times, take files of the same size and modification time for unmodified.
+    pub trust_mtime: bool,
     /// zstd level.
     pub level: i32,
     /// Reading threads, and as many that seal.
@@ -234,6 +236,7 @@ fn walk_and_store(
         files: files.as_ref(),
         parent: parent_page,
         force: options.force,
+        trust_mtime: options.trust_mtime,
         threads: options.threads,
         progress,
         stop,

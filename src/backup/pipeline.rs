@@ -175,6 +175,8 @@ pub struct Job<'a> {
     pub parent: Option<ChunkId>,
     /// Read everything again.
     pub force: bool,
+    /// Where there are no change times, size and modification time decide.
+    pub trust_mtime: bool,
     /// Reading threads.
     pub threads: usize,
     /// Told of everything.
@@ -201,6 +203,8 @@ struct Shared {
     sources: AtomicU64,
     failure: Mutex<Option<Error>>,
     failed: AtomicBool,
+    /// It was said why files are read again that seem to be unmodified.
+    noted_timeless: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -380,10 +384,12 @@ fn read_batches(
         reader,
         chunks: Chunks::new(splitter),
         force: job.force,
+        trust_mtime: job.trust_mtime,
         progress: job.progress,
         stop: job.stop,
         troubles: Vec::new(),
         clocks: Clocks::default(),
+        timeless: None,
     };
     let mut waiting: VecDeque<Waiting> = VecDeque::new();
     while let Some(next) = next_work(queue, &mut waiting) {
@@ -406,6 +412,7 @@ fn read_batches(
             return Ok(());
         }
     }
+    filer.note_timeless(&shared.noted_timeless);
     filer.assembler.flush()
 }
 

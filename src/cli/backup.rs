@@ -16,6 +16,11 @@ use std::path::{Path, PathBuf};
 /// Makes one snapshot of everything named. Files that are as they were in the snapshot before are not read again. What cannot
 /// be read is told about and left out (exit status 3); without any of the named paths there is no snapshot.
 ///
+/// A file is as it was if its size, modification time, change time and inode number are. No program can set change times. But sshfs,
+/// rclone, other file systems in user space, FAT, exFAT, and images as those of ISO 9660 and SquashFS have none, and repeat the
+/// modification time, which copying sets: there, files whose two times are equal are read again in each backup, with a note, unless
+/// --trust-mtime says that size and modification time suffice. Then a file that was replaced by one of the same size and time is missed.
+///
 /// Sockets are left out, and what is firn's own, unless it is named: the content of repositories, mounts and caches of firn, and files
 /// that a restore left unfinished. Those have a name that firn made up and can tell from every other (".firn-", numbers, a checksum
 /// over them, ".partial"). A note tells of each.
@@ -57,6 +62,10 @@ pub(crate) struct Args {
     /// Read all files again, also those that seem unchanged
     #[arg(short, long)]
     force: bool,
+
+    /// Where the file system has no change times, take files of the same size and modification time for unmodified
+    #[arg(long, conflicts_with = "force")]
+    trust_mtime: bool,
 
     /// How hard to compress: "auto", "max", "off", or a level of zstd from 1 to 19
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_level)]
@@ -161,6 +170,7 @@ impl Args {
             description: self.description,
             dry_run: self.dry_run,
             force: self.force,
+            trust_mtime: self.trust_mtime,
             level: self.compression,
             threads: context.global.threads(),
         };

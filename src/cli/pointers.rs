@@ -103,6 +103,8 @@ const OPTIONS: &[(&[&str], &str, &str)] = &[
     (&["backup"], "--group-by", "The snapshot before is the newest one of the same host and paths."),
     (&["backup"], "--hostname", "The option is --host."),
     (&["backup"], "--iexclude", "The option is --exclude; \"[aA]\" matches both cases of a letter."),
+    (&["backup"], "--ignore-ctime", "--trust-mtime ignores change times where the file system has none of its own."),
+    (&["backup"], "--ignore-inode", "--trust-mtime ignores inode numbers where the file system has no change times."),
     (&["backup"], "--list", "--verbose lists files."),
     (&["backup"], "--parent", "The snapshot before is found by host and paths."),
     (&["backup"], "--pattern", "--exclude leaves out what matches; \"!\" in front of a pattern takes back."),

@@ -35,6 +35,14 @@ const LOCAL: [u32; 22] = [
     0x2405_1905,
 ];
 
+/// Those among them that store no change time, or take what is in an image: FAT, exFAT, ISO 9660, SquashFS, EROFS.
+const LOCAL_WITHOUT_CHANGE_TIMES: [u32; 5] = [0x4d44, 0x2011_bab0, 0x9660, 0x7371_7368, 0xe0f5_e1e2];
+
+/// Network file systems whose servers keep change times that no program can set: NFS, SMB (three drivers), Ceph, Lustre, GPFS, OCFS2,
+/// GFS2.
+const REMOTE_WITH_CHANGE_TIMES: [u32; 9] =
+    [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x517b, 0x00c3_6400, 0x0bd0_0bd0, 0x4750_4653, 0x7461_636f, 0x0116_1970];
+
 /// The type of the file system that the open file is on, as the kernel numbers them.
 pub fn system_type(fd: impl AsFd) -> io::Result<u32> {
     #[allow(clippy::unnecessary_cast, reason = "the type of this field differs between machines")]
@@ -69,6 +77,15 @@ fn find_type(table: &str, device: &str) -> Option<String> {
 /// is what can be read of it. Of network file systems, FUSE and those that make files up (`/proc`), neither is certain.
 pub fn is_on_local_disk(fd: impl AsFd) -> io::Result<bool> {
     Ok(LOCAL.contains(&system_type(fd)?))
+}
+
+/// Whether the file system of the open file records, by itself, when each file was changed. Others, as FUSE and 9p, may repeat the
+/// modification time in place of the change time, and that any program can set.
+pub fn keeps_change_times(fd: impl AsFd) -> bool {
+    let keeps = |kind| {
+        LOCAL.contains(&kind) && !LOCAL_WITHOUT_CHANGE_TIMES.contains(&kind) || REMOTE_WITH_CHANGE_TIMES.contains(&kind)
+    };
+    system_type(fd).is_ok_and(keeps)
 }
 
 /// Whether an open directory has the flag of ext4, F2FS and tmpfs that it does not tell small letters from capitals.

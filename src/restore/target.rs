@@ -7,7 +7,7 @@ use super::partial::{Names, marks};
 use super::spelling::in_capitals;
 use super::{RestoreOptions, as_path};
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::{self, FileTime, FileType, Stat};
+use crate::os::{self, FileTime, Stat};
 use quick_cache::sync::Cache;
 use rustix::fs::OFlags;
 use std::collections::HashMap;

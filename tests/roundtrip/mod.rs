@@ -8,6 +8,7 @@ mod limited;
 mod pick;
 mod sparse;
 mod target;
+mod timeless;
 mod trouble;
 mod whole;
 

@@ -164,6 +164,26 @@ impl World {
         command
     }
 
+    /// Mounts a folder of this world by sshfs on a new one, as if it were another machine's, with these options of sshfs.
+    #[track_caller]
+    pub(crate) fn mount_sshfs(&self, folder: &str, point: &str, options: &str) -> Sshfs {
+        // What sshfs starts instead of ssh is the server itself.
+        let servers = "for server in /usr/lib/openssh /usr/libexec /usr/lib/ssh; do";
+        let start = "[ -x $server/sftp-server ] && exec $server/sftp-server";
+        self.write("sftp", format!("#!/bin/sh\n{servers}\n{start}\ndone\n"));
+        let server = self.path("sftp");
+        std::fs::set_permissions(&server, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::create_dir(self.path(point)).unwrap();
+        let mount = Command::new("sshfs")
+            .arg(format!("server:{}", self.text(folder)))
+            .arg(self.path(point))
+            .args(["-o", &format!("ssh_command={}", server.display()), "-o", options])
+            .output()
+            .expect("sshfs must be installed (.ci/setup test)");
+        assert!(mount.status.success(), "{mount:?}");
+        Sshfs(self.path(point))
+    }
+
     /// The program itself, ready to be started; signals reach it. Only where a key file opens the repository.
     pub(crate) fn direct<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new("env");
@@ -181,6 +201,15 @@ impl World {
                 None => command.env_remove(name),
             };
         }
+    }
+}
+
+/// A mount by sshfs, which ends when this is dropped.
+pub(crate) struct Sshfs(pub(crate) PathBuf);
+
+impl Drop for Sshfs {
+    fn drop(&mut self) {
+        drop(Command::new("fusermount3").arg("-uz").arg(&self.0).status());
     }
 }
 

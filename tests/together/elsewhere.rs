@@ -2,53 +2,34 @@
 //! file system, and containers with one host name? Not for: processes that see one another.
 
 use crate::support::nasty::Random;
-use crate::support::run::{Ran, World};
-use std::os::unix::fs::PermissionsExt;
+use crate::support::run::{Ran, Sshfs, World};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A folder as another machine sees it: a mount by sshfs with its own caches.
-struct Machine(PathBuf);
+struct Machine(Sshfs);
 
 impl Machine {
     fn new(world: &World, name: &str) -> Machine {
-        // What sshfs starts instead of ssh is the server itself.
-        world.write("sftp", "#!/bin/sh\nfor server in /usr/lib/openssh /usr/libexec /usr/lib/ssh; do\n[ -x $server/sftp-server ] && exec $server/sftp-server\ndone\n");
-        let server = world.path("sftp");
-        std::fs::set_permissions(&server, PermissionsExt::from_mode(0o755)).unwrap();
-        std::fs::create_dir(world.path(name)).unwrap();
-        let mount = Command::new("sshfs")
-            .arg(format!("server:{}", world.text("repository")))
-            .arg(world.path(name))
-            .args(["-o", &format!("ssh_command={}", server.display())])
-            // As old as it likes, so that no test passes because it was slow.
-            .args(["-o", "dcache_timeout=3600"])
-            .output()
-            .expect("sshfs must be installed (.ci/setup test)");
-        assert!(mount.status.success(), "{mount:?}");
-        Machine(world.path(name))
+        // As old as it likes, so that no test passes because it was slow.
+        Machine(world.mount_sshfs("repository", name, "dcache_timeout=3600"))
     }
 
     /// Fills the caches with all that is there now but for the packs.
     fn list(&self) {
         for kind in ["snapshots", "index", "pins", "marks", "tombs", "revokes"] {
-            for entry in std::fs::read_dir(self.0.join(kind)).unwrap() {
+            for entry in std::fs::read_dir(self.0.0.join(kind)).unwrap() {
                 entry.unwrap().metadata().unwrap();
             }
         }
     }
 
     fn run(&self, world: &World, arguments: &[&str]) -> Ran {
-        let cache = world.text(&format!("cache of {}", self.0.file_name().unwrap().display()));
-        world.run_with(arguments, &[("FIRN_REPOSITORY", self.0.to_str()), ("FIRN_CACHE_DIR", Some(&cache))])
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        drop(Command::new("fusermount3").arg("-uz").arg(&self.0).status());
+        let folder = &self.0.0;
+        let cache = world.text(&format!("cache of {}", folder.file_name().unwrap().display()));
+        world.run_with(arguments, &[("FIRN_REPOSITORY", folder.to_str()), ("FIRN_CACHE_DIR", Some(&cache))])
     }
 }
 
