@@ -9,6 +9,7 @@ use super::index::{Index, Listing, segment_listing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ObjectName;
 use crate::store::{Listed, ObjectKind};
+use std::cell::Cell;
 use std::sync::{Arc, PoisonError};
 
 /// How often a read is repeated: each time another prune may have moved what it needs.
@@ -87,7 +88,16 @@ impl Repository {
 
     /// Loads the index as it is in the store; the caller holds `loading`.
     pub(super) fn load_index(&self, progress: &dyn crate::progress::Progress) -> Result<Arc<Index>> {
-        self.load_listed(&|visit| self.list(ObjectKind::Index, visit), progress)
+        let again = Cell::new(false);
+        // Segments that a listing names and that are gone may only be those of an old listing.
+        let list = |visit: &mut dyn FnMut(Listed) -> Result<()>| {
+            if again.replace(true) {
+                self.list_latest(ObjectKind::Index, visit)
+            } else {
+                self.list(ObjectKind::Index, visit)
+            }
+        };
+        self.load_listed(&list, progress)
     }
 
     /// The index as it is in the store now, for a reader that is about to say that something is missing.

@@ -12,7 +12,8 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Body, Content, Entry, Extent, Metadata, Owner, Timestamp, Totals};
 use crate::id::{ChunkId, SessionId};
 use crate::progress::Silent;
-use crate::store::{Faults, FaultyStore, MemoryStore, Operation, RecordingStore};
+use crate::store::hooked::HookedStore;
+use crate::store::{Faults, FaultyStore, Listed, MemoryStore, ObjectKind, Operation, RecordingStore};
 use crate::view::path::{ROOT_NAME, find, lookup};
 
 fn credentials(password: &str) -> Credentials {
@@ -498,4 +499,17 @@ fn heads_remember_what_the_store_hides() {
     let heads = repository.snapshots().unwrap().heads();
     assert_eq!(heads[&writer].snapshot, hidden);
     assert_eq!(heads[&repository.writer_id()].sequence, 1);
+}
+
+#[test]
+fn an_old_listing_of_the_index_is_no_damage() {
+    let memory = new_store();
+    let gone = Listed { name: "a".repeat(64), size: 100, stored: std::time::SystemTime::now(), mark: 0 };
+    let store = HookedStore::new(&memory).shown(move |operation, kind, mut listed| {
+        if (operation, kind) == (Operation::List, ObjectKind::Index) {
+            listed.push(gone.clone());
+        }
+        listed
+    });
+    open_any(Arc::new(store)).unwrap().index().unwrap();
 }
