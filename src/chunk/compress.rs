@@ -61,7 +61,7 @@ impl Compressor {
     pub fn new(level: i32) -> Result<Self> {
         if level != OFF && !(-7..=19).contains(&level) {
             return Err(Error::new(ErrorKind::Input, format!("\"{level}\" is not a compression level"))
-                .with_hint("levels go from -7 (fastest) to 19 (smallest); 3 is the default"));
+                .with_hint("Levels go from -7 (fastest) to 19 (smallest); 3 is the default."));
         }
         let failed = |error| Error::io("Zstandard could not be set up", error);
         Ok(Compressor {

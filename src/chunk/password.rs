@@ -42,7 +42,7 @@ pub fn argon2id(password: &[u8], salt: &[u8], cost: Cost) -> Result<Secret> {
     let mut memory: Vec<Block> = Vec::new();
     memory.try_reserve_exact(blocks).map_err(|error| {
         Error::new(ErrorKind::Failed, format!("no {} MiB of memory to compute the key", cost.memory / 1024))
-            .with_hint("close other programs, or use another key of this repository that costs less memory")
+            .with_hint("close other programs, or use another key of this repository that costs less memory.")
             .with_source(error)
     })?;
     memory.resize_with(blocks, Block::new);

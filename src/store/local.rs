@@ -56,7 +56,7 @@ impl LocalStore {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let message = format!("The folder that shall hold \"{}\" does not exist", path.display());
                 return Err(Error::new(ErrorKind::Input, message)
-                    .with_hint("Create it first, or see whether its disk is mounted"));
+                    .with_hint("Create it first, or see whether its disk is mounted."));
             }
             Err(error) => return Err(Error::io(format!("Cannot create the folder \"{}\"", path.display()), error)),
         };
@@ -87,14 +87,14 @@ impl LocalStore {
         }
         let message = format!("The folder \"{}\" is not a firn repository", path.display());
         Err(Error::new(ErrorKind::NoRepository, message)
-            .with_hint("A repository holds the folders \"config\" and \"keys\"; \"firn init\" makes a new one"))
+            .with_hint("A repository holds the folders \"config\" and \"keys\"; \"firn init\" makes a new one."))
     }
 
     fn attach(path: &Path) -> Result<Self> {
         let shown = path.display();
         let root = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty()).map_err(|error| match error {
             Errno::NOENT => Error::new(ErrorKind::NoRepository, format!("There is no repository at \"{shown}\""))
-                .with_hint("Check the path, and whether its disk is mounted; \"firn init\" makes a new repository"),
+                .with_hint("Check the path, and whether its disk is mounted; \"firn init\" makes a new repository."),
             Errno::NOTDIR => Error::new(
                 ErrorKind::NoRepository,
                 format!("There is no repository at \"{shown}\": it is not a folder"),
@@ -132,14 +132,14 @@ impl LocalStore {
         match error.kind() {
             ErrorKind::Full => no_space(key, &self.location).with_source(error),
             ErrorKind::NotFound | ErrorKind::Exists => error.with_kind(ErrorKind::Failed),
-            ErrorKind::Denied => error.with_hint("Check that you may write there and that the disk is not read-only"),
+            ErrorKind::Denied => error.with_hint("Check that you may write there and that the disk is not read-only."),
             _ => error,
         }
     }
 
     fn gone(&self) -> Error {
         Error::new(ErrorKind::NoRepository, format!("The repository at \"{}\" is no longer there", self.location))
-            .with_hint("See whether its disk is mounted")
+            .with_hint("See whether its disk is mounted.")
     }
 
     /// An object is not there; or is it the repository?
@@ -557,10 +557,10 @@ fn check_vacant(path: &Path) -> Result<()> {
         }
         if path.join("config").is_dir() && path.join("keys").is_dir() {
             let message = format!("There is a repository at \"{shown}\" already");
-            return Err(Error::new(ErrorKind::Exists, message).with_hint("Choose another folder, or use this one"));
+            return Err(Error::new(ErrorKind::Exists, message).with_hint("Choose another folder, or use this one."));
         }
         return Err(Error::new(ErrorKind::Input, format!("The folder \"{shown}\" is not empty"))
-            .with_hint("Choose a new or an empty folder, for example one inside it"));
+            .with_hint("Choose a new or an empty folder, for example one inside it."));
     }
     Ok(())
 }
