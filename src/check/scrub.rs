@@ -167,7 +167,7 @@ fn list(
     for kind in ObjectKind::ALL {
         store.list(kind, &mut |object| {
             if !NAMED.contains(&kind) {
-                report.unnamed += u64::from(!matches!(kind, ObjectKind::Tomb | ObjectKind::Hold | ObjectKind::Damage));
+                report.unnamed += 1;
                 return Ok(());
             }
             let (name, size) = (ObjectName::parse(&object.name)?, object.size);

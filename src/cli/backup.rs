@@ -164,10 +164,11 @@ impl Args {
             exclude_caches: self.choice.exclude_caches,
             one_file_system: self.choice.one_file_system,
             tags: tags(&self.tag),
-            host: self.host,
+            // Empty ones count as absent, as variables do: a script's variable may be unset.
+            host: self.host.filter(|host| !host.trim().is_empty()),
             time: self.time,
-            label: self.label,
-            description: self.description,
+            label: self.label.filter(|label| !label.is_empty()),
+            description: self.description.filter(|description| !description.is_empty()),
             dry_run: self.dry_run,
             force: self.force,
             trust_mtime: self.trust_mtime,
@@ -189,9 +190,7 @@ impl Args {
             .with_hint("With a slash at its end, the name means what is in the folder.");
             message::warning(&error, "backup", context.global.json);
         }
-        for missing in &report.missing {
-            message::warning(&missing.error(ErrorKind::Damaged), "backup", context.global.json);
-        }
+        context.warn_of_missing(&report.missing, "backup");
         if context.global.json {
             context.print_json(&summary(&report, options.dry_run))?;
         } else {
@@ -247,7 +246,7 @@ fn summary(report: &BackupReport, dry_run: bool) -> serde_json::Value {
         "dirs_changed": report.dirs_changed,
         "dirs_unmodified": report.dirs_unmodified,
         "data_added": report.data_added,
-        "data_added_packed": report.data_added_packed,
+        "data_added_packed": (!dry_run).then_some(report.data_added_packed),
         "total_files_processed": report.files_total,
         "total_bytes_processed": report.bytes_total,
         "total_duration": report.elapsed.as_secs_f64(),

@@ -7,6 +7,7 @@ use super::progress::Reporter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Stop;
 use crate::repository::keys::Credentials;
+use crate::repository::missing::{self, Missing};
 use crate::repository::snapshots::{Address, Snapshots};
 use crate::repository::{DEFAULT_BLOCK_CACHE, OpenOptions, Repository};
 use crate::store::Store;
@@ -102,26 +103,31 @@ impl Context {
         self.print(&format!("{value}\n"))
     }
 
-    /// All snapshots; damaged ones are left out, and told about unless they are forgotten.
+    /// All snapshots, for a command that is about some of them; damaged ones are left out, with a warning unless they are forgotten.
     pub(crate) fn snapshots(&self, repository: &Repository) -> Result<Snapshots> {
+        self.snapshots_with(repository, &|_, error| message::warning(error, "snapshots", self.global.json))
+    }
+
+    /// The same for a command that is about all of them: damaged ones are missing in its answer, which its exit status says.
+    pub(crate) fn all_snapshots(&self, repository: &Repository) -> Result<Snapshots> {
+        self.snapshots_with(repository, &|name, error| message::failure(error, "snapshots", name, self.global.json))
+    }
+
+    fn snapshots_with(&self, repository: &Repository, tell: &dyn Fn(&str, &Error)) -> Result<Snapshots> {
         let snapshots = repository.snapshots()?;
         for (name, error) in snapshots.damaged.iter().filter(|(name, _)| !snapshots.tombs.contains_key(name)) {
             let error = Error::new(error.kind(), error.chain()).with_hint("\"firn check\" tells more.");
-            let text = match self.global.json {
-                true => message::issue_json(&error, "snapshots", name.to_string()),
-                false => message::describe("Warning", &error),
-            };
-            drop(std::io::stderr().lock().write_all(text.as_bytes()));
+            tell(&name.to_string(), &error);
         }
         Ok(snapshots)
     }
 
-    /// Warns of snapshots that are neither stored nor forgotten.
-    pub(crate) fn warn_of_missing(&self, repository: &Repository, snapshots: &Snapshots) -> Result<()> {
-        for missing in repository.missing_snapshots(snapshots)? {
-            message::warning(&missing.error(ErrorKind::Damaged), "snapshots", self.global.json);
+    /// Warns of snapshots that are neither stored nor forgotten: in a sentence, with `--verbose` of each.
+    pub(crate) fn warn_of_missing(&self, missing: &[Missing], during: &str) {
+        let each = missing.iter().filter(|_| self.global.verbose).map(|one| one.error(ErrorKind::Damaged));
+        for warning in each.chain(missing::summary(missing)) {
+            message::warning(&warning, during, self.global.json);
         }
-        Ok(())
     }
 }
 

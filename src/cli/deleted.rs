@@ -1,8 +1,8 @@
 //! `firn deleted`: what is gone from the newest snapshots. Not for: getting it back (see `restore`).
 
 use super::context::{Context, absolute};
-use super::past::{Lines, Past, Told, letter};
-use super::select::Selection;
+use super::past::{Lines, Past, Told, in_no_snapshot, letter};
+use super::select::{Selection, require_some};
 use super::text;
 use crate::error::Result;
 use crate::history::record::Kind;
@@ -33,6 +33,13 @@ impl Args {
         let path = absolute(&self.path)?;
         let filter = self.selection.filter()?;
         let mut past = Past::open(context, "deleted")?;
+        require_some(&past.snapshots.live, &filter)?;
+        let is_known = past.catalog.ask(&past.reporter, &context.stop, &mut |catalog| {
+            Ok(!runs::Lines::new(catalog, &|named| filter.wants(&named.snapshot)).runs(&path)?.is_empty())
+        })?;
+        if !is_known {
+            return Err(in_no_snapshot(&path));
+        }
         let mut out = Lines::new();
         let mut number = 0;
         past.catalog.ask_each(

@@ -88,7 +88,7 @@ impl Args {
         let excludes = self.choice.excludes()?;
         let filter = self.selection.filter()?;
         let repository = context.open()?;
-        let snapshots = context.snapshots(&repository)?;
+        let snapshots = context.all_snapshots(&repository)?;
         context.watch_signals()?;
         let named = context.choose(&snapshots, &old.snapshot, &old.path, &filter)?;
         let progress = super::progress::Reporter::without_bar("diff", &context.global);

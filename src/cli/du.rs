@@ -1,8 +1,8 @@
 //! `firn du`: what snapshots, and paths in them, take. Not for: finding it out (see `crate::du`).
 
-use super::context::Context;
+use super::context::{Context, parse_address};
 use super::past::Lines;
-use super::select::Selection;
+use super::select::{Selection, require_some};
 use super::text;
 use crate::du::{Sizes, Usage};
 use crate::error::{Error, ErrorKind, Result};
@@ -44,7 +44,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let repository = context.open()?;
-        let snapshots = context.snapshots(&repository)?;
+        let snapshots = context.all_snapshots(&repository)?;
         context.watch_signals()?;
         let wanted = self.wanted(context, &repository, &snapshots)?;
         let progress = match context.global.json {
@@ -91,6 +91,7 @@ impl Args {
         snapshots: &'s Snapshots,
     ) -> Result<Vec<Wanted<'s>>> {
         let filter = self.selection.filter()?;
+        require_some(&snapshots.live, &filter)?;
         let all = |path: &[u8]| -> Vec<Wanted<'s>> {
             let chosen = snapshots.live.iter().filter(|named| filter.wants(&named.snapshot));
             chosen.map(|named| Wanted { named, path: path.to_vec(), is_sure: false }).collect()
@@ -104,11 +105,12 @@ impl Args {
                 wanted.extend(all(&Address::parse(&[b"latest", text.as_bytes()].concat())?.path));
                 continue;
             }
-            let address = Address::parse(text.as_bytes())?;
+            let address = parse_address(text)?;
             let named = context.choose(snapshots, &address.snapshot, &address.path, &filter)?;
             // A mistake is told before all snapshots are walked.
             if !address.path.is_empty() {
                 find(repository, &named.snapshot, &address.path)?;
+                context.warn_of_others(snapshots, named, &address, &filter);
             }
             wanted.push(Wanted { named, path: address.path, is_sure: true });
         }

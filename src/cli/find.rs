@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::past::{Lines, Past, Told, letter};
-use super::select::Selection;
+use super::select::{Selection, require_some};
 use super::{amount, backup, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::Timestamp;
@@ -154,6 +154,7 @@ impl Args {
         let wanted = self.wanted()?;
         let filter = self.selection.filter()?;
         let mut past = Past::open(context, "find")?;
+        require_some(&past.snapshots.live, &filter)?;
         let only = self.only(context, &past.snapshots, &filter)?;
         let counts = |named: &Named| only.is_none_or(|name| name == named.name) && filter.wants(&named.snapshot);
         let mut out = Lines::new();

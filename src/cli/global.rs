@@ -1,6 +1,7 @@
 //! Options that every command takes, and the environment behind them. Not for: asking for passwords (see `password`).
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::Location;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -66,10 +67,11 @@ impl Global {
     /// Where the repository is.
     pub(crate) fn repository(&self) -> Result<PathBuf> {
         let given = self.repo.clone().or_else(|| variable("FIRN_REPOSITORY").map(PathBuf::from));
-        given.ok_or_else(|| {
+        let given = given.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| {
             Error::new(ErrorKind::Input, "No repository was named")
                 .with_hint("Name its folder with --repo or in the environment variable FIRN_REPOSITORY.")
-        })
+        })?;
+        Location::local_folder(&given)
     }
 
     /// The key file, if one was named.

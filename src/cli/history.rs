@@ -1,10 +1,10 @@
 //! `firn history`: the versions of one path. Not for: looking for paths (see `find`, `deleted`).
 
 use super::context::{Context, absolute};
-use super::past::{Lines, Past, Told, letter};
-use super::select::Selection;
+use super::past::{Lines, Past, Told, in_no_snapshot, letter};
+use super::select::{Selection, require_some};
 use super::text;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::history::record::State;
 use crate::history::runs;
 use crate::repository::snapshots::Named;
@@ -46,9 +46,8 @@ impl Args {
             Ok(lines.events(&path, &lines.runs(&path)?))
         })?;
         if hosts.is_empty() {
-            let shown = if path.is_empty() { "/".into() } else { text::escape(&path) };
-            return Err(Error::new(ErrorKind::NotFound, format!("\"{shown}\" is in no snapshot"))
-                .with_hint("\"firn find NAME\" looks for a name in all snapshots."));
+            require_some(&past.snapshots.live, &filter)?;
+            return Err(in_no_snapshot(&path));
         }
         let mut out = Lines::new();
         let several = hosts.len() > 1;

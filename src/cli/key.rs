@@ -162,7 +162,7 @@ fn list(context: &Context, repository: &Repository) -> Result<u8> {
             Ok((info, Ok(description))) => (info, description),
             Ok((_, Err(error))) | Err(error) => {
                 let error = Error::new(error.kind(), format!("The key \"{name}\" cannot be read: {}", error.chain()));
-                super::message::warning(&error, "key list", context.global.json);
+                super::message::failure(&error, "key list", &name.to_string(), context.global.json);
                 code = code.max(error.kind().exit_code());
                 continue;
             }

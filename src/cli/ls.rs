@@ -111,7 +111,7 @@ impl<W: Write> Listing<'_, W> {
     fn incomplete(&mut self, folder: &[u8], error: Error) -> Result<()> {
         self.out.flush().map_err(output_failed)?;
         let error = error.context(format!("The folder \"{}/\" cannot be listed completely", text::escape(folder)));
-        super::message::warning(&error, "ls", self.as_json);
+        super::message::failure(&error, "ls", &text::escape(folder), self.as_json);
         Ok(())
     }
 

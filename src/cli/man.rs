@@ -110,7 +110,7 @@ A pattern with \fB!\fR in front takes back what earlier ones matched; the last o
 In a file of patterns each line is one; empty lines and those that begin with \fB#\fR do not count.
 .SH "OUTPUT FOR PROGRAMS"
 With \fB\-\-json\fR every line is one object. Its field \fBmessage_type\fR says what it is: \fBstatus\fR, \fBsummary\fR,
-\fBnode\fR and so on; errors are on standard error, \fBerror\fR for what was left out and \fBexit_error\fR (with \fBcode\fR,
+\fBnode\fR and so on; errors are on standard error, \fBerror\fR for what was left out, \fBwarning\fR for what deserves attention, and \fBexit_error\fR (with \fBcode\fR,
 \fBmessage\fR and \fBhint\fR) for what ended the command. Names that are not UTF\-8 are given once more, exactly, as base64 in a
 field whose name ends in \fB_base64\fR. \fBfirn\-json\fR(7) documents every type and field.
 .SH FILES

@@ -47,16 +47,21 @@ pub(crate) fn fatal_text(error: &Error, code: u8, as_json: bool) -> String {
     }
 }
 
-/// Tells about something that was wrong and did not end the run.
+/// Tells about something that deserves attention and neither ended the run nor changes its exit status.
 pub(crate) fn warning(error: &Error, during: &str, as_json: bool) {
     let text = match as_json {
-        true => issue_json(error, during, ""),
+        true => {
+            let value = json!({
+                "message_type": "warning", "message": error.chain(), "during": during, "hint": error.hint(),
+            });
+            format!("{value}\n")
+        }
         false => describe("Warning", error),
     };
     aside(&text);
 }
 
-/// Tells that one thing of several failed; the others go on.
+/// Tells that one thing of several failed, which the exit status will say; the others go on.
 pub(crate) fn failure(error: &Error, during: &str, item: &str, as_json: bool) {
     aside(&if as_json { issue_json(error, during, item) } else { describe("Error", error) });
 }

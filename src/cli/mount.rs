@@ -118,6 +118,9 @@ impl Args {
             drop(std::fs::remove_dir(&options.mountpoint));
         }
         prepared?;
+        if self.address.is_none() {
+            self.warn_of_nothing(context, &repository)?;
+        }
         if !self.daemon {
             let told = || drop(context.tell(&welcome(&shown, "Ctrl-C or ")));
             return serve(context, repository, &options, told);
@@ -131,6 +134,24 @@ impl Args {
             }
             Forked::Child(readiness) => Ok(in_background(context, repository, &options, readiness)),
         }
+    }
+
+    /// A mount in which nothing is may be what is wanted, as the first snapshot will appear in it; or a name is misspelt.
+    fn warn_of_nothing(&self, context: &Context, repository: &Repository) -> Result<()> {
+        let filter = self.layout.selection.filter()?;
+        if repository.snapshots()?.live.iter().any(|named| filter.wants(&named.snapshot)) {
+            return Ok(());
+        }
+        let message = match filter.is_empty() {
+            true => "The repository holds no snapshot, so the mount shows none".to_owned(),
+            false => format!("There is no snapshot with {}, so the mount shows none", filter.words()),
+        };
+        let hint = match self.refresh {
+            0 => "Mount again when there is one.",
+            _ => "One that is made later appears by itself.",
+        };
+        message::warning(&Error::new(ErrorKind::NotFound, message).with_hint(hint), "mount", context.global.json);
+        Ok(())
     }
 
     fn options(&self, context: &Context, repository: &Repository, mountpoint: &Path) -> Result<MountOptions> {

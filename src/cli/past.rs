@@ -5,7 +5,7 @@ use super::context::Context;
 use super::message::output_failed;
 use super::progress::Reporter;
 use super::text;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::history::Catalog;
 use crate::history::record::{Kind, State};
 use crate::history::runs::Run;
@@ -25,7 +25,7 @@ impl Past {
     /// Opens the repository and brings the catalog up to date, which the first time takes a while.
     pub(crate) fn open(context: &Context, during: &'static str) -> Result<Past> {
         let repository = context.open()?;
-        let snapshots = context.snapshots(&repository)?;
+        let snapshots = context.all_snapshots(&repository)?;
         context.watch_signals()?;
         // Objects about progress would only be in the way of the answers.
         let reporter = match context.global.json {
@@ -44,6 +44,13 @@ impl Past {
         let complete = self.snapshots.damaged.is_empty() && self.catalog.left_out() == 0;
         if complete { 0 } else { ErrorKind::Incomplete.exit_code() }
     }
+}
+
+/// An error: no snapshot that counts has ever had this path.
+pub(crate) fn in_no_snapshot(path: &[u8]) -> Error {
+    let shown = if path.is_empty() { "/".into() } else { text::escape(path) };
+    Error::new(ErrorKind::NotFound, format!("\"{shown}\" is in no snapshot"))
+        .with_hint("\"firn find NAME\" looks for a name in all snapshots.")
 }
 
 /// Standard output, a line at a time.

@@ -109,7 +109,7 @@ impl Index {
         for (pack, why) in &report.lost {
             let error = Error::damaged(format!("The pack \"{pack}\" cannot be read: {why}"))
                 .with_hint("\"firn check\" tells which files it hits.");
-            message::warning(&error, "repair index", context.global.json);
+            message::failure(&error, "repair index", &pack.to_string(), context.global.json);
         }
         Ok(if report.lost.is_empty() { 0 } else { ErrorKind::Damaged.exit_code() })
     }

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 /// Verify that every stored object is what it was, without a key
 ///
-/// Every object is named after the hash of its bytes, so this needs no password and can run where the repository is stored.
-/// It finds all damage to what is there; only "firn check", which needs a key, finds what is missing and says which files are
-/// hit. What was found right is remembered, and a later run begins with what was not verified for the longest time. Exit
+/// Packs, index segments, snapshots and key slots are named after the hash of their bytes, so this needs no password and can run where
+/// the repository is stored. It finds all damage to those that are there. A few small objects (the config, what says that a snapshot
+/// was forgotten or is pinned, what programs at work have left) have other names: only "firn check", which needs a key, finds damage to
+/// them. It also finds what is missing and says which files are hit. What was found right is remembered, and a later run begins with what was not verified for the longest time. Exit
 /// status 4: what is damaged can be made again; 5: content or snapshots are damaged.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -86,6 +87,11 @@ fn conclusion(report: &ScrubReport, wants_state: bool) -> String {
         (0, 0) => {}
         (0, _) => text.push_str("All that was read is undamaged\n"),
         (damaged, _) => text.push_str(&format!("Found {} damaged\n", objects(damaged))),
+    }
+    if report.unnamed > 0 {
+        let verb = if report.unnamed == 1 { "was" } else { "were" };
+        let those = objects(report.unnamed);
+        text.push_str(&format!("Not verified {verb} {those} without a hash; with a key, \"firn check\" verifies those\n"));
     }
     text
 }

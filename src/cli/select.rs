@@ -9,7 +9,8 @@ use crate::format::snapshot::Snapshot;
 use crate::id::ObjectName;
 use crate::repository::Repository;
 use crate::repository::filter::{Filter, tag_list};
-use crate::repository::snapshots::{LATEST, Named, Snapshots, doubts, is_latest};
+use crate::repository::snapshots::{Address, LATEST, Named, Snapshots, doubts, is_latest};
+use crate::view::path::find;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -35,6 +36,11 @@ pub(crate) struct Selection {
 impl Selection {
     /// What is typed, resolved.
     pub(crate) fn filter(&self) -> Result<Filter> {
+        // Counting for nothing, an unset variable would make a policy forget snapshots of all hosts.
+        if self.host.iter().any(|host| host.trim().is_empty()) {
+            return Err(Error::new(ErrorKind::Input, "An empty host names no snapshots")
+                .with_hint("Leave --host out to count those of all hosts."));
+        }
         let source = |path: &OsString| absolute(path).map(|path| if path.is_empty() { b"/".to_vec() } else { path });
         Ok(Filter {
             hosts: self.host.clone(),
@@ -47,6 +53,15 @@ impl Selection {
     pub(crate) fn is_empty(&self) -> bool {
         *self == Selection::default()
     }
+}
+
+/// An error if a filter fits none of these: a misspelt name must not look like a repository in which there is nothing to tell.
+pub(crate) fn require_some(snapshots: &[Named], filter: &Filter) -> Result<()> {
+    if filter.is_empty() || snapshots.iter().any(|named| filter.wants(&named.snapshot)) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::NotFound, format!("There is no snapshot with {}", filter.words()))
+        .with_hint("\"firn snapshots\" lists those that there are."))
 }
 
 /// Whether a snapshot's sources hold a path, or lie below it.
@@ -72,6 +87,9 @@ impl Context {
         let filter = selection.filter()?;
         let snapshots = self.snapshots(repository)?;
         let named = self.choose(&snapshots, &address.snapshot, &address.path, &filter)?;
+        if find(repository, &named.snapshot, &address.path).is_ok() {
+            self.warn_of_others(&snapshots, named, &address, &filter);
+        }
         Ok((named.clone(), address.path))
     }
 
@@ -93,11 +111,7 @@ impl Context {
         }
         let counted = snapshots.live.iter().filter(|named| filter.wants(&named.snapshot));
         let chosen: Vec<ObjectName> = counted.map(|named| named.name).collect();
-        if chosen.is_empty() {
-            // A misspelt name must not look like a repository in which nothing is wrong.
-            return Err(Error::new(ErrorKind::NotFound, format!("There is no snapshot with {}", filter.words()))
-                .with_hint("\"firn snapshots\" lists those that there are."));
-        }
+        require_some(&snapshots.live, &filter)?;
         Ok(Some(chosen))
     }
 
@@ -123,31 +137,46 @@ impl Context {
         if path.is_empty() {
             return Ok(chosen);
         }
-        let shown = text::escape(path);
-        let with_path = || {
-            let wanted = snapshots.live.iter().rev().filter(|named| filter.wants(&named.snapshot));
-            wanted.filter(|named| has_to_do(&named.snapshot, path))
-        };
-        let others: BTreeSet<&str> = with_path()
-            .map(|named| named.snapshot.host.as_str())
-            .filter(|host| filter.hosts.is_empty() && *host != chosen.snapshot.host)
-            .collect();
-        let is_of_it = has_to_do(&chosen.snapshot, path);
-        if is_of_it && !others.is_empty() {
-            let list: Vec<String> = others.iter().map(|host| format!("\"{}\"", text::line(host))).collect();
-            let message = format!(
-                "\"{shown}\" is taken from the snapshot of the host \"{}\"; there are also snapshots of that path from {}",
-                text::line(&chosen.snapshot.host),
-                list.join(", ")
-            );
-            warn(&Error::new(ErrorKind::Input, message).with_hint("Choose with --host."));
-        }
-        if let (false, Some(other)) = (is_of_it, with_path().next()) {
+        let mut wanted = snapshots.live.iter().rev().filter(|named| filter.wants(&named.snapshot));
+        if !has_to_do(&chosen.snapshot, path)
+            && let Some(other) = wanted.find(|named| has_to_do(&named.snapshot, path))
+        {
+            let shown = text::escape(path);
             let message = format!("The latest snapshot, \"{}\", is not of \"{shown}\"", chosen.name.short());
             let hint = format!("The latest one that is: \"{}:{shown}\". --path chooses by source.", other.name.short());
             warn(&Error::new(ErrorKind::Input, message).with_hint(hint));
         }
         Ok(chosen)
+    }
+
+    /// Warns where a path is taken from the latest snapshot and somebody may mean that of another host. For paths that are there.
+    pub(crate) fn warn_of_others(&self, snapshots: &Snapshots, chosen: &Named, address: &Address, filter: &Filter) {
+        let path = address.path.as_slice();
+        if path.is_empty()
+            || !is_latest(&address.snapshot)
+            || !filter.hosts.is_empty()
+            || !has_to_do(&chosen.snapshot, path)
+        {
+            return;
+        }
+        let with_path =
+            snapshots.live.iter().filter(|named| filter.wants(&named.snapshot) && has_to_do(&named.snapshot, path));
+        let others: BTreeSet<&str> = with_path
+            .map(|named| named.snapshot.host.as_str())
+            .filter(|host| *host != chosen.snapshot.host)
+            .collect();
+        if others.is_empty() {
+            return;
+        }
+        let list: Vec<String> = others.iter().map(|host| format!("\"{}\"", text::line(host))).collect();
+        let message = format!(
+            "\"{}\" is taken from the snapshot of the host \"{}\"; there are also snapshots of that path from {}",
+            text::escape(path),
+            text::line(&chosen.snapshot.host),
+            list.join(", ")
+        );
+        let warning = Error::new(ErrorKind::Input, message).with_hint("Choose with --host.");
+        message::warning(&warning, "choosing a snapshot", self.global.json);
     }
 
     fn tell_chosen(&self, name: &str, chosen: &Named) {

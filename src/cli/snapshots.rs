@@ -49,8 +49,8 @@ impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let filter = self.selection.filter()?;
         let repository = context.open()?;
-        let snapshots = context.snapshots(&repository)?;
-        context.warn_of_missing(&repository, &snapshots)?;
+        let snapshots = context.all_snapshots(&repository)?;
+        context.warn_of_missing(&repository.missing_snapshots(&snapshots)?, "snapshots");
         let all = if self.forgotten { &snapshots.forgotten } else { &snapshots.live };
         let wanted: Vec<&Named> = all.iter().filter(|named| filter.wants(&named.snapshot)).collect();
         let mut notes = Notes {

@@ -6,7 +6,7 @@ use super::{message, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forget::undelete::Undeleted;
 use crate::repository::filter::Filter;
-use crate::repository::snapshots::{Named, Snapshots, describe};
+use crate::repository::snapshots::{Named, Snapshots, describe, is_latest};
 use serde_json::json;
 
 /// Take back that snapshots were forgotten
@@ -62,27 +62,17 @@ impl Undelete {
         let chosen: Vec<Named> = match self.all {
             true => snapshots.forgotten.into_iter().filter(|named| filter.wants(&named.snapshot)).collect(),
             false => {
-                // What is forgotten is named as what is not.
                 let forgotten = Snapshots { live: snapshots.forgotten, ..Snapshots::default() };
-                let find = |text: &String| {
-                    forgotten.resolve(text, &filter).cloned().map_err(|error| {
-                        match snapshots.live.iter().any(|named| named.name.to_string().starts_with(text.as_str())) {
-                            true => Error::new(ErrorKind::Input, format!("The snapshot \"{text}\" is not forgotten")),
-                            // That of the error speaks of those that are not forgotten.
-                            false if error.kind() == ErrorKind::NotFound => Error::new(
-                                ErrorKind::NotFound,
-                                format!("No forgotten snapshot \"{text}\" is stored any more"),
-                            )
-                            .with_hint("\"firn snapshots --forgotten\" lists those that can be taken back."),
-                            false => error,
-                        }
-                    })
-                };
+                let find = |text: &String| find_forgotten(&forgotten, &snapshots.live, text, &filter);
                 self.snapshots.iter().map(find).collect::<Result<_>>()?
             }
         };
         if chosen.is_empty() {
-            context.tell("There are no forgotten snapshots\n")?;
+            let with = if filter.is_empty() { String::new() } else { format!(" with {}", filter.words()) };
+            let text = format!("There are no forgotten snapshots{}\n", text::line(&with));
+            if !context.global.json {
+                context.tell(&text)?;
+            }
         }
         let mut code = 0;
         for named in &chosen {
@@ -113,7 +103,7 @@ impl Pin {
         let filter = self.selection.filter()?;
         let repository = context.open()?;
         for named in choose_all(context, &context.snapshots(&repository)?, &self.snapshots, &filter)? {
-            crate::forget::pin::pin(&repository, named.name, self.reason.clone())?;
+            crate::forget::pin::pin(&repository, named.name, self.reason.clone().filter(|reason| !reason.is_empty()))?;
             say(context, "pinned", "Pinned", &named)?;
         }
         Ok(0)
@@ -141,6 +131,29 @@ impl Unpin {
         }
         Ok(0)
     }
+}
+
+/// The forgotten snapshot that a person named, as those that are not forgotten are named.
+fn find_forgotten(forgotten: &Snapshots, live: &[Named], text: &str, filter: &Filter) -> Result<Named> {
+    let hint = "\"firn snapshots --forgotten\" lists those that can still be undeleted.";
+    let resolved = match forgotten.live.is_empty() && !text.is_empty() {
+        true => Err(Error::new(ErrorKind::NotFound, "No forgotten snapshot is stored any more")),
+        false => forgotten.resolve(text, filter).cloned(),
+    };
+    resolved.map_err(|error| {
+        let is_live = |named: &Named| named.name.to_string().starts_with(&text.to_ascii_lowercase());
+        if !text.is_empty() && live.iter().any(is_live) {
+            return Error::new(ErrorKind::Input, format!("The snapshot \"{text}\" is not forgotten"));
+        }
+        if error.kind() != ErrorKind::NotFound {
+            return error;
+        }
+        let message = match is_latest(text) && !filter.is_empty() {
+            true => format!("There is no forgotten snapshot with {}", filter.words()),
+            false => format!("No forgotten snapshot \"{text}\" is stored any more"),
+        };
+        Error::new(ErrorKind::NotFound, message).with_hint(hint)
+    })
 }
 
 fn may_be_withdrawn(named: &Named) -> Error {

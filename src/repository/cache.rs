@@ -52,7 +52,9 @@ pub struct CacheFolder {
 /// `/var/cache/firn`. `$FIRN_CACHE_DIR` is resolved by the caller.
 fn default_roots() -> Vec<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let named = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    // A home that does not exist is nobody's ("/nonexistent" of system users), and must not begin to exist because of a cache.
+    let xdg = absolute("XDG_CACHE_HOME").filter(|cache| cache.parent().is_none_or(Path::is_dir));
+    let named = xdg.or_else(|| absolute("HOME").filter(|home| home.is_dir()).map(|home| home.join(".cache")));
     let system = crate::os::is_root().then(|| PathBuf::from("/var/cache"));
     named.into_iter().chain(system).map(|path| path.join("firn")).collect()
 }

@@ -17,7 +17,7 @@ use crate::format::snapshot::{Head, Snapshot};
 use crate::id::{ObjectName, WriterId};
 use crate::store::{ObjectKey, ObjectKind};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
 
 /// Writers that are noted; one with the local state in a temporary folder is one writer for good, so there are few.
@@ -50,7 +50,7 @@ impl Missing {
     /// A sentence about it.
     pub fn sentence(&self) -> String {
         let Missing { name, sequence, .. } = self;
-        let host = self.host.as_ref().map(|host| format!(" of \"{host}\"")).unwrap_or_default();
+        let host = self.host.as_ref().map(|host| format!(" of the host \"{host}\"")).unwrap_or_default();
         let since = self.since.strftime("%Y-%m-%d %H:%M:%S UTC");
         let by = match &self.seen_by {
             Some(by) => format!("the snapshot \"{by}\" names it"),
@@ -58,13 +58,13 @@ impl Missing {
         };
         match self.is_stored {
             _ if !self.is_named => format!(
-                "A snapshot of which only a number is known ({sequence} of its writer{host}, or a lower one) is missing: it was there before {since}, later ones have higher numbers, and there are too few tombs for all that are gone"
+                "A snapshot{host} is missing, and nothing tells its id: it was number {sequence} of those made there, or a lower one, and was there before {since}; more are gone than were forgotten"
             ),
             true => format!(
-                "The snapshot \"{name}\" (number {sequence} of its writer{host}) is stored, but the store does not list it, so nothing shows it; {by}"
+                "The snapshot \"{name}\"{host} is stored, but the store does not list it, so nothing shows it; {by}"
             ),
             false => format!(
-                "The snapshot \"{name}\" (number {sequence} of its writer{host}) is missing; it was there on {since}: {by}, and it has no tomb"
+                "The snapshot \"{name}\"{host} is missing: it was there on {since} ({by}), and it was not forgotten"
             ),
         }
     }
@@ -84,6 +84,25 @@ impl Missing {
     pub fn error(&self, kind: ErrorKind) -> Error {
         Error::new(kind, self.sentence()).with_hint(self.hint())
     }
+}
+
+/// All that are missing, in a sentence: when a store was set back there may be dozens, and every command finds them.
+pub fn summary(missing: &[Missing]) -> Option<Error> {
+    let count = missing.len();
+    let hosts: BTreeSet<&str> = missing.iter().filter_map(|one| one.host.as_deref()).collect();
+    let hosts: Vec<String> = hosts.into_iter().map(|host| format!("\"{host}\"")).collect();
+    let of = match hosts[..] {
+        [] => String::new(),
+        [ref host] => format!(" of the host {host}"),
+        _ => format!(" of the hosts {}", hosts.join(", ")),
+    };
+    let message = match count {
+        0 => return None,
+        1 => format!("A snapshot{of} is missing, and it was not forgotten"),
+        _ => format!("{count} snapshots{of} are missing, and they were not forgotten"),
+    };
+    let hint = "\"firn check\" names each and says what to do.";
+    Some(Error::new(ErrorKind::Damaged, message).with_hint(hint))
 }
 
 /// What this machine remembers of a writer.
@@ -323,7 +342,7 @@ mod tests {
         let found = missing(&repository);
         assert_eq!((found.len(), found[0].name, found[0].sequence, found[0].seen_by), (1, first, 1, Some(second)));
         assert!(
-            found[0].sentence().contains("number 1 of its writer of \"h\"") && found[0].hint().contains("firn forget")
+            found[0].sentence().contains("of the host \"h\" is missing") && found[0].hint().contains("firn forget")
         );
         repository.put_tomb(first).unwrap();
         assert_eq!(missing(&repository), []);
@@ -351,7 +370,7 @@ mod tests {
         hide(&store, taken[2]);
         let found = missing(&stranger());
         assert_eq!((found.len(), found[0].sequence, found[0].seen_by), (1, 3, Some(taken[4])), "{found:?}");
-        assert!(found[0].sentence().contains("only a number is known (3 of its writer of \"h\""), "{found:?}");
+        assert!(found[0].sentence().contains("nothing tells its id: it was number 3 of"), "{found:?}");
         assert!(found[0].hint().contains(&found[0].name.to_string()));
         // It is given up by its own name, or by the one that stands for it.
         let tomb = ObjectKey::new(ObjectKind::Tomb, taken[2]);

@@ -237,6 +237,10 @@ impl Snapshots {
     /// Finds the snapshot that a person named; "latest" is that of those that the filter wants. Errors list candidates and near
     /// misses.
     pub fn resolve(&self, text: &str, filter: &Filter) -> Result<&Named> {
+        // An unset variable must not stand for the only snapshot that there is.
+        if text.is_empty() {
+            return Err(bad(b"", "it is empty"));
+        }
         if self.live.is_empty() {
             return Err(self.nothing_here());
         }
@@ -312,17 +316,12 @@ impl Snapshots {
         if let Some(named) = self.forgotten.iter().find(|named| is_hex && named.name.to_string().starts_with(&digits)) {
             return error.with_hint(format!("It was forgotten: {}", describe(named)));
         }
-        let mut near: Vec<(usize, &Named)> = self
-            .live
-            .iter()
-            .map(|named| {
-                let name = named.name.to_string();
-                (name.bytes().zip(digits.bytes()).take_while(|(a, b)| a == b).count(), named)
-            })
-            .collect();
-        near.sort_by_key(|(shared, named)| std::cmp::Reverse((*shared, named.snapshot.time)));
-        let list: Vec<String> = near.iter().take(3).map(|(_, named)| describe(named)).collect();
-        error.with_hint(format!("Near matches:\n{}", list.join("\n")))
+        let near: Vec<String> =
+            self.live.iter().rev().filter(|named| is_near(named, &digits)).take(3).map(describe).collect();
+        match near.is_empty() {
+            true => error.with_hint("\"firn snapshots\" lists those that there are."),
+            false => error.with_hint(format!("Near matches:\n{}", near.join("\n"))),
+        }
     }
 
     /// The newest snapshot of each writer, by sequence number; forgotten ones count, and those that others have seen: what the store
@@ -341,6 +340,15 @@ impl Snapshots {
         }
         heads
     }
+}
+
+/// Whether somebody may have meant this one: digits from its middle, or one digit wrong at the beginning of its id; or its label.
+fn is_near(named: &Named, typed: &str) -> bool {
+    const FEWEST: usize = 4;
+    let id = named.name.to_string();
+    let wrong = id.bytes().zip(typed.bytes()).filter(|(one, other)| one != other).count();
+    let is_label = named.snapshot.label.as_ref().is_some_and(|label| label.eq_ignore_ascii_case(typed));
+    is_label || typed.len() >= FEWEST && (id.contains(typed) || typed.len() <= id.len() && wrong <= 1)
 }
 
 /// Whether it depends on what else there is which snapshot a name stands for.

@@ -7,11 +7,13 @@ mod handles;
 #[cfg(test)]
 pub(crate) mod hooked;
 pub mod local;
+pub mod location;
 pub mod memory;
 pub mod recording;
 
 pub use faulty::{Faults, FaultyStore};
 pub use local::LocalStore;
+pub use location::Location;
 pub use memory::MemoryStore;
 pub use recording::{Counts, RecordingStore};
 
