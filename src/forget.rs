@@ -215,17 +215,20 @@ fn pinned(repository: &Repository, name: ObjectName) -> String {
 fn brake(group: &Group, dates: &Dates, suspect: &HashMap<ObjectName, &'static str>) -> Option<Error> {
     group.removed().next()?;
     let name = match (&group.host, &group.paths) {
-        (Some(host), Some(paths)) => {
+        (Some(host), Some(paths)) if !host.is_empty() => {
             let paths: Vec<_> = paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
             format!("\"{}\" of \"{host}\"", paths.join(" "))
         }
-        (Some(host), None) => format!("\"{host}\""),
+        (Some(host), None) if !host.is_empty() => format!("\"{host}\""),
         _ => "a group".to_owned(),
     };
     let trusted: Vec<_> = group.verdicts.iter().filter(|verdict| !suspect.contains_key(&verdict.named.name)).collect();
     if trusted.iter().all(|verdict| verdict.reasons.is_empty()) {
-        let message =
-            format!("The policy would forget all {} snapshots of {name}; nothing was forgotten", trusted.len());
+        let all = match trusted.len() {
+            1 => "the only snapshot".to_owned(),
+            number => format!("all {number} snapshots"),
+        };
+        let message = format!("The policy would forget {all} of {name}; nothing was forgotten");
         let error = Error::new(ErrorKind::Brake, message);
         return Some(error.with_hint("Choose rules that keep some, or say --yes-really."));
     }

@@ -497,7 +497,12 @@ fn mount_error(error: MountError) -> Error {
         MountError::Denied { .. } | MountError::DeviceDenied | MountError::AllowOtherDenied => ErrorKind::Denied,
         _ => ErrorKind::Failed,
     };
-    let hint = error.hint();
+    let hint = match &error {
+        MountError::AlreadyMounted { point, .. } if mount_at(point).is_ok_and(|mount| mount.is_some()) => {
+            format!("Use that one, or unmount it first: \"firn umount {}\".", point.display())
+        }
+        error => error.hint(),
+    };
     let error = Error::new(kind, error.to_string());
     if hint.is_empty() { error } else { error.with_hint(hint) }
 }

@@ -461,6 +461,16 @@ fn parse_class(text: &[u8]) -> std::result::Result<(Token, &[u8]), &'static str>
     }
 }
 
+/// A pattern or a path with all letters in one case, for comparisons in which case does not count. Bytes that are not UTF-8 stay.
+pub fn fold_case(text: &[u8]) -> Vec<u8> {
+    let mut folded = Vec::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        folded.extend_from_slice(chunk.valid().to_lowercase().as_bytes());
+        folded.extend_from_slice(chunk.invalid());
+    }
+    folded
+}
+
 // The names of a path, without empty ones and `.`. (A bracket or backslash never hides a `/`.)
 fn split(path: &[u8]) -> Vec<&[u8]> {
     path.split(|&b| b == b'/').filter(|name| !name.is_empty() && *name != b".").collect()

@@ -64,7 +64,9 @@ pub struct CheckOptions {
 impl CheckOptions {
     /// Whether all data of the repository is read.
     pub fn is_whole(&self) -> bool {
-        let is_limited = self.subset.is_some() || self.max_age.is_some() || self.deadline.is_some();
+        // Nothing was found right within no time.
+        let is_aged = self.max_age.is_some_and(|age| !age.is_zero());
+        let is_limited = self.subset.is_some() || is_aged || self.deadline.is_some();
         self.read_data && !is_limited && self.snapshots.is_none()
     }
 }

@@ -133,7 +133,8 @@ pub(super) fn parse_time(text: &str) -> std::result::Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
-    let local = text.parse::<jiff::civil::DateTime>().map_err(|error| error.to_string())?;
+    let wrong = |_| "it is written as 2026-01-31, \"2026-01-31 12:00:00\" or 2026-01-31T12:00:00Z".to_owned();
+    let local = text.parse::<jiff::civil::DateTime>().map_err(wrong)?;
     let zoned = local.to_zoned(jiff::tz::TimeZone::system()).map_err(|error| error.to_string())?;
     Ok(zoned.timestamp())
 }

@@ -227,8 +227,14 @@ mod tests {
         let text = conclusion(&short, &options, 0);
         assert!(text.contains("before 3 packs could be read") && text.contains("All that was looked at"), "{text}");
         assert_eq!(summary(&short, 0, 1.0)["complete"], false);
-        let part = CheckOptions { subset: Some(Subset::Part { part: 1, of: 2 }), ..options };
+        let part = CheckOptions { subset: Some(Subset::Part { part: 1, of: 2 }), ..options.clone() };
         assert!(!conclusion(&CheckReport::default(), &part, 0).contains("Everything is there and undamaged"));
+        // No age leaves nothing out.
+        for (seconds, is_all) in [(0, true), (1, false)] {
+            let age = CheckOptions { max_age: Some(Duration::from_secs(seconds)), ..options.clone() };
+            let text = conclusion(&CheckReport::default(), &age, 0);
+            assert_eq!(text.contains("Everything is there and undamaged"), is_all, "{text}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::repository::snapshots::{Address, Snapshots};
 use crate::repository::{DEFAULT_BLOCK_CACHE, OpenOptions, Repository};
 use crate::store::Store;
 use crate::store::local::LocalStore;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -157,6 +157,24 @@ pub(crate) fn parse_address(text: &OsStr) -> Result<Address> {
     Address::parse(text.as_bytes())
 }
 
+/// An address whose path stands in an argument of its own, as restic's users write it: "latest /home/me".
+pub(crate) fn join_address(address: &OsStr, path: Option<&OsStr>) -> Result<OsString> {
+    let Some(path) = path else { return Ok(address.to_owned()) };
+    let (snapshot, shown) = (address.to_string_lossy(), path.to_string_lossy());
+    if address.as_bytes().iter().any(|byte| matches!(byte, b':' | b'/')) {
+        let message = format!("\"{shown}\" is one path too many: \"{snapshot}\" is one already");
+        return Err(Error::new(ErrorKind::Input, message).with_hint("Name one at a time, as in \"latest:/home/me\"."));
+    }
+    if path.as_bytes().first() != Some(&b'/') {
+        let full = absolute(path)?;
+        let message = format!("\"{shown}\" is no path in a snapshot: these begin with \"/\"");
+        let hint =
+            format!("If you mean what was backed up from here: \"{snapshot}:{}\".", String::from_utf8_lossy(&full));
+        return Err(Error::new(ErrorKind::Input, message).with_hint(hint));
+    }
+    Ok([address, OsStr::new(":"), path].into_iter().collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +184,18 @@ mod tests {
         let error = parse_address(OsStr::new("/home/me")).unwrap_err();
         assert_eq!(error.hint(), Some("For the newest snapshot write \"latest:/home/me\"."));
         assert_eq!(parse_address(OsStr::new("latest:/a/")).unwrap().path, b"/a");
+    }
+
+    #[test]
+    fn a_path_may_stand_behind_its_snapshot() {
+        let join = |address: &str, path: &str| join_address(OsStr::new(address), Some(OsStr::new(path)));
+        assert_eq!(join_address(OsStr::new("12ab:/x"), None).unwrap(), "12ab:/x");
+        assert_eq!(join("latest~1", "/home/me").unwrap(), "latest~1:/home/me");
+        for (address, path) in [("latest:/a", "/b"), ("/a", "/b"), ("latest", "b"), ("latest", "")] {
+            assert!(join(address, path).is_err(), "{address} {path}");
+        }
+        assert!(join("latest", "/work/../b").is_ok_and(|joined| parse_address(&joined).is_err()));
+        assert!(join("latest", "x").unwrap_err().hint().unwrap().contains("\"latest:/"));
     }
 
     #[test]

@@ -132,12 +132,12 @@ fn sums(statistics: &Statistics) -> String {
 
 /// With restic's names where they mean the same.
 fn object(difference: &Difference<'_>) -> Value {
-    let path = shown(difference);
+    let path = if difference.path.is_empty() { b"/" } else { difference.path };
     let mut value = json!({
         "message_type": "change",
         "modifier": letters(difference.modifier),
     });
-    text::set_path(&mut value, "path", &path);
+    text::set_path(&mut value, "path", path);
     if matches!(difference.modifier, Modifier::Content | Modifier::Unmarked) {
         value["bytes_added"] = json!(difference.bytes.added);
         value["bytes_removed"] = json!(difference.bytes.removed);

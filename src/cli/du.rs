@@ -53,10 +53,7 @@ impl Args {
         };
         let mut usage = Usage::find(&repository, &snapshots.live, &progress, &context.stop)?;
         progress.finish();
-        let mut table = Table { out: Lines::new(), as_json: context.global.json };
-        if !table.as_json {
-            table.out.text(&format!("{}  Snapshot\n", columns("Restored", "Stored", "Unique", "Time")))?;
-        }
+        let mut table = Table { out: Lines::new(), as_json: context.global.json, has_head: false };
         let mut rows = 0u64;
         for Wanted { named, path, is_sure } in wanted {
             if path.is_empty() {
@@ -172,6 +169,8 @@ fn columns(restored: &str, stored: &str, unique: &str, time: &str) -> String {
 struct Table {
     out: Lines,
     as_json: bool,
+    /// Whether the titles are printed, which waits for the first row.
+    has_head: bool,
 }
 
 impl Table {
@@ -179,6 +178,7 @@ impl Table {
         if self.as_json {
             return self.out.json(&object(named, path, sizes));
         }
+        self.head()?;
         let restored = text::size(sizes.restore);
         // More than what could be read.
         let more = if sizes.incomplete { ">" } else { "" };
@@ -187,11 +187,19 @@ impl Table {
         self.out.place(&format!("{}  ", columns(&restored, &stored, &unique, &time)), named, path, "")
     }
 
+    fn head(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.has_head, true) {
+            true => Ok(()),
+            false => self.out.text(&format!("{}  Snapshot\n", columns("Restored", "Stored", "Unique", "Time"))),
+        }
+    }
+
     fn finish(mut self, stored: u64, snapshots: usize, quiet: bool) -> Result<()> {
         if self.as_json {
             let sum = json!({ "message_type": "summary", "stored_size": stored, "snapshots_count": snapshots });
             self.out.json(&sum)?;
         } else if !quiet {
+            self.head()?;
             let all = text::count(snapshots as u64, "snapshot", "snapshots");
             self.out.text(&format!("{}  {all}\n", columns("", &text::size(stored), "", "all together")))?;
         }

@@ -1,6 +1,6 @@
 //! `firn dump`: the bytes of one file. Not for: folders (see `restore` and `mount`).
 
-use super::context::Context;
+use super::context::{Context, join_address};
 use super::message::output_failed;
 use super::progress::Reporter;
 use super::select::Selection;
@@ -26,7 +26,11 @@ pub(crate) struct Args {
     #[arg(value_name = "SNAPSHOT:/PATH")]
     address: OsString,
 
-    /// Write to FILE, which appears only when it is complete
+    /// The path, if it does not stand behind the snapshot
+    #[arg(value_name = "PATH")]
+    path: Option<OsString>,
+
+    /// Write to FILE, which appears only when it is complete; "-" is standard output
     #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     output: Option<PathBuf>,
 
@@ -75,8 +79,10 @@ impl Sink for Sparse<'_> {
 
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        self.check_is_a_file()?;
+        let address = join_address(&self.address, self.path.as_deref())?;
         let repository = context.open()?;
-        let (named, path) = context.resolve(&repository, &self.address, &self.selection)?;
+        let (named, path) = context.resolve(&repository, &address, &self.selection)?;
         context.watch_signals()?;
         let entry = find(&repository, &named.snapshot, &path)?;
         let shown = text::escape(&path);
@@ -91,7 +97,7 @@ impl Args {
             false => "",
         };
         let stop = &*context.stop;
-        let copied = match &self.output {
+        let copied = match self.output.as_deref().filter(|target| *target != Path::new("-")) {
             None => to_stdout(&repository, *size, content, stop),
             Some(target) => {
                 remove_stale(target, &Reporter::without_bar("dump", &context.global))?;
@@ -107,6 +113,21 @@ impl Args {
             super::message::warning(&error, "dump", context.global.json);
         }
         Ok(0)
+    }
+}
+
+/// What restic's "cat" prints.
+const OBJECTS: &[&str] = &["blob", "config", "index", "key", "lock", "masterkey", "pack", "snapshot", "tree"];
+
+impl Args {
+    /// An error for those who want to see the repository's own objects.
+    fn check_is_a_file(&self) -> Result<()> {
+        match OBJECTS.iter().find(|object| self.address == **object) {
+            None => Ok(()),
+            Some(object) => Err(Error::new(ErrorKind::Input, format!("\"{object}\" names no file in a snapshot")).with_hint(
+                "Objects of the repository are not printed: \"firn stats\", \"firn snapshots --json\" and \"firn key list\" tell what is in them.",
+            )),
+        }
     }
 }
 

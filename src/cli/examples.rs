@@ -141,7 +141,7 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ),
         ],
     ),
-    ("stats", &[("What is stored, and how well it compresses:", "firn stats")]),
+    ("stats", &[("What is stored, and how well it compresses:", "firn stats --deep")]),
     (
         "du",
         &[

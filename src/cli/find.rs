@@ -9,7 +9,7 @@ use crate::format::tree::Timestamp;
 use crate::history::record::{Kind, State};
 use crate::history::runs::{self, Event, Run};
 use crate::id::ObjectName;
-use crate::pattern::{Judgement, Patterns, Verdict};
+use crate::pattern::{Judgement, Patterns, Verdict, fold_case};
 use crate::repository::filter::Filter;
 use crate::repository::snapshots::{Named, Snapshots};
 use regex::bytes::{RegexSet, RegexSetBuilder};
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     regex: bool,
 
     /// Letters match in both cases
-    #[arg(short, long, requires = "regex")]
+    #[arg(short, long)]
     ignore_case: bool,
 
     /// Only files of at least (+10M), at most (-10M) or exactly this size
@@ -126,12 +126,14 @@ fn moment(text: &str) -> std::result::Result<jiff::Timestamp, String> {
     if let Ok(ago) = amount::duration(text) {
         return jiff::Timestamp::now().checked_sub(ago).map_err(|error| error.to_string());
     }
-    backup::parse_time(text).map_err(|why| format!("neither a time ({why}) nor a span of time like 14d"))
+    backup::parse_time(text).map_err(|why| format!("{why}, or as a span of time like 14d"))
 }
 
 /// What paths must match.
 enum Wanted {
     Globs(Patterns),
+    /// The same in one case, as paths are made for it.
+    Folded(Patterns),
     Expressions(RegexSet),
 }
 
@@ -139,14 +141,17 @@ impl Wanted {
     fn matches(&self, path: &[u8], runs: &[Run]) -> bool {
         let path = if path.is_empty() { b"/" } else { path };
         match self {
-            Wanted::Globs(patterns) => {
-                // Of this path alone: what is in a folder that matches does not match for that.
-                let judgement = patterns.judge(path, runs::was_folder(runs), Judgement::default());
-                patterns.verdict(judgement) == Verdict::Matched
-            }
+            Wanted::Globs(patterns) => matches(patterns, path, runs),
+            Wanted::Folded(patterns) => matches(patterns, &fold_case(path), runs),
             Wanted::Expressions(set) => set.is_match(path),
         }
     }
+}
+
+/// Of this path alone: what is in a folder that matches does not match for that.
+fn matches(patterns: &Patterns, path: &[u8], runs: &[Run]) -> bool {
+    let judgement = patterns.judge(path, runs::was_folder(runs), Judgement::default());
+    patterns.verdict(judgement) == Verdict::Matched
 }
 
 impl Args {
@@ -178,6 +183,10 @@ impl Args {
     }
 
     fn wanted(&self) -> Result<Wanted> {
+        if self.ignore_case && !self.regex {
+            let folded = self.patterns.iter().map(|text| fold_case(text.as_bytes()));
+            return Patterns::from_arguments(folded).map(Wanted::Folded);
+        }
         if !self.regex {
             return Patterns::from_arguments(self.patterns.iter().map(|text| text.as_bytes())).map(Wanted::Globs);
         }
@@ -187,7 +196,10 @@ impl Args {
         let texts = texts.collect::<Result<Vec<_>>>()?;
         let set = RegexSetBuilder::new(texts).case_insensitive(self.ignore_case).dot_matches_new_line(true).build();
         set.map(Wanted::Expressions).map_err(|error| {
-            Error::new(ErrorKind::Input, format!("A pattern is not a regular expression: {error}"))
+            // The library draws a picture of several lines, of which the last one says why.
+            let why = error.to_string();
+            let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            Error::new(ErrorKind::Input, format!("A pattern is not a regular expression: {why}"))
                 .with_hint("Without --regex, patterns are names with \"*\" and \"?\".")
         })
     }

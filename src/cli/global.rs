@@ -46,8 +46,8 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, help_heading = "Global options", conflicts_with = "verbose")]
     pub(crate) quiet: bool,
 
-    /// Say more: progress also where there is no terminal
-    #[arg(short, long, global = true, help_heading = "Global options")]
+    /// Say more: list files, and show progress also where there is no terminal
+    #[arg(short, long, global = true, help_heading = "Global options", overrides_with = "verbose")]
     pub(crate) verbose: bool,
 
     /// Print one JSON object a line, for programs

@@ -79,6 +79,7 @@ impl Progress for Listing {
     fn placed(&self, path: &Path, size: u64, how: Placed) {
         let word = match how {
             Placed::New => "new",
+            Placed::Replaced if self.dry_run && !self.json => "replace",
             Placed::Replaced => "replaced",
             Placed::Left => "left",
         };

@@ -1,6 +1,6 @@
 //! `firn ls`: what is in a snapshot. Not for: contents (see `dump`).
 
-use super::context::Context;
+use super::context::{Context, join_address};
 use super::message::output_failed;
 use super::select::Selection;
 use super::{snapshots, text};
@@ -24,6 +24,10 @@ pub(crate) struct Args {
     #[arg(value_name = "SNAPSHOT[:/PATH]", default_value = "latest")]
     address: OsString,
 
+    /// The path, if it does not stand behind the snapshot
+    #[arg(value_name = "PATH")]
+    path: Option<OsString>,
+
     /// Also type, permissions, links, owner, group, size and time
     #[arg(short, long)]
     long: bool,
@@ -45,8 +49,9 @@ struct Listing<'a, W: Write> {
 
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        let address = join_address(&self.address, self.path.as_deref())?;
         let repository = context.open()?;
-        let (named, path) = context.resolve(&repository, &self.address, &self.selection)?;
+        let (named, path) = context.resolve(&repository, &address, &self.selection)?;
         context.watch_signals()?;
         let entry = find(&repository, &named.snapshot, &path)?;
         let stdout = std::io::stdout();
@@ -242,7 +247,8 @@ mod tests {
 
     #[test]
     fn a_terminal_is_not_driven() {
-        let args = Args { address: "latest".into(), long: false, recursive: false, selection: Selection::default() };
+        let selection = Selection::default();
+        let args = Args { address: "latest".into(), path: None, long: false, recursive: false, selection };
         let link = entry(b"\x1b[2J", 0o777, Body::Symlink(b"x".to_vec()));
         for (terminal, text) in [(true, &b"\\x1b[2J\n"[..]), (false, b"\x1b[2J\n")] {
             let mut listing = Listing { args: &args, as_json: false, terminal, out: Vec::new() };

@@ -9,6 +9,7 @@ use crate::mount::indexers::Policy;
 use crate::mount::xattrs::Answered;
 use crate::mount::{MountOptions, OwnerView, What};
 use crate::os::{Background, Forked, Outcome, Readiness};
+use crate::progress::Progress;
 use crate::repository::Repository;
 use std::ffi::OsString;
 use std::io::Write;
@@ -122,7 +123,7 @@ impl Args {
             self.warn_of_nothing(context, &repository)?;
         }
         if !self.daemon {
-            let told = || drop(context.tell(&welcome(&shown, "Ctrl-C or ")));
+            let told = || drop(greet(context, &shown, "Ctrl-C or "));
             return serve(context, repository, &options, told);
         }
         let failed = |error| Error::io("The mount cannot go into the background", error);
@@ -206,6 +207,17 @@ fn make_mountpoint(point: &Path) -> Result<bool> {
     }
 }
 
+fn greet(context: &Context, shown: &str, how: &str) -> Result<()> {
+    let text = welcome(shown, how);
+    match context.global.json {
+        true => {
+            context.progress("mount").note(text.lines().next().unwrap_or_default());
+            Ok(())
+        }
+        false => context.tell(&text),
+    }
+}
+
 fn welcome(shown: &str, how: &str) -> String {
     format!("Mounted on \"{shown}\"\nEnd it with {how}\"firn umount {shown}\"\n")
 }
@@ -248,7 +260,7 @@ fn in_background(context: &Context, repository: Arc<Repository>, options: &Mount
 fn wait(context: &Context, background: Background, shown: &str) -> Result<u8> {
     match background.wait().map_err(|error| Error::io("The process in the background gives no word", error))? {
         Outcome::Ready => {
-            context.tell(&welcome(shown, ""))?;
+            greet(context, shown, "")?;
             Ok(0)
         }
         Outcome::Failed(code, text) => {

@@ -21,8 +21,7 @@ const MAX_KEY_FILE: usize = 1 << 20;
 const MIN_KEY_FILE: usize = 32;
 
 /// Where the password of a repository can come from without a terminal.
-const ELSEWHERE: &str =
-    "Use --password-file, --password-command, or the environment variable FIRN_PASSWORD_FILE or FIRN_PASSWORD.";
+const ELSEWHERE: &str = "Use --password-file, --password-command, or the environment variable FIRN_PASSWORD_FILE or FIRN_PASSWORD; for a key file, --key-file or FIRN_KEY_FILE.";
 
 /// Where a password is to be found.
 #[derive(Clone, Debug)]

@@ -10,25 +10,33 @@ use std::ffi::OsString;
 /// Commands of other programs, and the hint for each.
 const COMMANDS: &[(&str, &str)] = &[
     ("archive", "\"firn backup\" makes snapshots."),
+    ("benchmark", "There is no benchmark; the summary of \"firn backup\" tells sizes and times."),
     ("break-lock", "There are no locks, so nothing has to be unlocked."),
     ("cache", "The cache folder can be deleted at any time; see FILES in firn(1)."),
     ("change-passphrase", "\"firn key passwd\" changes the password."),
     ("compact", "\"firn prune\" frees space."),
+    (
+        "config",
+        "There is no configuration file; see ENVIRONMENT in firn(1). \"firn stats\" tells about the repository.",
+    ),
     ("copy", "Copying snapshots to another repository does not exist yet."),
     ("create", "\"firn backup\" makes a snapshot, \"firn init\" a repository."),
     ("delete", "\"firn forget\" takes snapshots away, \"firn prune\" then frees their space."),
     ("destroy", "\"firn forget\" takes snapshots away, \"firn prune\" then frees their space."),
     ("export-tar", "\"firn mount\", then tar, or \"firn restore\"; there is no export of archives yet."),
     ("extract", "\"firn restore\" restores a snapshot, \"firn dump\" writes one file."),
+    ("features", "\"firn --version\" prints the version; repositories of all versions are opened as they are."),
     ("gc", "\"firn prune\" frees space."),
     ("generate", "\"firn completions\" prints what shells need; the manual pages are in man/."),
     ("grep", "\"firn find\" finds names; for contents, \"firn mount\" and grep."),
     ("import-tar", "There is no import of archives; \"firn backup\" reads files and folders."),
     ("info", "\"firn stats\" and \"firn du\" tell sizes, \"firn snapshots\" what there is."),
+    ("label", "Labels are given with \"firn backup --label\"; a snapshot that exists is not changed."),
     ("log", "\"firn history PATH\" lists the versions of a file, \"firn snapshots\" the snapshots."),
     ("maintenance", "\"firn prune\" frees space, \"firn check\" verifies."),
     ("merge", "Snapshots cannot be merged; \"firn restore\" can restore several into one folder."),
     ("migrate", "Repositories of all versions are opened as they are; nothing has to be migrated."),
+    ("options", "Options are listed by \"firn --help\" and by each command with --help."),
     ("policy", "Policies are options of \"firn forget\"."),
     ("rebuild-index", "\"firn repair index\" writes the index again."),
     ("recover", "\"firn undelete\" takes back forgotten snapshots; \"firn repair\" repairs."),
@@ -56,12 +64,39 @@ const COMMANDS: &[(&str, &str)] = &[
     ("status", "\"firn snapshots\" lists the snapshots, \"firn stats\" tells about the repository."),
     ("tag", "Tags are given with \"firn backup --tag\"; a snapshot that exists is not changed."),
     ("transfer", "Copying snapshots to another repository does not exist yet."),
+    ("unforget", "\"firn undelete\" takes back that a snapshot was forgotten."),
     ("unlock", "There are no locks, so nothing has to be unlocked."),
     ("upgrade", "Repositories of all versions are opened as they are; nothing has to be upgraded."),
     ("version", "\"firn --version\" prints the version."),
     ("webdav", "\"firn mount\" shows the snapshots as folders."),
     ("with-lock", "There are no locks."),
 ];
+
+/// The same below "key".
+const KEY_COMMANDS: &[(&str, &str)] = &[
+    ("change-location", "Keys are in the repository, or are files that --key-file names."),
+    ("change-passphrase", "\"firn key passwd\" changes the password."),
+    ("delete", "\"firn key remove\" removes a key."),
+    (
+        "export",
+        "The keys are the files in the folder \"keys\" of the repository: copy them. They open with their passwords only.",
+    ),
+    ("import", "Put a copy of a key into the folder \"keys\" of the repository; \"firn key add\" makes another one."),
+    ("rename", "A key's label is given with \"firn key add --label\" and stays; add another key and remove this one."),
+    ("rm", "\"firn key remove\" removes a key."),
+];
+
+/// Arguments behind a command that takes none there, and what to write instead.
+const ARGUMENTS: &[(&str, &str)] = &[
+    ("diff", "Name the path behind the snapshot: \"firn diff latest~1:/home/me latest\"."),
+    ("mount", "Name the path behind the snapshot: \"firn mount FOLDER latest:/home/me\"."),
+    ("restore", "Name the path behind the snapshot: \"firn restore latest:/home/me --target FOLDER\"."),
+    ("snapshots", "\"firn snapshots --latest 1\" lists the newest of each host, \"firn ls latest\" what is in one."),
+    ("stats", "\"firn du latest\" tells the size of a snapshot, \"firn stats\" that of the repository."),
+];
+
+const KEEP: &str =
+    "Policies are for \"firn forget\": \"firn forget --keep-daily 7 --prune\" forgets by rules and then frees space.";
 
 /// Options of other programs: the commands for which the hint holds (none: all), the option, the hint.
 const OPTIONS: &[(&[&str], &str, &str)] = &[
@@ -89,6 +124,7 @@ const OPTIONS: &[(&[&str], &str, &str)] = &[
     (&[], "--repository-file", "Name the repository with --repo or FIRN_REPOSITORY."),
     (&[], "--rsh", "Repositories are folders; sshfs makes a folder of a remote one."),
     (&[], "--show-rc", "The exit status tells; see firn(1)."),
+    (&["backup"], "-C", "The option is --compression."),
     (&["backup"], "--comment", "The option is --description."),
     (&["backup"], "--compression-level", "The option is --compression."),
     (&["backup"], "--exclude-from", "The option is --exclude-file."),
@@ -106,6 +142,8 @@ const OPTIONS: &[(&[&str], &str, &str)] = &[
     (&["backup"], "--ignore-ctime", "--trust-mtime ignores change times where the file system has none of its own."),
     (&["backup"], "--ignore-inode", "--trust-mtime ignores inode numbers where the file system has no change times."),
     (&["backup"], "--list", "--verbose lists files."),
+    (&["backup"], "--no-scan", "Files are counted while they are backed up; nothing has to be switched off."),
+    (&["backup"], "-o", "There is no such option; \"firn backup --help\" lists those that there are."),
     (&["backup"], "--parent", "The snapshot before is found by host and paths."),
     (&["backup"], "--pattern", "--exclude leaves out what matches; \"!\" in front of a pattern takes back."),
     (&["backup"], "--patterns-from", "--exclude-file reads patterns from a file; \"!\" in front of one takes back."),
@@ -132,12 +170,28 @@ const OPTIONS: &[(&[&str], &str, &str)] = &[
     (&["forget"], "--list", "The option is --explain."),
     (&["forget"], "--unsafe-allow-remove-all", "The option is --yes-really."),
     (&["init"], "--copy-chunker-params", "There is no such option yet."),
+    (&["init"], "-e", "Every repository is encrypted, with one method."),
     (&["init"], "--encryption", "Every repository is encrypted, with one method."),
     (&["init"], "--repository-version", "New repositories have the newest version."),
+    (&["mount"], "--allow-root", "\"firn mount --allow-other\" lets other users in, root among them."),
     (&["mount"], "--foreground", "A mount runs in the foreground unless --daemon is given."),
     (&["mount"], "--no-default-permissions", "With --owner me all files are yours."),
+    (
+        &["mount"],
+        "-o",
+        "Options have names here, as in \"firn mount --allow-other\"; with -o they are for mount(8) and /etc/fstab.",
+    ),
     (&["mount"], "--owner-root", "The option is --owner root."),
     (&["mount"], "--snapshot-template", "The option is --path-template."),
+    (&["prune"], "--keep-daily", KEEP),
+    (&["prune"], "--keep-hourly", KEEP),
+    (&["prune"], "--keep-id", KEEP),
+    (&["prune"], "--keep-last", KEEP),
+    (&["prune"], "--keep-monthly", KEEP),
+    (&["prune"], "--keep-tag", KEEP),
+    (&["prune"], "--keep-weekly", KEEP),
+    (&["prune"], "--keep-within", KEEP),
+    (&["prune"], "--keep-yearly", KEEP),
     (&["prune"], "--max-repack-size", "The option is --max-repack."),
     (&["prune"], "--repack-small", "Small packs are written again when that is worth it."),
     (&["prune"], "--repack-uncompressed", "Everything is stored compressed where that makes it smaller."),
@@ -159,6 +213,8 @@ const OPTIONS: &[(&[&str], &str, &str)] = &[
         "--last",
         "\"firn snapshots\" lists the oldest first, so the last lines are the newest.",
     ),
+    (&["snapshots"], "-c", "Each snapshot has one line."),
+    (&["snapshots"], "--compact", "Each snapshot has one line."),
     (&["stats"], "--mode", "\"firn du\" tells sizes of snapshots, and of paths in them."),
 ];
 
@@ -195,6 +251,8 @@ pub(crate) fn refuse(error: clap::Error, typed: &[OsString]) {
 /// The error without clap's tip to pass an unknown option as a value, which hardly anybody means.
 fn without_tip(mut error: clap::Error) -> clap::Error {
     error.remove(ContextKind::Suggested);
+    // It has commands that are of no use to a person; --help lists the others.
+    error.remove(ContextKind::ValidSubcommand);
     error
 }
 
@@ -207,20 +265,36 @@ fn hint(error: &clap::Error) -> Option<&'static str> {
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
             let name = context(ContextKind::InvalidSubcommand)?;
-            COMMANDS.iter().find(|(theirs, _)| *theirs == name).map(|(_, hint)| *hint)
+            let list = match command(error).as_str() {
+                "key" => KEY_COMMANDS,
+                "repair" => &[],
+                _ => COMMANDS,
+            };
+            list.iter().find(|(theirs, _)| *theirs == name).map(|(_, hint)| *hint)
         }
         ErrorKind::UnknownArgument => {
             let option = context(ContextKind::InvalidArg)?.split('=').next()?;
-            // Values of options look like commands, too ("-r backup"), so clap's usage tells which one was read.
-            let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
-            let name = usage.split_whitespace().nth(2).unwrap_or_default();
+            let name = command(error);
+            if !option.starts_with('-') {
+                return ARGUMENTS.iter().find(|(theirs, _)| *theirs == name).map(|(_, hint)| *hint);
+            }
+            let name = name.as_str();
             let holds = |(commands, theirs, _): &&(&[&str], &str, &str)| {
                 *theirs == option && (commands.is_empty() || commands.contains(&name))
             };
             OPTIONS.iter().find(holds).map(|(_, _, hint)| *hint)
         }
+        ErrorKind::TooManyValues if context(ContextKind::InvalidArg).is_some_and(|arg| arg.contains("--verbose")) => {
+            Some("--verbose (-v) takes no number.")
+        }
         _ => None,
     }
+}
+
+/// The command that was read. Values of options look like commands, too ("-r backup"), so clap's usage tells.
+fn command(error: &clap::Error) -> String {
+    let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
+    usage.split_whitespace().nth(2).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -244,6 +318,39 @@ mod tests {
         assert!(answer(&["firn", "--no-lock"]).unwrap().contains("no locks"));
         assert!(answer(&["firn", "-r", "backup", "check", "--repair"]).unwrap().contains("firn repair"));
         assert_eq!(answer(&["firn", "-r", "check", "backup", "--repair"]), None);
+        assert!(answer(&["firn", "key", "rename", "a"]).unwrap().contains("label"));
+        assert!(answer(&["firn", "--verbose=2", "ls"]).unwrap().contains("no number"));
+        for line in ["ls -vv", "-v ls -v", "ls latest /tmp", "dump latest /tmp/x"] {
+            assert!(super::super::Cli::try_parse_from(["firn"].into_iter().chain(line.split(' '))).is_ok(), "{line}");
+        }
+        for line in [
+            "restore latest x9 -t o",
+            "restore -t o latest /tmp",
+            "snapshots latest",
+            "list snapshots",
+            "stats latest",
+            "snapshots --compact",
+            "snapshots -c",
+            "prune --keep-daily 7",
+            "backup --no-scan .",
+            "backup --ignore-inode .",
+            "backup -C zstd .",
+            "backup . -o x=y",
+            "init -e repokey",
+            "init --encryption=repokey",
+            "mount --allow-root m",
+            "mount -o allow_other m",
+            "label 12 x",
+            "unforget 12",
+            "benchmark",
+            "config",
+            "features",
+            "options",
+            "key export",
+            "key import x",
+        ] {
+            assert!(answer(&[&["firn"], &line.split(' ').collect::<Vec<_>>()[..]].concat()).is_some(), "{line}");
+        }
     }
 
     #[test]
@@ -264,13 +371,25 @@ mod tests {
             assert!(command.find_subcommand(name).is_none(), "{name} exists");
             check(&command, hint);
         }
+        for (name, hint) in KEY_COMMANDS {
+            assert!(command.find_subcommand("key").unwrap().find_subcommand(name).is_none(), "{name} exists");
+            check(&command, hint);
+        }
+        for (name, hint) in ARGUMENTS {
+            assert!(command.find_subcommand(name).is_some(), "{name}");
+            check(&command, hint);
+        }
         for (commands, option, hint) in OPTIONS {
             // clap's own "help" takes no options.
             let all: Vec<_> = command.get_subcommands().filter(|command| command.get_name() != "help").collect();
             let wanted: Vec<&clap::Command> =
                 commands.iter().map(|name| command.find_subcommand(name).expect(name)).collect();
             for wanted in if commands.is_empty() { all } else { wanted } {
-                let exists = wanted.get_arguments().any(|arg| arg.get_long() == option.strip_prefix("--"));
+                let is_it = |arg: &clap::Arg| match option.strip_prefix("--") {
+                    Some(long) => arg.get_long() == Some(long),
+                    None => arg.get_short() == option.chars().nth(1),
+                };
+                let exists = wanted.get_arguments().any(is_it);
                 assert!(!exists, "{option} of {} exists", wanted.get_name());
                 let named =
                     hint.strip_prefix("The option is --").map(|rest| rest.split([' ', '.', ';']).next().unwrap());

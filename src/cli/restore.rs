@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::restore::{Overwrite, RestoreOptions, RestoreReport};
 use serde_json::json;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Restore a snapshot, or a part of it, into a folder
 ///
@@ -68,6 +68,12 @@ enum When {
 
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
+        if self.target == Path::new("-") {
+            return Err(Error::new(ErrorKind::Input, "Files are restored into a folder, not to standard output")
+                .with_hint(
+                    "\"firn dump\" writes one file to standard output; for a folder of that name write \"./-\".",
+                ));
+        }
         let options = RestoreOptions {
             target: self.target,
             overwrite: match self.overwrite {
@@ -120,11 +126,17 @@ fn words(report: &RestoreReport, options: &RestoreOptions) -> String {
         text::duration(report.elapsed),
     );
     if report.skipped > 0 {
-        text.push_str(&format!("Left {} unchanged\n", text::count(report.skipped, "thing", "things")));
+        let left = if options.dry_run { "Would leave" } else { "Left" };
+        text.push_str(&format!(
+            "{left} {} unchanged
+",
+            text::count(report.skipped, "thing", "things")
+        ));
     }
     if report.updated > 0 {
         let things = text::count(report.updated, "thing", "things");
-        text.push_str(&format!("Put back the metadata of {things} whose content was left\n"));
+        let put = if options.dry_run { "Would put" } else { "Put" };
+        text.push_str(&format!("{put} back the metadata of {things} whose content was left\n"));
     }
     if options.verify && !options.dry_run {
         text.push_str(&format!("Read again and compared {}\n", text::count(report.verified, "file", "files")));
@@ -169,6 +181,11 @@ mod tests {
         let report = RestoreReport { files: 1, skipped: 2, ..RestoreReport::default() };
         let text = words(&report, &options);
         assert!(text.starts_with("Would restore 1 file, 0 folders") && text.contains("\"/t\\x1b\""), "{text}");
-        assert!(text.contains("Left 2 things unchanged") && !text.contains("compared"), "{text}");
+        let left = if options.dry_run { "Would leave" } else { "Left" };
+        text.push_str(&format!(
+            "{left} {} unchanged
+",
+            text::count(report.skipped, "thing", "things")
+        ));
     }
 }

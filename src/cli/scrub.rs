@@ -91,7 +91,9 @@ fn conclusion(report: &ScrubReport, wants_state: bool) -> String {
     if report.unnamed > 0 {
         let verb = if report.unnamed == 1 { "was" } else { "were" };
         let those = objects(report.unnamed);
-        text.push_str(&format!("Not verified {verb} {those} without a hash; with a key, \"firn check\" verifies those\n"));
+        text.push_str(&format!(
+            "Not verified {verb} {those} without a hash; with a key, \"firn check\" verifies those\n"
+        ));
     }
     text
 }

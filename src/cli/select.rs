@@ -161,10 +161,8 @@ impl Context {
         }
         let with_path =
             snapshots.live.iter().filter(|named| filter.wants(&named.snapshot) && has_to_do(&named.snapshot, path));
-        let others: BTreeSet<&str> = with_path
-            .map(|named| named.snapshot.host.as_str())
-            .filter(|host| *host != chosen.snapshot.host)
-            .collect();
+        let others: BTreeSet<&str> =
+            with_path.map(|named| named.snapshot.host.as_str()).filter(|host| *host != chosen.snapshot.host).collect();
         if others.is_empty() {
             return;
         }

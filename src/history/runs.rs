@@ -191,8 +191,8 @@ impl<'c> Lines<'c> {
     /// What became of a path, of which these are the runs, for one host after the other.
     pub fn events(&self, path: &[u8], runs: &[Run]) -> Vec<Vec<Event>> {
         let hosts: BTreeSet<&str> = runs.iter().map(Run::host).collect();
-        let runs = backed_up(path, runs.to_vec());
-        let of = |host: &&str| versions(runs.iter().filter(|run| run.host() == *host).cloned().collect());
+        let runs = backed_up(path, runs);
+        let of = |host: &&str| versions(runs.iter().copied().filter(|run| run.host() == *host).cloned().collect());
         hosts.iter().map(|host| self.events_of(path, host, of(host))).collect()
     }
 
@@ -375,14 +375,15 @@ pub fn was_folder(runs: &[Run]) -> bool {
 
 /// Those runs in whose snapshots the path was backed up. In others it is a folder that only leads to a source, and says nothing of what
 /// was in it; if a host has none but these, they are all that there is.
-fn backed_up(path: &[u8], mut runs: Vec<Run>) -> Vec<Run> {
+fn backed_up<'r>(path: &[u8], runs: &'r [Run]) -> Vec<&'r Run> {
     let has_source = |run: &Run| {
         let source = |source: &[u8]| is_within(path, if source == b"/" { b"" } else { source });
         run.last.snapshot.paths.iter().any(|one| source(&one.0))
     };
-    let hosts: BTreeSet<String> = runs.iter().filter(|run| has_source(run)).map(|run| run.host().to_owned()).collect();
-    runs.retain(|run| !hosts.contains(run.host()) || has_source(run));
-    runs
+    let (counting, others): (Vec<&Run>, Vec<&Run>) = runs.iter().partition(|run| has_source(run));
+    let is_alone = |run: &&Run| !counting.iter().any(|other| other.host() == run.host());
+    let alone: Vec<&Run> = others.into_iter().filter(is_alone).collect();
+    counting.into_iter().chain(alone).collect()
 }
 
 /// Runs in order of their first snapshots: those of several lines that are the same and overlap are one.

@@ -336,8 +336,10 @@ impl Repository {
     pub fn change_password(&self, new: &Credentials, cost: Cost) -> Result<Replaced> {
         let slots = self.slots_to_change(3)?;
         let own = self.credentials();
-        let mut added: BTreeMap<bool, Vec<u8>> = BTreeMap::new();
+        // By whether they need a key file.
+        let mut wanted: BTreeMap<bool, (Credentials, String)> = BTreeMap::new();
         let mut replaced = Replaced { added: Vec::new(), removed: Vec::new(), untried: Vec::new() };
+        let with = |key_file| Credentials { password: new.password.clone(), key_file };
         for (name, info) in &slots {
             let Ok(info) = info else { continue };
             let needs = (info.head.password.is_some(), info.head.key_file);
@@ -356,22 +358,27 @@ impl Repository {
             }
             replaced.removed.push(*name);
             let key_file = new.key_file.clone().or_else(|| own.key_file.clone().filter(|_| info.head.key_file));
-            let is_new = !added.contains_key(&key_file.is_some());
-            if is_new && !info.description.as_ref().is_ok_and(|one| one.beside.is_some()) {
-                let label = info.description.as_ref().map_or("", |one| one.label.as_str());
-                let credentials = Credentials { password: new.password.clone(), key_file };
-                let has_key_file = credentials.key_file.is_some();
-                added.insert(has_key_file, create_slot(self.keyring(), &credentials, cost, label)?);
+            let Some(description) = info.description.as_ref().ok().filter(|one| one.beside.is_none()) else {
+                if info.description.is_err() {
+                    wanted.entry(key_file.is_some()).or_insert_with(|| (with(key_file), String::new()));
+                }
+                continue;
+            };
+            let (_, label) = wanted.entry(key_file.is_some()).or_insert_with(|| (with(key_file), String::new()));
+            // Several keys become one, which is known by the label that any of them had.
+            if label.is_empty() {
+                label.clone_from(&description.label);
             }
         }
-        if added.is_empty() {
+        if wanted.is_empty() {
             let what = if own.password.is_some() { "password" } else { "key file alone" };
             let message = format!("The {what} opens no key slot; nothing was changed");
             return Err(
                 Error::new(ErrorKind::WrongKey, message).with_hint("\"firn key list\" shows what each key needs.")
             );
         }
-        let added: Vec<Vec<u8>> = added.into_values().collect();
+        let added = wanted.values().map(|(new, label)| create_slot(self.keyring(), new, cost, label));
+        let added: Vec<Vec<u8>> = added.collect::<Result<_>>()?;
         replaced.added = added.iter().map(|bytes| object_name(bytes)).collect();
         let (temporary, removed) = (vec![self.stand_in(&slots)?], replaced.removed.clone());
         self.change_slots(&slots, &Change { temporary, added, removed, ..Change::default() })?;

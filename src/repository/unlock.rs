@@ -81,11 +81,28 @@ fn unlock_one_of(store: &dyn Store, names: &[ObjectName], credentials: &Credenti
     if let Some((slot, secrets)) = unlock_damaged(store, &damaged, credentials) {
         return Ok(Unlocked { keyring: Keyring::new(secrets), slot, warnings });
     }
-    Err(refusal(names, tried, warnings))
+    let needs_file =
+        names.iter().take(MAX_KEY_SLOTS).any(|name| read_slot(store, *name).is_ok_and(|slot| slot.head.key_file));
+    Err(refusal(names, tried, warnings, &what_to_check(credentials, needs_file)))
+}
+
+/// What somebody should look at who has given these credentials in vain. `needs_file`: there is a key that needs a key file.
+fn what_to_check(credentials: &Credentials, needs_file: bool) -> String {
+    const PASSWORD: &str = "the password (FIRN_PASSWORD, --password-file or --password-command)";
+    const FILE: &str = "the key file (--key-file or FIRN_KEY_FILE)";
+    let (given, also) = match (credentials.password.is_some(), credentials.key_file.is_some()) {
+        (true, true) => (format!("{PASSWORD} and {FILE}"), String::new()),
+        (true, false) if needs_file => {
+            (PASSWORD.to_owned(), format!(" There is a key that needs a key file, too: name {FILE}."))
+        }
+        (true, false) => (PASSWORD.to_owned(), String::new()),
+        (false, _) => (FILE.to_owned(), format!(" If the key needs a password, too, give {PASSWORD}.")),
+    };
+    format!("Check {given}, and that this is the right repository.{also}")
 }
 
 /// Why nothing opened.
-fn refusal(names: &[ObjectName], tried: usize, mut warnings: Vec<Error>) -> Error {
+fn refusal(names: &[ObjectName], tried: usize, mut warnings: Vec<Error>, hint: &str) -> Error {
     if let Some(at) = warnings.iter().position(|error| error.kind() == ErrorKind::Unsupported) {
         return warnings.swap_remove(at);
     }
@@ -105,7 +122,7 @@ fn refusal(names: &[ObjectName], tried: usize, mut warnings: Vec<Error>) -> Erro
             let error = Error::new(ErrorKind::WrongKey, "Wrong password or key: no key slot opens with it");
             match damaged {
                 Some(damage) => error.with_hint(format!("At least one key slot is damaged as well: {}", damage.chain())),
-                None => error.with_hint("Check the password, FIRN_PASSWORD_FILE or --password-command, and that this is the right repository."),
+                None => error.with_hint(hint),
             }
         }
     }

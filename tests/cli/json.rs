@@ -147,6 +147,10 @@ impl Reader {
     fn read(&mut self, command: &str, ran: Ran) -> Ran {
         let lines: Vec<&str> = ran.stdout.lines().chain(ran.stderr.lines()).collect();
         for line in lines {
+            // A program that counts errors counts as the exit status does.
+            if ran.code == 0 && line.contains("\"message_type\":\"error\"") {
+                self.wrong.insert(format!("firn {command}: an error, and exit status 0: {line}"));
+            }
             let Ok(value @ Value::Object(_)) = serde_json::from_str::<Value>(line) else {
                 self.wrong.insert(format!("firn {command}: no object: {line}"));
                 continue;
@@ -222,6 +226,53 @@ fn the_page_is_what_is_printed() {
     assert!(reader.wrong.is_empty(), "{:#?}", reader.wrong);
     let unseen: Vec<String> = reader.unseen().into_iter().filter(|field| !RARE.contains(&field.as_str())).collect();
     assert!(unseen.is_empty(), "documented, but never printed: {unseen:#?}");
+}
+
+/// What is said and changes nothing is a warning, whatever says it.
+#[test]
+fn warnings_are_no_errors() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::with_repository();
+    world.write("source/a", "a");
+    world.write("password", format!("{}\n", crate::support::run::PASSWORD));
+    std::os::unix::fs::symlink(world.path("source"), world.path("link")).unwrap();
+    world.run(["backup", "-q", "source", "-H", "one"]).succeeds();
+    world.run(["backup", "-q", "source", "-H", "two", "--time", "2999-01-01"]).succeeds();
+    world.run(["backup", "-q", "source", "-H", "two"]).succeeds();
+    world.run(["key", "add", "-q", "--new-password-command", "echo x", "--new-key-file", "/bin/true"]);
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(world.path("password"), open).unwrap();
+    crate::support::run::patch(&world.objects("config")[1], 100, |byte| byte ^ 1);
+    let place = format!("latest:{}", world.text("source/a"));
+    let mut warned = Vec::new();
+    for (line, variables) in [
+        (&["snapshots", "-p", "password"][..], &[("FIRN_PASSWORD", None)][..]),
+        (&["dump", &place], &[]),
+        (&["backup", "link"], &[]),
+        (&["snapshots"], &[("HOME", None), ("FIRN_CACHE_DIR", Some("/proc/none"))]),
+    ] {
+        let ran = world.run_with(line.iter().copied().chain(["--json"]), variables).succeeds();
+        let objects = ran.json_errors();
+        assert!(objects.iter().all(|object| object["message_type"] != "error"), "{ran:?}");
+        let warnings = objects.iter().filter(|object| object["message_type"] == "warning");
+        warned.extend(warnings.map(|object| object["message"].as_str().unwrap().to_owned()));
+    }
+    for word in [
+        "can be read by every user",
+        "The config \"",
+        "is taken from the snapshot",
+        "dated in the future",
+        "is a link to a folder",
+        "No cache is used",
+    ] {
+        assert!(warned.iter().any(|message| message.contains(word)), "{word}: {warned:#?}");
+    }
+    // What the exit status tells is an error.
+    let snapshot = world.objects("snapshots").pop().unwrap();
+    std::fs::write(&snapshot, "damaged").unwrap();
+    let ran = world.run(["snapshots", "--json"]).fails(3, &[]);
+    let is_it = |object: &Value| object["message_type"] == "error" && object["item"].as_str().unwrap().len() == 64;
+    assert!(ran.json_errors().iter().any(is_it), "{ran:?}");
 }
 
 /// Usage errors are objects, too, and nothing else is printed.

@@ -36,6 +36,29 @@ fn a_hidden_snapshot_is_missed_by_all_and_can_be_given_up() {
     assert!(quiet.stderr.is_empty(), "{quiet:?}");
 }
 
+/// A store that is set back by many snapshots: one sentence in each command, and all of it where it is asked for.
+#[test]
+fn a_store_that_is_set_back_floods_nothing() {
+    let world = World::with_key_file();
+    let mut hidden = Vec::new();
+    for number in 0..6 {
+        world.write("source/file", format!("{number}"));
+        let summary = world.backup(0, ["source", "-H", "vm"]);
+        hidden.push(summary["snapshot_id"].as_str().unwrap().to_owned());
+    }
+    for id in &hidden[1..] {
+        std::fs::remove_file(world.path(&format!("repository/snapshots/{id}"))).unwrap();
+    }
+    for command in [&["snapshots"][..], &["snapshots", "-q"], &["backup", "-q", "source", "-H", "vm"]] {
+        let said = world.run(command).succeeds().stderr;
+        let counts = said.matches("Warning: ").count() == 1 && said.matches("Hint: ").count() == 1;
+        assert!(counts && said.contains("of the host \"vm\"") && said.contains("\"firn check\""), "{said}");
+        assert!(!said.contains("firn forget") && !said.contains("tomb") && !said.contains("writer"), "{said}");
+    }
+    let said = world.run(["snapshots", "-v"]).succeeds().stderr;
+    assert!(said.matches("Warning: ").count() > 1 && said.contains("firn forget"), "{said}");
+}
+
 #[test]
 fn a_hidden_snapshot_that_nothing_names_any_more_is_missed_by_its_number() {
     let world = World::with_key_file();

@@ -63,7 +63,7 @@ fn versions_of_a_file() {
     let events = world.run(["history", "--json", &notes]).succeeds().json();
     assert_eq!(field(&events, "change"), ["added", "content", "removed", "added", "metadata"]);
     let others = world.run(["history", "--json", "-H", "elsewhere", &notes]);
-    others.fails(1, &["is in no snapshot"]);
+    others.fails(1, &["no snapshot with the host"]);
 }
 
 #[test]
@@ -84,6 +84,50 @@ fn what_is_gone() {
     // With the newest snapshot forgotten, less is gone.
     world.run(["forget", "-q", "latest"]).succeeds();
     assert_eq!(world.run(["deleted"]).succeeds().stdout.lines().count(), 1);
+}
+
+/// A path that never was is no path from which nothing is gone, and hosts that are misspelt have no past.
+#[test]
+fn what_never_was_is_not_whole() {
+    let world = world();
+    world.run(["deleted", "source/never"]).fails(1, &["is in no snapshot", "firn find"]);
+    world.run(["deleted", "/nothing/at/all"]).fails(1, &["is in no snapshot"]);
+    for command in [&["deleted"][..], &["find", "*.txt"], &["history", "source"], &["du"]] {
+        let nobody = command.iter().copied().chain(["--host", "nobody"]);
+        world.run(nobody).fails(1, &["There is no snapshot with the host \"nobody\"", "firn snapshots"]);
+    }
+    world.run(["undelete", "zz"]).fails(1, &["No forgotten snapshot", "firn snapshots --forgotten"]);
+    let said = world.run(["undelete", "--all", "--host", "nobody"]).succeeds().stdout;
+    assert_eq!(said, "There are no forgotten snapshots with the host \"nobody\"\n");
+    let nothing = world.run(["undelete", "--all", "--json"]).succeeds();
+    assert!(nothing.stdout.is_empty(), "{nothing:?}");
+    // A name that is not there gives no warning of whose it is.
+    world.run(["backup", "source", "-q", "-H", "there", "--time", "2026-01-02 11:00:00"]).succeeds();
+    let said = world.run(["dump", &format!("latest:{}", world.text("source/nope"))]).fails(1, &["There is no"]).stderr;
+    assert!(!said.contains("is taken from"), "{said}");
+}
+
+/// A backup of something in a folder is no version of the folder.
+#[test]
+fn a_folder_on_the_way_to_a_source_is_no_version() {
+    let world = World::with_key_file();
+    world.write("a/deep/file", "1");
+    world.write("a/other", "2");
+    backup_of(&world, 1, &["a"]);
+    backup_of(&world, 2, &["a/deep"]);
+    assert_eq!(told(&world, &["a"]), ["added!"]);
+    assert_eq!(told(&world, &["a/deep"]), ["added!"]);
+    let version = world.run(["history", "--json", "a"]).succeeds().json().remove(0);
+    assert_eq!((&version["size"], &version["last_seen"]), (&2.into(), &"2026-01-01T10:00:00Z".into()), "{version}");
+    let found = world.run(["find", "--json", "--all", "a"]).succeeds().json();
+    assert_eq!(found.len(), 1, "{found:?}");
+    // Above all sources there is nothing but the way.
+    assert_eq!(told(&world, &[&world.text(".")]).len(), 2);
+}
+
+fn backup_of(world: &World, day: u32, sources: &[&str]) {
+    let time = format!("2026-01-{day:02} 10:00:00");
+    world.run([&["backup", "-q", "-H", "here", "--time", &time], sources].concat()).succeeds();
 }
 
 #[test]
@@ -107,15 +151,17 @@ fn looking_for_names() {
     assert_eq!(find(&["*", "--type", "f,l", "--size", "-4", "--size", "+2"]), ["/notes.txt"]);
     assert_eq!(find(&["*.txt", "--snapshot", "latest"]), [""; 0]);
     assert_eq!(find(&["*.txt", "--snapshot", "latest~1"]), ["/notes.txt"]);
-    assert_eq!(find(&["*.txt", "-H", "elsewhere"]), [""; 0]);
     assert_eq!(find(&["*.txt", "--older", "2000-01-01"]), [""; 0]);
     assert_eq!(find(&["*.txt", "--newer", "30d"]), ["/notes.txt"]);
     let said = world.run(["find", "*.txt"]).succeeds().stdout;
     let place = said.split_whitespace().last().unwrap();
     assert_eq!(world.run(["dump", place]).succeeds().stdout, "two, longer\n");
     assert_eq!(said.lines().count(), 1);
-    world.run(["find", "--regex", "("]).fails(1, &["not a regular expression"]);
-    world.run(["find", "x", "-i"]).fails(2, &["--regex"]);
+    let wrong = world.run(["find", "--regex", "("]).fails(1, &["not a regular expression: unclosed group\n"]);
+    assert!(!wrong.stderr.contains("\\x0a"), "{wrong:?}");
+    assert_eq!(find(&["NOTES.*", "-i"]), ["/notes.txt"]);
+    assert_eq!(find(&["**/OLD/*/[A-C].Bin", "--ignore-case"]), ["/old/deep/a.bin"]);
+    assert_eq!(find(&["NOTES.*"]), [""; 0]);
     world.run(["find", "x", "--size", "many"]).fails(2, &["many"]);
 }
 

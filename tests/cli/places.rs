@@ -129,6 +129,18 @@ fn without_a_home_everything_works_and_it_is_said() {
     assert_eq!(ran.stderr.matches("Warning: There is no place for a cache").count(), 1, "{ran:?}");
 }
 
+/// Neither a home that does not exist nor the place of its caches begins to exist because of a backup.
+#[test]
+fn a_home_that_does_not_exist_is_not_made() {
+    let world = world_with_snapshot();
+    let nowhere = world.text("no/body");
+    for (home, cache) in [(Some(nowhere.as_str()), None), (Some(nowhere.as_str()), Some(nowhere.as_str()))] {
+        let variables = [("HOME", home), ("XDG_CACHE_HOME", cache), ("FIRN_CACHE_DIR", None)];
+        world.run_with(["snapshots", "-q"], &variables).succeeds();
+        assert!(!world.path("no").exists(), "{cache:?}");
+    }
+}
+
 #[test]
 fn where_the_program_stands_may_be_gone() {
     let world = world_with_snapshot();

@@ -16,6 +16,101 @@ fn no_repository() {
     world.run(["init", "-r", &world.text("no/such")]).fails(1, &["The folder that shall hold"]);
 }
 
+/// No command takes a place elsewhere for a folder of that name, and none is made.
+#[test]
+fn addresses_of_other_places_are_no_folders() {
+    let world = World::new();
+    world.write("source/a", "a");
+    let commands: &[&[&str]] = &[
+        &["init"],
+        &["backup", "source"],
+        &["snapshots"],
+        &["ls"],
+        &["dump", "latest:/a"],
+        &["history", "a"],
+        &["find", "a"],
+        &["diff", "latest"],
+        &["deleted"],
+        &["restore", "latest", "-t", "out"],
+        &["mount", "point"],
+        &["check"],
+        &["scrub"],
+        &["key", "list"],
+        &["key", "passwd"],
+        &["key", "re-encrypt"],
+        &["forget", "latest"],
+        &["undelete", "--all"],
+        &["pin", "latest"],
+        &["unpin", "latest"],
+        &["prune"],
+        &["stats"],
+        &["du"],
+        &["repair", "index"],
+        &["repair", "packs"],
+        &["repair", "snapshots"],
+    ];
+    let addresses = [
+        "s3:bucket",
+        "s3:https://host/bucket",
+        "sftp:me@host:/x",
+        "sftp://me@host/x",
+        "rest:https://me:secret@host/",
+        "rclone:remote:path",
+        "b2:bucket:path",
+        "gs:bucket:/",
+        "azure:container:/",
+        "swift:container:/",
+        "https://host/x",
+        "ssh://me@host/x",
+        "me@host:backup",
+        "host:/srv/backup",
+    ];
+    let before = std::fs::read_dir(world.path(".")).unwrap().count();
+    for (at, address) in addresses.iter().enumerate() {
+        // All commands with two of them, and each with two commands.
+        let all = commands.iter().enumerate().filter(|(number, _)| at < 2 || *number < 2);
+        for (_, command) in all {
+            let ran = world.run(command.iter().copied().chain(["--repo", address]));
+            let ran = ran.fails(1, &["in folders only", "Hint: ", "\"./"]);
+            assert!(!ran.stderr.contains("secret") && !ran.stderr.contains("firn init"), "{ran:?}");
+        }
+        world.run_with(["init"], &[("FIRN_REPOSITORY", Some(address))]).fails(1, &["in folders only"]);
+    }
+    assert_eq!(std::fs::read_dir(world.path(".")).unwrap().count(), before);
+    world.run(["init", "-q", "-r", "./s3:bucket"]).succeeds();
+    world.run(["snapshots", "-r", &world.text("s3:bucket")]).succeeds();
+}
+
+/// What an unset variable in a script leaves is no host, no name and no snapshot.
+#[test]
+fn empty_values() {
+    let world = World::with_key_file();
+    world.write("source/a", "a");
+    let made = world.run(["backup", "source", "--host", "", "--tag", "", "--label", "", "--description", ""]);
+    made.succeeds();
+    let snapshot = world.run(["snapshots", "--json"]).succeeds().json().remove(0);
+    assert!(!snapshot["hostname"].as_str().unwrap().is_empty(), "{snapshot}");
+    assert_eq!((snapshot["tags"].as_array().unwrap().len(), snapshot.get("label")), (0, None), "{snapshot}");
+    assert!(snapshot.get("description").is_none(), "{snapshot}");
+    // The only snapshot has every beginning.
+    for command in
+        [&["forget", "--yes-really", ""][..], &["pin", ""], &["unpin", ""], &["check", ""], &["undelete", ""]]
+    {
+        world.run(command).fails(1, &["is not a snapshot address"]);
+    }
+    for command in [
+        &["forget", "--keep-last", "1", "--host", ""][..],
+        &["ls", "-H", " "],
+        &["find", "a", "-H", ""],
+        &["check", "--host", ""],
+        &["mount", "point", "--host", ""],
+    ] {
+        world.run(command).fails(1, &["An empty host names no snapshots"]);
+    }
+    world.run(["snapshots", "--repo", ""]).fails(1, &["No repository was named"]);
+    assert_eq!(world.run(["snapshots", "--json"]).succeeds().json().len(), 1);
+}
+
 #[test]
 fn a_repository_is_made_once() {
     let world = World::new();
@@ -32,7 +127,17 @@ fn wrong_and_missing_passwords() {
     let wrong = [("FIRN_PASSWORD", Some("wrong"))];
     world.run_with(["snapshots"], &wrong).fails(12, &["Error: Wrong password", "Hint: "]);
     let none = [("FIRN_PASSWORD", None)];
-    world.run_with(["snapshots"], &none).fails(1, &["no terminal to ask", "--password-file"]);
+    world.run_with(["snapshots"], &none).fails(1, &["no terminal to ask", "--password-file", "--key-file"]);
+    // The hint names what was given, and what a key needs besides.
+    world.write("key", [7; 64]);
+    world.run_with(["snapshots"], &wrong).fails(12, &["Check the password (FIRN_PASSWORD,"]);
+    let file = [("FIRN_PASSWORD", None), ("FIRN_KEY_FILE", Some("key"))];
+    world.run_with(["snapshots"], &file).fails(12, &["Check the key file (--key-file or FIRN_KEY_FILE)"]);
+    let both = [("FIRN_KEY_FILE", Some("key"))];
+    world.run_with(["snapshots"], &[wrong[0], both[0]]).fails(12, &["Check the password (", " and the key file ("]);
+    world.run(["key", "add", "-q", "--new-password-command", "echo two", "--new-key-file", "key"]).succeeds();
+    let said = world.run_with(["snapshots"], &[("FIRN_PASSWORD", Some("two"))]);
+    said.fails(12, &["There is a key that needs a key file, too: name the key file (--key-file or FIRN_KEY_FILE)."]);
     world.run_with(["snapshots"], &[("FIRN_PASSWORD", Some(""))]).fails(1, &["is empty"]);
     let both = [("FIRN_PASSWORD_FILE", Some("/x"))];
     world.run_with(["snapshots"], &both).fails(1, &["More than one of FIRN_PASSWORD"]);

@@ -144,6 +144,9 @@ fn a_new_password_takes_the_place_of_the_old_one_only() {
         .run_with(["key", "passwd", "--new-password-command", "echo third"], &[("FIRN_PASSWORD", Some("another"))]);
     let warned = warned.succeeds();
     assert!(warned.stderr.contains("may still open"), "{warned:?}");
+    // Keys that become one keep a label.
+    let kept = labels(Some("third"), None);
+    assert!(kept.contains(&"twice".to_owned()) && kept.contains(&"both".to_owned()), "{kept:?}");
     // Without a terminal, where a new password can come from.
     let error = world.run_with(["key", "add"], &[("FIRN_PASSWORD", Some("third"))]).fails(1, &["--new-password-file"]);
     drop(error);
@@ -168,6 +171,53 @@ fn nobody_reads_the_output() {
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(141), ""));
+}
+
+/// As restic's users write it, and where a file goes to standard output.
+#[test]
+fn paths_behind_a_snapshot_and_a_dash() {
+    let world = world_with_snapshot();
+    let (file, folder) = (world.text("source/a.txt"), world.text("source/deep"));
+    assert_eq!(world.run(["dump", "-q", "latest", &file]).succeeds().stdout, "first\n");
+    assert_eq!(world.run(["ls", "-q", "latest", &folder]).succeeds().stdout, "b.txt\n");
+    let twice = format!("latest:{file}");
+    world.run(["dump", &twice, &file]).fails(1, &["is one path too many", "Hint: "]);
+    world.run(["ls", "latest", "source/deep"]).fails(1, &["begin with \"/\"", &format!("\"latest:{folder}\"")]);
+    assert_eq!(world.run(["dump", "-q", &twice, "-o", "-"]).succeeds().stdout, "first\n");
+    world.run(["restore", "latest", "-t", "-"]).fails(1, &["firn dump", "\"./-\""]);
+    assert!(!world.path("-").exists());
+    world.run(["cat", "config"]).fails(1, &["names no file in a snapshot", "firn stats"]);
+}
+
+/// Nothing is said of what was not looked at, or not done.
+#[test]
+fn no_more_is_claimed_than_was_done() {
+    let world = world_with_snapshot();
+    let said = world.run(["scrub"]).succeeds().stdout;
+    assert!(said.contains("Not verified were 2 objects") && said.contains("\"firn check\""), "{said}");
+    // The config, the pin and the forgotten snapshot have names that are no hashes.
+    world.run(["backup", "-q", "source"]).succeeds();
+    world.run(["pin", "-q", "latest"]).succeeds();
+    world.run(["forget", "-q", "latest~1"]).succeeds();
+    let summary = world.run(["scrub", "--json"]).succeeds().json().pop().unwrap();
+    assert_eq!(summary["objects_without_hash"], 4, "{summary}");
+    world.write("source/new", "new");
+    let dry = world.run(["backup", "-n", "source"]).succeeds().stdout;
+    assert!(dry.contains("Would add ") && !dry.contains("stored as"), "{dry}");
+    let dry = world.run(["backup", "-n", "--json", "source"]).succeeds().json().pop().unwrap();
+    assert!(dry["data_added"].as_u64().unwrap() > 0 && dry["data_added_packed"].is_null(), "{dry}");
+    world.write("out/source/a.txt", "longer than it was");
+    let dry = world.run(["restore", &format!("latest:{}", world.text("source")), "-t", "out/source", "-n"]);
+    let dry = dry.succeeds().stdout;
+    assert!(dry.contains("replace    ") && !dry.contains("replaced"), "{dry}");
+    let all = world.run(["check", "--read-data", "--max-age", "0d"]).succeeds().stdout;
+    assert!(all.contains("Everything is there and undamaged"), "{all}");
+    let nothing = world.run(["du", ":/nope"]).fails(1, &["in no snapshot"]);
+    assert!(nothing.stdout.is_empty(), "{nothing:?}");
+    world.run(["backup", "source", "--time", "yesterday"]).fails(2, &["\"2026-01-31 12:00:00\""]);
+    let changes = world.run(["diff", "--json", "latest"]).succeeds().json();
+    let with_slash = |change: &&serde_json::Value| change["path"].as_str().is_some_and(|path| path.ends_with('/'));
+    assert!(changes.len() > 1 && !changes.iter().any(|change| with_slash(&change)), "{changes:?}");
 }
 
 #[test]

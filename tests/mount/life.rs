@@ -144,6 +144,16 @@ fn in_the_background() {
     assert_eq!(fs::read(world.path("past/file")).unwrap(), b"text");
     world.run(["umount", "past"]).succeeds();
     assert!(listed(&world.path("past")).is_empty());
+    // A name that fits nothing: the mount may fill later, and it is said that nothing is there now.
+    let empty = world.run(["mount", "-d", "past", "--host", "zz"]).succeeds();
+    assert!(empty.stderr.contains("There is no snapshot with the host \"zz\", so the mount shows none"), "{empty:?}");
+    world.run(["umount", "past"]).succeeds();
+    let said = world.run(["mount", "-d", "past", "--json"]).succeeds();
+    assert!(
+        said.stdout.is_empty() && said.json_errors().iter().all(|object| object["message_type"] == "note"),
+        "{said:?}"
+    );
+    world.run(["umount", "past"]).succeeds();
     world.run(["mount", "-d", "past", "-q"]).succeeds();
     let ended = Command::new("fusermount3").arg("-u").arg(world.path("past")).status().unwrap();
     assert!(ended.success());
@@ -171,7 +181,7 @@ fn refusals() {
     refused(2, &["empty", "--owner", "you"], &["--owner"]);
     let mount = Mount::of(&world, &[]);
     let point = mount.point.to_str().unwrap().to_owned();
-    refused(11, &[&point], &["is already mounted on", "Hint: Use that one, or unmount it first"]);
+    refused(11, &[&point], &["is already mounted on", "Hint: Use that one, or unmount it first: \"firn umount "]);
     refused(1, &[mount.path("snapshots").to_str().unwrap()], &["Error: "]);
     assert!(listed(&world.path("empty")).is_empty());
 }
