@@ -168,7 +168,7 @@ fn a_damaged_snapshot_that_was_forgotten_is_no_failure() {
     world.write("source/small", "two");
     world.run(["backup", "-q", "source"]).succeeds();
     patch(&damaged, 100, |byte| byte ^ 1);
-    world.run(["snapshots"]).fails(3, &["Warning: The snapshot"]);
+    world.run(["snapshots"]).fails(3, &["Error: The snapshot"]);
     let name = damaged.file_name().unwrap().to_str().unwrap();
     world.run(["forget", "-q", name]).succeeds();
     let list = world.run(["snapshots"]).succeeds();

@@ -77,7 +77,7 @@ fn a_hidden_snapshot_that_nothing_names_any_more_is_missed_by_its_number() {
     world.run(["check", "-q"].iter().chain(&stranger)).succeeds();
     let hidden = world.path(&format!("repository/snapshots/{}", ids[2]));
     std::fs::rename(&hidden, world.path("hidden")).unwrap();
-    let words = ["nothing tells its id: it was number 3 of", "more are gone than were forgotten"];
+    let words = ["nothing tells its id: it was number 4 of", "more are gone than were forgotten"];
     let ran = world.run(["check"].iter().chain(&stranger)).fails(5, &[]);
     assert!(words.iter().all(|word| ran.stdout.contains(word)), "{ran:?}");
     world.run(["prune"].iter().chain(&stranger)).fails(6, &["Something hides snapshots"]);
