@@ -99,7 +99,7 @@ pub fn repair_index(
     let marked = repository.marked_packs()?;
     let old = OldSegments::read(repository, stop)?;
     let mut repair = Repair { repository, options, progress, stop, old: &old, report: RepairReport::default() };
-    let stored = StoredPacks::list(repository.store())?;
+    let stored = StoredPacks::list_latest(repository)?;
     repair.report.packs = stored.len() as u64;
     let todo = repair.choose(&stored, &marked);
     repair.refuse_foreign(&todo)?;

@@ -103,7 +103,7 @@ struct Hurt {
 
 /// The stored packs that a person named by path, name or the first digits of it; with no name, those known to be damaged here.
 pub fn choose(repository: &Repository, texts: &[String]) -> Result<Vec<ObjectKey>> {
-    let stored = StoredPacks::list(repository.store())?;
+    let stored = StoredPacks::list_latest(repository)?;
     let key = |is_tree: bool, name: ObjectName| ObjectKey::new(pack_folder(pack_kind(is_tree)), name);
     let damaged = repository.damaged_packs()?;
     let mut chosen = BTreeSet::new();
@@ -399,7 +399,7 @@ impl Work<'_> {
         let index = self.repository.index()?;
         marked.extend(without);
         marked.extend(self.repository.damaged_packs()?);
-        let usable = index.usable(&StoredPacks::list(self.repository.store())?, &marked)?;
+        let usable = index.usable(&StoredPacks::list_latest(self.repository)?, &marked)?;
         Ok((index, usable))
     }
 

@@ -56,7 +56,7 @@ impl Lost {
         Ok(Lost {
             repository: repository.clone(),
             index: repository.index()?,
-            stored: StoredPacks::list(repository.store())?,
+            stored: StoredPacks::list_latest(repository)?,
             damaged: repository.damaged_packs()?,
             asked: RefCell::default(),
             known: RefCell::default(),

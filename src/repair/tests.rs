@@ -8,6 +8,7 @@ use crate::progress::Silent;
 use crate::repair::snapshots::{Became, SnapshotsOptions, repair_snapshots};
 use crate::repository::index::read_segment;
 use crate::repository::segments;
+use crate::store::hooked::HookedStore;
 use crate::store::{Listed, MemoryStore, Operation, Properties, RecordingStore, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -74,6 +75,21 @@ fn one_damaged_segment_costs_only_its_packs() {
     assert!(report.indexed < report.packs);
     assert_eq!(check(&store).findings, []);
     assert_eq!(rows(&store), chunks);
+}
+
+#[test]
+fn an_old_listing_hides_no_pack_from_the_new_index() {
+    let (store, _) = repository();
+    let chunks = rows(&store);
+    keys(&store, ObjectKind::Index).iter().for_each(|key| drop(store.raw_remove(key)));
+    let hidden = HookedStore::new(&store).shown(|operation, kind, mut listed| {
+        if operation == Operation::List && matches!(kind, ObjectKind::Data | ObjectKind::Tree) {
+            listed.pop();
+        }
+        listed
+    });
+    repair_index(&open(Arc::new(hidden)), &FAST, &Silent, &Stop::new()).unwrap();
+    assert_eq!((rows(&store), check(&store).findings), (chunks, vec![]));
 }
 
 #[test]
