@@ -129,6 +129,8 @@ impl<'a> Prune<'a> {
         // a
         let marked = self.repository.marked_packs()?;
         let scene = self.look(None)?;
+        // Snapshots may tell of newer keys.
+        self.repository.check_keys_are_newest()?;
         let (live, mut plan) = loop {
             let (stored, live) = self.survey(&scene, &HashSet::new(), &marked)?;
             let mut plan = Plan::make(&live, &stored, self.options);
@@ -384,6 +386,7 @@ impl<'a> Prune<'a> {
             rewrite::rewrite(self.repository, live, &plan.rewrite, absent, &options, self.progress, self.stop);
         let rewritten = match rewritten {
             Err(error) if error.kind() == ErrorKind::Full => {
+                self.report.is_full = true;
                 self.progress.note(
                     "There is no room to write packs again, so only those of which nothing is needed are deleted",
                 );

@@ -200,6 +200,8 @@ fn walk_and_store(
     stop: &Stop,
 ) -> Result<Walked> {
     let snapshots = repository.snapshots()?;
+    // They may tell of newer keys.
+    repository.check_keys_are_newest()?;
     let missing = repository.missing_snapshots(&snapshots)?;
     let parent = choose_parent(writer, &snapshots, source, options)?;
     // A parent that cannot be read is no parent; whatever it would have told is found out by reading.
@@ -330,6 +332,7 @@ impl SnapshotParts<'_> {
             previous: own.map(|head| head.snapshot),
             parent,
             heads,
+            seen: self.repository.seen(),
             time: options.time.unwrap_or(self.started),
             started: self.started,
             finished,

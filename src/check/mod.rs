@@ -146,6 +146,8 @@ pub struct CheckReport {
     pub bytes_read: u64,
     /// Data packs that were left out because they were found right lately.
     pub packs_recent: u64,
+    /// Data packs that the key in use does not open, so that they were not looked into.
+    pub packs_locked: u64,
     /// Packs that there was no time for.
     pub packs_left: u64,
     /// Snapshots that there was no time for.

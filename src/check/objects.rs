@@ -13,6 +13,7 @@ use crate::repository::index::{Index, Place, read_segment};
 use crate::repository::segments::{Print, shape, unfold};
 use crate::repository::snapshots::Snapshots;
 use crate::repository::table::PackInfo;
+use crate::repository::tombs::replayed_sentence;
 use crate::store::{ObjectKey, ObjectKind};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -265,6 +266,16 @@ impl Pass<'_> {
                 finding.affected_total = 1;
             }
             snapshots.damaged.push((name, error));
+        }
+        // Also by what snapshots tell.
+        if let Some(error) = self.repository.keys_set_back() {
+            let is_other = error.kind() == ErrorKind::WrongKey;
+            let severity = if is_other { Severity::Note } else { Severity::Repairable };
+            self.add(severity, "keys", error.chain()).hint(error.hint().unwrap_or_default());
+        }
+        for name in &snapshots.replayed {
+            self.add(Severity::Repairable, ObjectKey::new(ObjectKind::Tomb, name), replayed_sentence(name))
+                .hint("Find out who did that. The next prune removes the tomb; older programs take it for a new one.");
         }
         self.check_chains(&snapshots)?;
         self.report.snapshots = snapshots.live.len() as u64;

@@ -16,7 +16,7 @@ use crate::repository::segments::{rows, sum};
 use crate::repository::table::{PackInfo, prefix};
 use crate::store::ObjectKey;
 use rayon::prelude::*;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -86,6 +86,9 @@ pub(super) struct Looked {
 /// What to do about a damaged pack.
 pub(super) const DAMAGED: &str = "If there is a copy of this object, put it back. Run a backup: it stores again what it finds on the disk. \
     Then \"firn repair packs\" saves the rest.";
+
+/// What to do about a pack that no key slot opens.
+const LOCKED: &str = "If there is a copy of the key slots that were made with that epoch, put it back into the folder \"keys\" of the repository.";
 
 impl Packs {
     /// The finding that says why this block cannot be read; `None` if it can.
@@ -165,6 +168,7 @@ impl Pass<'_> {
         self.read_packs(&looked, &to_read, verdicts, None)?;
         self.judge_all(&names, &mut looked, verdicts)?;
         self.forget_mended(&damaged, verdicts);
+        self.find_locked(&mut looked)?;
         Ok(looked)
     }
 
@@ -216,6 +220,28 @@ impl Pass<'_> {
         names.sort();
         names.dedup();
         self.judge_all(&names, looked, verdicts)
+    }
+
+    /// Counts the packs that are sealed under key epochs which the key in use does not hold. If no other key states that it holds an epoch,
+    /// nobody can read what is in its packs.
+    fn find_locked(&mut self, looked: &mut Looked) -> Result<()> {
+        let (keyring, mut locked) = (self.repository.keyring(), BTreeMap::new());
+        let Looked { index, stored, packs, .. } = looked;
+        index.for_each_pack(&mut |pack| {
+            let is_whole = !pack.is_tree && stored.size(false, &pack.name) == Some(pack.size);
+            if is_whole && !keyring.has_epoch(pack.epoch) && !packs.problems.contains_key(&pack.name) {
+                locked.insert(pack.name, pack.epoch);
+            }
+            Ok(())
+        })?;
+        self.report.packs_locked = locked.len() as u64;
+        for (name, epoch) in locked.into_iter().filter(|(_, epoch)| !keyring.is_elsewhere(*epoch)) {
+            let message =
+                format!("The pack is sealed under key epoch {epoch}, and no key slot holds a secret of that epoch");
+            let finding = self.add_pack(packs, Severity::Note, &key_of(false, name), message, LOCKED);
+            packs.problems.insert(name, Problem { finding, missing: true, bad: HashSet::new() });
+        }
+        Ok(())
     }
 
     fn judge_all(&mut self, names: &[ObjectName], looked: &mut Looked, verdicts: &mut Verdicts) -> Result<()> {

@@ -140,7 +140,14 @@ fn conclusion(report: &CheckReport, options: &CheckOptions, wrong: u64) -> Strin
     if is_cut_short && wrong == 0 && report.snapshots + report.packs_read == 0 {
         return text;
     }
+    if report.packs_locked > 0 {
+        let locked = packs(report.packs_locked);
+        text.push_str(&format!("The key in use does not open {locked}, so nothing is known of what is in there\n"));
+    }
     match (wrong, options.read_data) {
+        (0, _) if report.packs_locked > 0 => {
+            text.push_str("All that this key opens is there, and what was read is undamaged\n")
+        }
         (0, _) if is_cut_short => text.push_str("All that was looked at is there and undamaged\n"),
         (0, true) if options.is_whole() => text.push_str("Everything is there and undamaged\n"),
         (0, true) => text.push_str("Everything that was to be checked is there, and what was read is undamaged\n"),
@@ -185,6 +192,7 @@ fn summary(report: &CheckReport, errors: u64, seconds: f64) -> serde_json::Value
         "chunk_references": report.chunks,
         "bytes_read": report.bytes_read,
         "packs_recent": report.packs_recent,
+        "packs_locked": report.packs_locked,
         "packs_left": report.packs_left,
         "snapshots_left": report.snapshots_left,
         "complete": report.packs_left + report.snapshots_left == 0,

@@ -39,6 +39,10 @@ pub(crate) struct Rotate {
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     other_key_file: Vec<PathBuf>,
 
+    /// Rotate also if the key slots are older than the newest that were seen, because somebody has put older ones back
+    #[arg(long)]
+    yes_really: bool,
+
     /// Then write all older packs again under the new secret, as "firn key re-encrypt" does
     #[arg(long)]
     re_encrypt: bool,
@@ -90,6 +94,11 @@ impl Rotate {
                 password::existing_key_file(path, context.global.json)?,
                 format!("The key file \"{}\"", path.display()),
             );
+        }
+        // They tell which epoch was the newest.
+        repository.snapshots()?;
+        if self.yes_really {
+            repository.accept_older_keys();
         }
         let rotated = repository.rotate(&keychain, self.remove_other_keys)?;
         if context.global.json {
@@ -158,10 +167,20 @@ fn re_encrypt(context: &Context, repository: &Arc<Repository>, settings: &Settin
     if dry_run || left.packs == 0 {
         return Ok(0);
     }
+    Err(not_all(&report, left))
+}
+
+/// Why packs are left under older secrets, as far as is known.
+fn not_all(report: &PruneReport, left: Amount) -> Error {
     let message = format!("{} still sealed under an older secret", are(left));
-    Err(Error::new(ErrorKind::Incomplete, message).with_hint(
+    if report.is_full {
+        let size = text::size(left.bytes);
+        return Error::new(ErrorKind::Full, format!("There was no room to write packs again: {message}"))
+            .with_hint(format!("Make room for about {size} where the repository is, then run this again."));
+    }
+    Error::new(ErrorKind::Incomplete, message).with_hint(
         "They are damaged, or a backup with an older key stored them during this run. Run \"firn check --read-data\", then this again.",
-    ))
+    )
 }
 
 fn are(amount: Amount) -> String {

@@ -40,7 +40,7 @@ pub fn undelete(repository: &Repository, name: ObjectName, progress: &dyn Progre
     progress.stage("making sure that nothing is missing");
     let index = repository.names(ObjectKind::Index)?;
     complete(repository, &named, progress, stop)?;
-    repository.store().delete(&ObjectKey::new(ObjectKind::Tomb, name))?;
+    repository.take_tomb_back(name)?;
     let confirmed = confirm(repository, &named, &index, progress, stop).and_then(|()| outlook(repository, &named));
     confirmed.map_err(|error| match repository.put_tomb(name) {
         Ok(()) => error,

@@ -42,6 +42,8 @@ pub const MAX_ATTRIBUTE_SET: usize = 8 << 20;
 pub const MAX_INLINE_ATTRIBUTES: usize = 1024;
 /// Issues listed in a snapshot.
 pub const MAX_ISSUES: usize = 1000;
+/// Tombs that were taken back, listed in a snapshot.
+pub const MAX_UNDONE: usize = 1000;
 /// Key slots that are tried, in the order of their names, and that a repository may have.
 pub const MAX_KEY_SLOTS: usize = 64;
 /// A key slot.

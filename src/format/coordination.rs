@@ -55,6 +55,9 @@ pub struct Tomb {
     pub time: Timestamp,
     /// By which machine.
     pub host: String,
+    /// In a tomb that says no more than that another one was taken back: the name which that one would have by its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undone: Option<ObjectName>,
 }
 
 /// A snapshot is never forgotten.
@@ -150,7 +153,7 @@ mod tests {
     }
 
     fn tomb() -> Tomb {
-        Tomb { version: 1, snapshot: ObjectName([4; 32]), time: time(), host: "h".into() }
+        Tomb { version: 1, snapshot: ObjectName([4; 32]), time: time(), host: "h".into(), undone: None }
     }
 
     fn hold(reason: Option<&str>) -> Hold {
@@ -184,6 +187,8 @@ mod tests {
         assert_eq!(Pin::decode(expected.as_bytes()).unwrap(), known);
         let expected = format!("{{\"version\":1,\"snapshot\":\"{}\",\"time\":{time},\"host\":\"h\"}}", "04".repeat(32));
         assert_eq!(text(tomb().encode()), expected);
+        let undone = expected.replace('}', &format!(",\"undone\":\"{}\"}}", "08".repeat(32)));
+        assert_eq!(text(Tomb { undone: Some(ObjectName([8; 32])), ..tomb() }.encode()), undone);
         assert_eq!(text(hold(None).encode()), expected);
         let expected = expected.replace('}', ",\"reason\":\"r\"}");
         assert_eq!(text(hold(Some("r")).encode()), expected);
@@ -216,6 +221,7 @@ mod tests {
         exercise!(Pin, Pin { process: Some(Process { boot: "b".into(), namespace: 4, ticks: 5 }), ..pin() });
         exercise!(Revoke, Revoke(pin()));
         exercise!(Tomb, tomb());
+        exercise!(Tomb, Tomb { undone: Some(ObjectName([8; 32])), ..tomb() });
         exercise!(Mark, mark());
         exercise!(Hold, hold(Some("r")));
         exercise!(Damage, damage());

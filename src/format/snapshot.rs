@@ -1,7 +1,7 @@
 //! The record of a snapshot. Not for: the tree that it names, or choosing among snapshots.
 
 use crate::error::Result;
-use crate::format::bounds::{MAX_ENTRIES, MAX_ISSUES};
+use crate::format::bounds::{MAX_ENTRIES, MAX_ISSUES, MAX_UNDONE};
 use crate::format::json::{self, PathText, Record, rfc3339};
 use crate::format::tree::Totals;
 use crate::id::{ChunkId, ObjectName, SessionId, WriterId};
@@ -29,6 +29,9 @@ pub struct Snapshot {
     /// The newest snapshot seen of each writer.
     #[serde(default)]
     pub heads: BTreeMap<WriterId, Head>,
+    /// What else the writer has seen that no older state of the store may take back. Left out if there was nothing.
+    #[serde(default, skip_serializing_if = "Seen::is_nothing")]
+    pub seen: Seen,
     /// The moment that it stands for.
     #[serde(with = "rfc3339")]
     pub time: Timestamp,
@@ -101,6 +104,23 @@ impl Scope {
     }
 }
 
+/// What a writer has seen of a repository, beside the newest snapshots: whoever puts older objects back must hide this snapshot, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The newest key epoch.
+    #[serde(default)]
+    pub epoch: u16,
+    /// The names that tombs would have by their bytes (see `object_name`) which were taken back, ascending.
+    #[serde(default)]
+    pub undone: Vec<ObjectName>,
+}
+
+impl Seen {
+    fn is_nothing(&self) -> bool {
+        *self == Seen::default()
+    }
+}
+
 /// The newest snapshot of a writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -157,6 +177,9 @@ impl Record for Snapshot {
         if self.totals.entries >= MAX_ENTRIES {
             return Err("it holds more entries than a snapshot can");
         }
+        if self.seen.undone.len() > MAX_UNDONE {
+            return Err("it names more tombs that were taken back than it may");
+        }
         if self.issues.len() > MAX_ISSUES || self.issues.len() as u64 > self.issues_total {
             return Err("the number of issues is wrong");
         }
@@ -194,6 +217,7 @@ impl Snapshot {
             previous: None,
             parent: None,
             heads: BTreeMap::new(),
+            seen: Seen::default(),
             time,
             started: time,
             finished: time,
@@ -235,6 +259,7 @@ mod tests {
             previous: Some(ObjectName([4; 32])),
             parent: None,
             heads: [(WriterId([1; 16]), Head { sequence: 2, snapshot: ObjectName([4; 32]) })].into(),
+            seen: Seen::default(),
             time,
             started: time,
             finished: time,
@@ -292,6 +317,20 @@ mod tests {
         assert_eq!(Snapshot::decode(text.as_bytes()).unwrap(), narrow);
         let less = text.replace("\"exclude_caches\":false,", "");
         assert_eq!(Snapshot::decode(less.as_bytes()).unwrap(), narrow);
+    }
+
+    #[test]
+    fn golden_seen() {
+        let seen = Seen { epoch: 3, undone: vec![ObjectName([5; 32])] };
+        let wiser = Snapshot { seen, ..snapshot() };
+        let text = String::from_utf8(wiser.encode().unwrap()).unwrap();
+        let expected = format!("\"seen\":{{\"epoch\":3,\"undone\":[\"{}\"]}},\"time\"", "05".repeat(32));
+        assert!(text.contains(&expected), "{text}");
+        assert_eq!(Snapshot::decode(text.as_bytes()).unwrap(), wiser);
+        let less = text.replace("\"epoch\":3,", "");
+        assert_eq!(Snapshot::decode(less.as_bytes()).unwrap().seen.epoch, 0);
+        let seen = Seen { epoch: 0, undone: vec![ObjectName([5; 32]); MAX_UNDONE + 1] };
+        assert!(Snapshot { seen, ..snapshot() }.encode().is_err());
     }
 
     #[test]

@@ -7,13 +7,14 @@ use crate::repository::segments::OldSegments;
 
 impl Prune<'_> {
     /// Takes away what stopped sessions left: pins of those that were revoked (with or without a pin they cannot commit), marks of
-    /// stopped prunes whose packs are all gone, from the store and from the index, which say nothing any more, and temporary files.
+    /// stopped prunes whose packs are all gone, from the store and from the index, which say nothing any more, tombs that were taken back and came again, and temporary files.
     pub(super) fn clear_leavings(&mut self) -> Result<()> {
         let revoked = self.repository.revoked()?;
         for pin in self.repository.pins()?.iter().filter(|pin| revoked.contains(&pin.session)) {
             pin.keys.iter().try_for_each(|key| self.repository.store().delete(key))?;
         }
         self.clear_marks()?;
+        self.repository.clear_replayed_tombs()?;
         self.clear_damage()?;
         // Whoever has not come to its end after so long counts as dead here, too.
         match self.repository.store().tidy(self.options.revoke_after) {

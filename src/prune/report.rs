@@ -50,6 +50,8 @@ pub struct PruneReport {
     pub unused: u64,
     /// The limit for what is written again kept them above the limit for what is unused.
     pub is_limited: bool,
+    /// There was no room to write packs again, so those that were to be stay as they are.
+    pub is_full: bool,
     /// Sessions that were waited for in vain and may no longer commit.
     pub revoked: u64,
     /// Index entries of packs that are not stored, which are gone.

@@ -289,6 +289,7 @@ fn successor(
         previous: own.map(|head| head.snapshot),
         parent: Some(name),
         heads,
+        seen: repository.seen(),
         // Measured: the time that it stands for is the old one.
         started,
         finished: started,

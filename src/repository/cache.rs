@@ -142,6 +142,21 @@ impl CacheFolder {
         self.path.join("heads")
     }
 
+    /// Where the newest key epoch is noted.
+    pub fn epoch(&self) -> PathBuf {
+        self.path.join("epoch")
+    }
+
+    /// Where the tombs are noted that were taken back.
+    pub fn undone(&self) -> PathBuf {
+        self.path.join("undone")
+    }
+
+    /// Where it is noted which index segments of this place are as they were read; none for a temporary folder.
+    pub fn segments(&self) -> Option<PathBuf> {
+        (!self.temporary).then(|| self.place.join("segments"))
+    }
+
     /// Where known damage of this place is noted: names of packs, a line each.
     pub fn damaged(&self) -> PathBuf {
         self.place.join("damaged")

@@ -3,6 +3,7 @@
 //!
 //! Memory: one segment (16 MiB) while loading, then the tables' filters (1.3 bytes a chunk) and page caches.
 
+use super::as_read::AsRead;
 use super::keyring::Keyring;
 use super::refresh::Lack;
 pub use super::stored_packs::StoredPacks;
@@ -94,24 +95,24 @@ impl Usable {
 pub(super) type Listing<'a> = dyn Fn(&mut dyn FnMut(Listed) -> Result<()>) -> Result<()> + 'a;
 
 impl Index {
-    /// Brings the tables in `folder` up to date with the segments that `list` names.
+    /// Brings the tables in `folder` up to date with the segments that `list` names, which are as they were `as_read`.
     pub(super) fn load(
         keyring: &Keyring,
         store: &dyn Store,
         list: &Listing<'_>,
-        folder: &Path,
+        (folder, as_read): (&Path, &mut AsRead),
         progress: &dyn Progress,
     ) -> Result<Index> {
         fs::create_dir_all(folder)
             .map_err(|error| Error::io(format!("The cache folder \"{}\" cannot be made", folder.display()), error))?;
         for _ in 1..LOAD_ATTEMPTS {
-            match Index::load_once(keyring, store, list, folder, progress) {
+            match Index::load_once(keyring, store, list, (folder, as_read), progress) {
                 // A segment that is listed and gone a moment later was replaced by another; the next listing shows that one.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 loaded => return loaded,
             }
         }
-        Index::load_once(keyring, store, list, folder, progress).map_err(|error| {
+        Index::load_once(keyring, store, list, (folder, as_read), progress).map_err(|error| {
             if error.kind() == ErrorKind::NotFound { error.with_kind(ErrorKind::Damaged) } else { error }
         })
     }
@@ -120,24 +121,30 @@ impl Index {
         keyring: &Keyring,
         store: &dyn Store,
         list: &Listing<'_>,
-        folder: &Path,
+        (folder, as_read): (&Path, &mut AsRead),
         progress: &dyn Progress,
     ) -> Result<Index> {
+        let is_shared = store.properties().is_shared;
         let mut listed = HashSet::new();
+        as_read.begin();
         list(&mut |object| {
-            listed.insert(ObjectName::parse(&object.name)?);
+            let name = ObjectName::parse(&object.name)?;
+            as_read.listed(name, &object, is_shared);
+            listed.insert(name);
             Ok(())
         })?;
         let mut loader = Loader {
             keyring,
             store,
             folder,
+            as_read,
             repository: keyring.repository(),
             tables: Vec::new(),
             damaged: Vec::new(),
         };
-        loader.open_tables(&listed);
+        loader.open_tables(&listed)?;
         loader.load_missing(&listed, progress)?;
+        loader.as_read.close();
         loader.merge_small()?;
         let mut segments = Vec::new();
         for (_, table) in &loader.tables {
@@ -272,6 +279,7 @@ struct Loader<'a> {
     keyring: &'a Keyring,
     store: &'a dyn Store,
     folder: &'a Path,
+    as_read: &'a mut AsRead,
     repository: RepositoryId,
     tables: Vec<(PathBuf, Table)>,
     damaged: Vec<(ObjectName, Error)>,
@@ -281,9 +289,29 @@ struct Loader<'a> {
 const VERIFIED_ROWS: u64 = 50_000;
 
 impl Loader<'_> {
+    /// Fetches one segment and notes that the store has it as it should be.
+    fn read(&mut self, name: ObjectName) -> Result<Segment> {
+        let segment = read_segment(self.keyring, self.store, name)?;
+        self.as_read.note(name);
+        Ok(segment)
+    }
+
+    /// Whether the store still has what a table was made from. Whoever acts on the index must not rely on what only this machine has.
+    fn is_still_stored(&mut self, table: &Table, listed: &HashSet<ObjectName>) -> Result<bool> {
+        for name in table.origins().iter().map(|origin| origin.segment).filter(|name| listed.contains(name)) {
+            if !self.as_read.is_as_read(&name) {
+                match self.read(name) {
+                    Err(error) if error.kind() == ErrorKind::Damaged => return Ok(false),
+                    read => drop(read?),
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Opens the tables that are whole and made only from segments that still count; removes all others.
-    fn open_tables(&mut self, listed: &HashSet<ObjectName>) {
-        let Ok(entries) = fs::read_dir(self.folder) else { return };
+    fn open_tables(&mut self, listed: &HashSet<ObjectName>) -> Result<()> {
+        let Ok(entries) = fs::read_dir(self.folder) else { return Ok(()) };
         let mut candidates = Vec::new();
         for path in
             entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "table"))
@@ -313,13 +341,14 @@ impl Loader<'_> {
                     && !replaced.contains(&origin.segment)
                     && !covered.contains(&origin.segment)
             };
-            if table.origins().iter().all(counts) {
+            if table.origins().iter().all(counts) && self.is_still_stored(&table, listed)? {
                 covered.extend(table.origins().iter().map(|origin| origin.segment));
                 self.tables.push((path, table));
             } else {
                 drop(fs::remove_file(&path));
             }
         }
+        Ok(())
     }
 
     fn load_missing(&mut self, listed: &HashSet<ObjectName>, progress: &dyn Progress) -> Result<()> {
@@ -340,7 +369,7 @@ impl Loader<'_> {
             if replaced.contains(&name) {
                 continue;
             }
-            match read_segment(self.keyring, self.store, name) {
+            match self.read(name) {
                 Ok(segment) => {
                     replaced.extend(&segment.replaces);
                     let table = self.build(name, segment)?;
@@ -367,7 +396,7 @@ impl Loader<'_> {
             drop(fs::remove_file(&path));
         }
         for name in again {
-            match read_segment(self.keyring, self.store, name) {
+            match self.read(name) {
                 Ok(segment) => {
                     let table = self.build(name, segment)?;
                     self.tables.push(table);

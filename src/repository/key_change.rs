@@ -295,6 +295,7 @@ impl Repository {
     /// The slots, on the point of being changed, when so many are to be added.
     fn slots_to_change(&self, more: usize) -> Result<Slots> {
         self.keyring().renew();
+        self.check_keys_are_newest()?;
         let slots = self.fresh_key_slots()?;
         if more > 0 {
             check_room(slots.len() + more)?;

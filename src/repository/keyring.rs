@@ -115,7 +115,9 @@ impl Keyring {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let mut secrets = Secrets::clone(&held.secrets);
         let is_new = secrets.merge_content(&content.secrets);
-        *held = Held { secrets: Arc::new(secrets), sealing: content.sealing, elsewhere: content.elsewhere };
+        // Whoever puts older slots back cannot take back what is held, and what was sealed under it since.
+        let sealing = held.sealing.max(content.sealing);
+        *held = Held { secrets: Arc::new(secrets), sealing, elsewhere: content.elsewhere };
         is_new
     }
 
@@ -147,6 +149,18 @@ impl Keyring {
     /// The newest key epoch, as far as new data packs may be sealed under it.
     pub fn newest_epoch(&self) -> u16 {
         self.held().sealing
+    }
+
+    /// The ids of the secrets of an epoch that are held.
+    pub(super) fn secret_ids(&self, epoch: u16) -> Vec<String> {
+        let secrets = self.secrets();
+        let of_epoch = secrets.content.iter().filter(|(number, _)| *number == epoch);
+        of_epoch.map(|secret| super::keys::secret_id(&self.repository, secret)).collect()
+    }
+
+    /// Whether a key slot that does not open states a secret of this epoch.
+    pub fn is_elsewhere(&self, epoch: u16) -> bool {
+        self.held().elsewhere.contains(&epoch)
     }
 
     /// Whether all content that is sealed under this epoch can be opened.

@@ -104,7 +104,7 @@ fn description_key(keyring: &Keyring) -> Secret {
 }
 
 /// The id of a content secret, for descriptions: it tells secrets apart and says nothing else about them.
-fn secret_id(repository: &RepositoryId, (epoch, secret): &(u16, [u8; 32])) -> String {
+pub(super) fn secret_id(repository: &RepositoryId, (epoch, secret): &(u16, [u8; 32])) -> String {
     let id = Secret::kdf("firn v1 content secret id", &[secret, &repository.0, &epoch.to_le_bytes()]);
     format!("{epoch}:{}", to_hex(&id.bytes()[..4]))
 }

@@ -18,14 +18,13 @@ use crate::id::{ObjectName, WriterId};
 use crate::store::{ObjectKey, ObjectKind};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io::Read;
 
 /// Writers that are noted; one with the local state in a temporary folder is one writer for good, so there are few.
 const MAX_WRITERS: usize = 10_000;
 /// Snapshots without a name that are told of one by one.
 const MAX_NAMELESS: usize = 100;
-/// The longest note that is read.
-const MAX_NOTE: u64 = 2 << 20;
+/// What the note's hash is made with.
+const NOTE: &str = "firn v1 noted heads";
 
 /// A snapshot that is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,25 +193,9 @@ impl Repository {
         self.write_notes(&notes);
     }
 
-    /// A note that was damaged must not make a snapshot missing that never was.
-    fn note_hash(&self, text: &str) -> String {
-        let key = self.keyring().local_secret("firn v1 noted heads");
-        crate::id::to_hex(&crate::chunk::secret::keyed_hash(&key, &[text.as_bytes()]))
-    }
-
     fn noted_heads(&self) -> BTreeMap<WriterId, Note> {
-        let mut text = String::new();
-        let read =
-            std::fs::File::open(self.cache().heads()).and_then(|file| file.take(MAX_NOTE).read_to_string(&mut text));
-        if read.is_err() {
-            return BTreeMap::new();
-        }
-        match text.split_once('\n') {
-            Some((hash, text)) if hash == self.note_hash(text) => {
-                text.lines().take(MAX_WRITERS).filter_map(parse).collect()
-            }
-            _ => BTreeMap::new(),
-        }
+        let text = self.read_note(&self.cache().heads(), NOTE).unwrap_or_default();
+        text.lines().take(MAX_WRITERS).filter_map(parse).collect()
     }
 
     /// Raises what is noted to what is seen; it is a help, so an error is none. What only this machine misses stays noted.
@@ -240,8 +223,7 @@ impl Repository {
             format!("{writer} {} {} {}\n", note.head.sequence, note.head.snapshot, note.since.as_second())
         };
         let text: String = notes.iter().map(line).collect();
-        let text = format!("{}\n{text}", self.note_hash(&text));
-        drop(super::cache::replace(&self.cache().heads(), text.as_bytes()));
+        self.write_note(&self.cache().heads(), NOTE, &text);
     }
 }
 

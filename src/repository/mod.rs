@@ -1,6 +1,7 @@
 //! Objects and the order in which they become durable; keys; the index; local state. The only place where a record is
 //! encoded, sealed and stored. Not for: what trees and snapshots mean to a person (`view`, `backup`, `restore`).
 
+mod as_read;
 pub mod assemble;
 pub mod cache;
 pub mod coordination;
@@ -19,6 +20,7 @@ pub mod keys;
 pub mod ledger;
 mod life;
 pub mod marks;
+mod memory;
 pub mod missing;
 pub mod mistake;
 #[cfg(test)]
@@ -33,6 +35,7 @@ mod stored_packs;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod tombs;
 pub mod tree;
 pub mod unlock;
 #[cfg(test)]
@@ -52,6 +55,7 @@ use cache::CacheFolder;
 use index::Index;
 use keyring::{Keyring, Opened, object_name};
 use keys::Credentials;
+use memory::Memory;
 use mistake::Mistake;
 use read::{BlockCache, CACHED_HEADERS};
 use std::path::PathBuf;
@@ -95,6 +99,7 @@ pub struct Repository {
     loading: Mutex<()>,
     /// Whether this program acts on what it lists: see `check_writable`.
     acts: AtomicBool,
+    memory: Memory,
     blocks: BlockCache,
     headers: quick_cache::sync::Cache<ObjectName, Arc<Opened>>,
     /// Things that were wrong while opening and did not prevent it.
@@ -148,7 +153,7 @@ impl Repository {
             },
             CacheChoice::None => CacheFolder::temporary(homeless_writer(&keyring))?,
         };
-        Ok(Repository {
+        let mut repository = Repository {
             store,
             keyring,
             credentials: credentials.clone(),
@@ -160,10 +165,14 @@ impl Repository {
             index: RwLock::new(None),
             loading: Mutex::default(),
             acts: AtomicBool::new(false),
+            memory: Memory::default(),
             blocks: read::block_cache(options.block_cache),
             headers: quick_cache::sync::Cache::new(CACHED_HEADERS),
             warnings,
-        })
+        };
+        let older = repository.older_keys();
+        repository.warnings.extend(older);
+        Ok(repository)
     }
 
     /// The store below.
@@ -233,7 +242,7 @@ impl Repository {
                 Err(Error::new(ErrorKind::Unsupported, "This repository uses features that this firn can only read")
                     .with_hint("Use a newer firn to write to it."))
             }
-            (None, _) => Ok(()),
+            (None, _) => self.check_keys_are_newest(),
         }
     }
 

@@ -5,11 +5,13 @@
 //! and segments that have not changed mean damage.
 
 use super::Repository;
+use super::as_read::AsRead;
 use super::index::{Index, Listing, segment_listing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ObjectName;
 use crate::store::{Listed, ObjectKind};
 use std::cell::Cell;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// How often a read is repeated: each time another prune may have moved what it needs.
@@ -107,7 +109,10 @@ impl Repository {
     }
 
     fn load_listed(&self, list: &Listing<'_>, progress: &dyn crate::progress::Progress) -> Result<Arc<Index>> {
-        let index = Arc::new(Index::load(&self.keyring, self.store.as_ref(), list, &self.cache.index(), progress)?);
+        let mut as_read = AsRead::open(self.cache.segments(), self.acts.load(Ordering::Acquire));
+        let folder = self.cache.index();
+        let index = Index::load(&self.keyring, self.store.as_ref(), list, (&folder, &mut as_read), progress)?;
+        let index = Arc::new(index);
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(index.clone());
         Ok(index)
     }

@@ -136,6 +136,7 @@ impl Repository {
         let removed = old.iter().chain(&others).copied().collect();
         let change = Change { temporary, removed_first: others, added, removed: old, is_binding: true };
         self.change_slots(&slots, &change)?;
+        self.note_epoch(&keyring);
         Ok(Rotated { epoch, added: names, removed })
     }
 
@@ -187,6 +188,8 @@ impl Repository {
             );
             return Err(Error::new(ErrorKind::Brake, message).with_hint("Use that key to rotate the keys."));
         }
+        // One that is lost is not used again: its packs are not those of the new one.
+        let newest = newest.max(self.newest_epoch_seen());
         let (Some(epoch), true) = (newest.checked_add(1), secrets.content.len() < MAX_EPOCHS) else {
             let message =
                 format!("The keys were rotated {} times already, and a key slot has no room for more", MAX_EPOCHS - 1);

@@ -3,9 +3,10 @@
 use super::Repository;
 use super::dates::{Dates, SLACK, is_ahead_of_itself};
 use super::filter::Filter;
+use super::tombs::Tombs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
-use crate::format::coordination::{Hold, Tomb};
+use crate::format::coordination::Hold;
 use crate::format::header::Kind;
 use crate::format::snapshot::{Head, Snapshot};
 use crate::id::{ObjectName, WriterId};
@@ -39,6 +40,8 @@ pub struct Snapshots {
     pub damaged: Vec<(ObjectName, Error)>,
     /// What has a tomb, stored or not, and since when by the store's clock.
     pub tombs: BTreeMap<ObjectName, SystemTime>,
+    /// Snapshots whose tombs were taken back and are there again, so that they do not count.
+    pub replayed: Vec<ObjectName>,
     /// When those that count were made.
     pub dates: Dates,
 }
@@ -90,17 +93,15 @@ impl Repository {
     /// All snapshots. One that cannot be read is set apart, never an error of the whole listing.
     pub fn snapshots(&self) -> Result<Snapshots> {
         let stored = self.snapshot_names()?;
-        let tombs = self.tombs()?;
+        let listed = self.listed_tombs()?;
         let mut snapshots = Snapshots::default();
         // In an order that every run has: tests replay runs.
         let mut names: Vec<ObjectName> = stored.keys().copied().collect();
         names.sort_unstable();
         for name in names {
             match self.snapshot(name) {
-                Ok(snapshot) if tombs.contains_key(&name) => snapshots.forgotten.push(Named { name, snapshot }),
-                Ok(mut snapshot) => {
-                    // A listing must not grow with what went wrong in each run; `snapshot(name)` has it all.
-                    snapshot.issues.clear();
+                Ok(snapshot) => {
+                    self.note_seen(name, &snapshot.seen);
                     snapshots.live.push(Named { name, snapshot });
                 }
                 // Deleted between listing and reading.
@@ -111,13 +112,19 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
+        // Only now it is known which tombs were taken back.
+        let Tombs { counting: tombs, replayed } = self.judge_tombs(&listed);
+        (snapshots.forgotten, snapshots.live) =
+            std::mem::take(&mut snapshots.live).into_iter().partition(|named| tombs.contains_key(&named.name));
+        // A listing must not grow with what went wrong in each run; `snapshot(name)` has it all.
+        snapshots.live.iter_mut().for_each(|named| named.snapshot.issues.clear());
         let dated = |list: &[Named]| Dates::new(list.iter().map(|named| (named.name, &named.snapshot)), &stored);
         snapshots.dates = dated(&snapshots.live);
         snapshots.live.sort_by_cached_key(|named| snapshots.dates.key(named));
         let dates = dated(&snapshots.forgotten);
         snapshots.forgotten.sort_by_cached_key(|named| dates.key(named));
         snapshots.damaged.sort_by_key(|(name, _)| *name);
-        snapshots.tombs = tombs;
+        (snapshots.tombs, snapshots.replayed) = (tombs, replayed);
         Ok(snapshots)
     }
 
@@ -131,52 +138,9 @@ impl Repository {
         Ok(names)
     }
 
-    /// The snapshots that have a tomb, and since when by the store's clock. Only a tomb that opens and names its snapshot counts: whoever holds the store
-    /// without a key must not be able to hide a snapshot by putting an empty object there. One that does not count is
-    /// reported by `check`, and its snapshot stays.
-    pub fn tombs(&self) -> Result<BTreeMap<ObjectName, SystemTime>> {
-        let mut listed = Vec::new();
-        self.list(ObjectKind::Tomb, &mut |object| {
-            listed.push((ObjectName::parse(&object.name)?, object.stored));
-            Ok(())
-        })?;
-        let mut tombs = BTreeMap::new();
-        for (name, stored) in listed {
-            match self.get_json::<Tomb>(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, name)) {
-                Ok(tomb) if tomb.snapshot == name => drop(tombs.insert(name, stored)),
-                Ok(_) => {}
-                // Taken back meanwhile, or not one of ours.
-                // The version byte is not authenticated either.
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Unsupported) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(tombs)
-    }
-
-    /// Forgets a snapshot: nothing counts it any more, and a prune may delete it later. Done twice, it is done.
-    pub fn put_tomb(&self, snapshot: ObjectName) -> Result<()> {
-        let tomb = Tomb { version: 1, snapshot, time: jiff::Timestamp::now(), host: crate::os::hostname() };
-        let key = ObjectKey::new(ObjectKind::Tomb, snapshot);
-        match self.put_json(Kind::Tomb, &key, &tomb) {
-            // One that does not count is in the way; names are used once, so it cannot be replaced. Who put another one may have
-            // been stopped before making it durable.
-            Err(error) if error.kind() == ErrorKind::Exists && self.tombs()?.contains_key(&snapshot) => {
-                self.store().settle(&[key])
-            }
-            other => other,
-        }
-    }
-
     /// Snapshots that are never forgotten. What stands in the way of deleting counts by its name alone.
     pub fn holds(&self) -> Result<HashSet<ObjectName>> {
         self.names(ObjectKind::Hold)?.iter().map(|name| ObjectName::parse(name)).collect()
-    }
-
-    /// What was said when a snapshot was forgotten.
-    pub fn tomb(&self, snapshot: ObjectName) -> Result<Tomb> {
-        self.get_json(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, snapshot))
     }
 
     /// What was said when a snapshot was pinned.

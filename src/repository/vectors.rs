@@ -94,6 +94,7 @@ fn records() -> Vec<(&'static str, Kind, Vec<u8>)> {
         previous: Some(ObjectName([16; 32])),
         parent: None,
         heads: BTreeMap::from([(writer, Head { sequence: 1, snapshot: ObjectName([16; 32]) })]),
+        seen: Default::default(),
         time,
         started: time,
         finished: time,
@@ -119,7 +120,7 @@ fn records() -> Vec<(&'static str, Kind, Vec<u8>)> {
         chunker: 1,
         signature: None,
     };
-    let tomb = Tomb { version: 1, snapshot: ObjectName([16; 32]), time, host: "höst".into() };
+    let tomb = Tomb { version: 1, snapshot: ObjectName([16; 32]), time, host: "höst".into(), undone: None };
     let hold = Hold { version: 1, snapshot: ObjectName([16; 32]), time, host: "höst".into(), reason: None };
     let damage = Damage { version: 1, pack: ObjectName([11; 32]), time, host: "höst".into() };
     let mark = Mark { version: 1, prune: session, packs: vec![ObjectName([11; 32])], time };

@@ -175,6 +175,10 @@ impl Writer {
         };
         // What cannot be opened cannot be relied on, and to store it again under an older epoch would undo a rotation.
         repository.check_epochs()?;
+        for (name, error) in &index.damaged {
+            let why = error.chain();
+            progress.note(&format!("The index segment \"{name}\" is damaged, so the packs that it named are looked into and indexed again ({why}). \"firn repair index\" removes it"));
+        }
         let usable = index.usable(&stored, &marked)?;
         let data_packs = OPEN_DATA_PACKS.max(options.threads);
         let shared = Arc::new(Shared {
@@ -468,6 +472,8 @@ impl Shared {
     }
 
     fn store_pack(&self, pack: PackBuilder) -> Result<()> {
+        // Snapshots that were listed since this session began may tell of newer keys.
+        self.repository.check_keys_are_newest()?;
         self.live_on();
         let pack = pack.finish(self.repository.keyring())?;
         self.repository.store().put(&pack.key(), &pack.bytes)?;

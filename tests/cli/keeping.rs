@@ -58,6 +58,49 @@ fn what_is_forgotten_comes_back_until_it_is_pruned() {
     world.run(["restore", "-q", "latest", "-t", "out"]).succeeds();
 }
 
+/// An older copy of the repository, or of a part of it, is put over this one.
+#[test]
+fn a_tomb_that_was_taken_back_and_comes_again_does_not_count() {
+    let (world, all) = three();
+    let tomb = world.path(&format!("repository/tombs/{}", all[0]));
+    world.run(["forget", "-q", &all[0]]).succeeds();
+    let bytes = std::fs::read(&tomb).unwrap();
+    world.run(["undelete", "-q", &all[0]]).succeeds();
+    let marker = world.objects("tombs");
+    assert_eq!(marker.len(), 1);
+    std::fs::write(&tomb, &bytes).unwrap();
+    let words = ["was taken back with \"firn undelete\"", "does not count"];
+    let still_there = |world: &World, what: &str, more: &[&str]| {
+        let ran = world.run(["check", "-q"].iter().chain(more)).fails(4, &[]);
+        assert!(words.iter().all(|word| ran.stdout.contains(word)), "{what}: {ran:?}");
+        let listed = world.run(["snapshots", "--json"].iter().chain(more)).succeeds();
+        assert_eq!(ids(&listed)[..3], all[..], "{what}");
+    };
+    // Any machine notices.
+    still_there(&world, "stranger", &["--cache-dir", "elsewhere"]);
+    // If what says so is taken away, the machine that has seen it notices.
+    let kept = std::fs::read(&marker[0]).unwrap();
+    std::fs::remove_file(&marker[0]).unwrap();
+    still_there(&world, "this machine", &[]);
+    // And whoever sees a snapshot that was made since.
+    world.run(["backup", "-q", "source", "--time", &time(100)]).succeeds();
+    still_there(&world, "stranger without marker", &["--cache-dir", "another"]);
+    std::fs::write(&marker[0], kept).unwrap();
+    // A prune keeps the snapshot and takes the tomb away.
+    world.run(["prune", "-q", "--keep-deleted", "0s", "--cache-dir", "third"]).succeeds();
+    assert!(!tomb.exists());
+    let target = format!("{}:{}", all[0], world.text("source"));
+    world.run(["restore", "-q", &target, "-t", "out"]).succeeds();
+    let quiet = world.run(["check", "-q", "--read-data"]).succeeds();
+    assert!(quiet.stdout.is_empty(), "{quiet:?}");
+    // Forgetting it anew does count, also where the old tomb is in the way.
+    std::fs::write(&tomb, &bytes).unwrap();
+    world.run(["forget", "-q", &all[0]]).succeeds();
+    assert_eq!(ids(&world.run(["snapshots", "--forgotten", "--json"]).succeeds()), all[..1]);
+    world.run(["prune", "-q", "--keep-deleted", "0s"]).succeeds();
+    assert!(!world.path(&format!("repository/snapshots/{}", all[0])).exists());
+}
+
 #[test]
 fn pins_and_brakes_hold() {
     let (world, all) = three();

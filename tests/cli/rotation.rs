@@ -156,6 +156,81 @@ fn a_mount_goes_on_while_keys_are_rotated() {
     world.run(["umount", "past"]).fails(1, &["no firn mount is there"]);
 }
 
+/// Removes all key slots and puts these in their place.
+fn set_keys(world: &World, slots: &BTreeMap<PathBuf, Vec<u8>>) {
+    world.objects("keys").iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    slots.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+}
+
+fn keys(world: &World) -> BTreeMap<PathBuf, Vec<u8>> {
+    world.objects("keys").into_iter().map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+}
+
+/// Whoever was shut out by a rotation puts the slots from before it back.
+#[test]
+fn older_key_slots_that_are_put_back_stop_whoever_has_seen_newer_ones() {
+    let world = world_with_two_keys();
+    let old = keys(&world);
+    world.run(["key", "rotate", "-q", "--remove-other-keys"]).succeeds();
+    let new = keys(&world);
+    set_keys(&world, &old);
+    world.write("source/secret", Random(3).bytes(500_000));
+    let before = objects(&world);
+    let words = ["has seen key epoch 1", "older key slots back", "firn key rotate --yes-really"];
+    for arguments in [
+        &["backup", "source"][..],
+        &["backup", "-n", "source"],
+        &["prune"],
+        &["key", "add", "--new-key-file", "other"],
+        &["key", "rotate", "--remove-other-keys"],
+        &["key", "re-encrypt"],
+        &["repair", "index"],
+    ] {
+        world.run(arguments).fails(6, &words);
+        assert!(objects(&world) == before, "{arguments:?}");
+    }
+    let ran = world.run(["snapshots"]).succeeds();
+    assert!(words.iter().all(|word| ran.stderr.contains(word)), "{ran:?}");
+    let ran = world.run(["check", "--read-data"]).fails(4, &[]);
+    assert!(words.iter().all(|word| ran.stdout.contains(word)), "{ran:?}");
+    // With the newer ones all is well.
+    set_keys(&world, &new);
+    let quiet = world.run(["backup", "-q", "source"]).succeeds();
+    assert!(quiet.stderr.is_empty(), "{quiet:?}");
+    assert!(world.run(["check", "--read-data"]).succeeds().stdout.ends_with("Everything is there and undamaged\n"));
+    // Without them, a pack that no key opens is lost, and nothing may take it for undamaged.
+    set_keys(&world, &old);
+    let ran = world.run(["check"]).fails(5, &[]);
+    let said = ["no key slot holds a secret of that epoch", "source/secret", "All that"];
+    assert!(ran.stdout.contains(said[0]) && ran.stdout.contains(said[1]) && !ran.stdout.contains(said[2]), "{ran:?}");
+    assert_eq!(world.run(["check", "--json"]).fails(5, &[]).json().pop().unwrap()["packs_locked"], 1);
+}
+
+#[test]
+fn the_owner_of_older_key_slots_makes_a_newer_epoch_and_snapshots_tell_every_machine_of_it() {
+    let world = world_with_two_keys();
+    let old = keys(&world);
+    world.run(["key", "rotate", "-q", "--remove-other-keys"]).succeeds();
+    set_keys(&world, &old);
+    // Another one than the epoch that is lost.
+    let said = world.run(["key", "rotate", "--remove-other-keys", "--yes-really"]).succeeds().stdout;
+    assert!(said.contains("key epoch 2"), "{said}");
+    // Nothing new, so no pack tells of the epoch.
+    let quiet = world.run(["backup", "-q", "source"]).succeeds();
+    assert!(quiet.stderr.is_empty() && epochs(&world).iter().all(|epoch| *epoch == 0), "{quiet:?}");
+    world.run(["check", "-q"]).succeeds();
+    set_keys(&world, &old);
+    world.write("source/secret", Random(3).bytes(500_000));
+    let before = world.objects("data");
+    let elsewhere = ["--cache-dir", "elsewhere"];
+    let words = ["The snapshot \"", "tells of key epoch 2"];
+    world.run(["backup", "source"].iter().chain(&elsewhere)).fails(6, &words);
+    world.run(["prune"].iter().chain(&elsewhere)).fails(6, &words);
+    let ran = world.run(["check"].iter().chain(&elsewhere)).fails(4, &[]);
+    assert!(words.iter().all(|word| ran.stdout.contains(word)), "{ran:?}");
+    assert_eq!(world.objects("data"), before);
+}
+
 /// Somebody whose key was removed, with a copy of its slot and access to the store.
 struct Former(World);
 
@@ -259,7 +334,7 @@ fn a_key_from_before_does_not_call_lost_what_only_the_index_named() {
     assert!(!said.stdout.contains("Lost") && said.stdout.contains("key epoch 1"), "{said:?}");
     former.refuses(&["repair", "index"]);
     let before = objects(&former.0);
-    former.run(&["prune"]).fails(5, &["nothing was pruned"]);
+    former.run(&["prune"]).fails(12, &["key epoch 1", "nothing was changed"]);
     assert!(objects(&former.0) == before);
     former.0.run(["repair", "index"]).succeeds();
     former.0.run(["check", "--read-data"]).succeeds();

@@ -48,6 +48,30 @@ fn a_lost_index_is_written_again() {
     world.run(["check", "--read-data"]).succeeds();
 }
 
+/// What only this machine's tables still know of the index is no ground for a snapshot.
+#[test]
+fn a_backup_does_not_rely_on_index_segments_that_only_its_cache_has() {
+    for is_cut in [false, true] {
+        let world = world_with_snapshot();
+        for segment in world.objects("index") {
+            let length = std::fs::metadata(&segment).unwrap().len();
+            std::fs::write(&segment, vec![0; if is_cut { 10 } else { length as usize }]).unwrap();
+        }
+        let ran = world.run(["backup", "source"]).succeeds();
+        assert!(ran.stderr.contains("The index segment") && ran.stderr.contains("firn repair index"), "{ran:?}");
+        // On another machine, and nothing was stored twice.
+        let elsewhere = ["--cache-dir", "elsewhere"];
+        world.run(["restore", "-q", "latest", "-t", "out"].iter().chain(&elsewhere)).succeeds();
+        assert_eq!(world.objects("data").len(), 1);
+        world.run(["check", "-q"].iter().chain(&elsewhere)).fails(4, &[]);
+        world.run(["repair", "index", "-q"]).succeeds();
+        world.run(["check", "-q", "--read-data"]).succeeds();
+        // What is as it was read is not read again.
+        let quiet = world.run(["backup", "-q", "source"]).succeeds();
+        assert!(quiet.stderr.is_empty(), "{quiet:?}");
+    }
+}
+
 /// Every step follows what the one before has said.
 #[test]
 fn damage_is_found_healed_by_the_next_backup_and_cleaned_up() {

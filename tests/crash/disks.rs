@@ -98,6 +98,29 @@ fn forgetting_and_pruning_on_a_full_disk() {
     }
 }
 
+#[test]
+fn packs_are_not_sealed_anew_on_a_full_disk() {
+    let world = World::with_key_file();
+    noise(&world, "source/large", 1, 6 << 20);
+    std::fs::create_dir(world.path("disk")).unwrap();
+    let script = r#"
+        mount -t tmpfs -o size=12m none disk
+        export FIRN_REPOSITORY=disk/repository
+        "$FIRN" init -q
+        "$FIRN" backup -q source
+        "$FIRN" key rotate -q
+        code=0; "$FIRN" key re-encrypt -q || code=$?
+        echo "full $code"
+        "$FIRN" check -q --read-data && echo clean
+        mount -o remount,size=30m disk
+        "$FIRN" key re-encrypt -q && echo done
+        "$FIRN" check -q --read-data && echo clean again
+    "#;
+    let Some(ran) = in_namespace(&world, script) else { return };
+    assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), ["full 14", "clean", "done", "clean again"], "{ran:?}");
+    assert!(ran.stderr.contains("There was no room") && !ran.stderr.contains("damaged"), "{ran:?}");
+}
+
 fn restored(world: &World, from: &str, out: &str) -> std::path::PathBuf {
     let deep = world.path(out).join(world.path(from).strip_prefix("/").unwrap());
     if deep.exists() { deep } else { world.path(out) }

@@ -145,7 +145,7 @@ fn coordinate(repository: &Repository, names: &[ObjectName]) {
         put(Kind::Revoke, ObjectKind::Revoke, session.to_string(), Revoke(pin).encode().unwrap());
         let mark = Mark { version: 1, prune: session, packs: vec![ObjectName([8; 32])], time };
         put(Kind::Mark, ObjectKind::Mark, format!("{session}-1"), mark.encode().unwrap());
-        let tomb = Tomb { version: 1, snapshot, time, host: "h".into() };
+        let tomb = Tomb { version: 1, snapshot, time, host: "h".into(), undone: None };
         put(Kind::Tomb, ObjectKind::Tomb, snapshot.to_string(), tomb.encode().unwrap());
         let pack = ObjectName([number as u8 + 6; 32]);
         let damage = Damage { version: 1, pack, time, host: "h".into() };

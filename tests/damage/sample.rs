@@ -102,7 +102,8 @@ fn bury(world: &World, id: &str) {
     let options = OpenOptions { cache: CacheChoice::None, block_cache: 1 << 20 };
     let repository = Repository::open(store, &Credentials { password: None, key_file }, &options).unwrap();
     let snapshot = ObjectName::parse(id).unwrap();
-    let tomb = Tomb { version: 1, snapshot, time: "2026-01-01T00:00:00Z".parse().unwrap(), host: "h".into() };
+    let time = "2026-01-01T00:00:00Z".parse().unwrap();
+    let tomb = Tomb { version: 1, snapshot, time, host: "h".into(), undone: None };
     let bytes = repository.keyring().seal_record(Kind::Tomb, &tomb.encode().unwrap()).unwrap();
     repository.store().put(&ObjectKey::new(ObjectKind::Tomb, snapshot), &bytes).unwrap();
 }

@@ -50,7 +50,7 @@ fn make_the_golden_repository() {
         let name = report.snapshot.unwrap();
         if step == 0 {
             let time = jiff::Timestamp::now();
-            let tomb = Tomb { version: 1, snapshot: name, time, host: "golden".into() };
+            let tomb = Tomb { version: 1, snapshot: name, time, host: "golden".into(), undone: None };
             let bytes = repository.keyring().seal_record(Kind::Tomb, &tomb.encode().unwrap()).unwrap();
             store.put(&ObjectKey::new(ObjectKind::Tomb, name), &bytes).unwrap();
         } else {

@@ -138,18 +138,35 @@ class Repository:
         return None
 
     def snapshots(self):
-        """{name: snapshot} of those that are not forgotten. A tomb counts when it opens and names its snapshot."""
-        tombs, out = set(), {}
-        self.each(self.names(TOMB), lambda n: tombs.add(self.json(n, TOMB)["snapshot"]))
-        self.tombs = tombs
+        """{name: snapshot} of those that are not forgotten. A tomb counts when it opens and names its snapshot, unless it was taken back."""
+        tombs, undone, out = {}, set(), {}
+        def bury(name):
+            tomb = self.json(name, TOMB)
+            if "undone" in tomb:
+                undone.add(tomb["undone"])
+            else:
+                tombs[tomb["snapshot"]] = HASH(bytes(self.read(name, padme(96 + 48 + MAX_MESSAGE)))).hex()
+        self.each(self.names(TOMB), bury)
         def load(name):
-            if name[10:] in tombs:
-                return
             s = self.json(name, SNAPSHOT)
+            undone.update((s.get("seen") or {}).get("undone", []))
             if not re.fullmatch(N64, str(s.get("tree"))):
                 raise Damage(name, 0, "field tree")
             out[name[10:]] = s
-        self.each(self.names(SNAPSHOT), load)
+        def forgotten(name):
+            return name in tombs and tombs[name] not in undone
+        # A forgotten snapshot that cannot be read is no damage, and what it has seen counts all the same.
+        for name in self.names(SNAPSHOT):
+            if name[10:] in tombs:
+                try:
+                    load(name)
+                except Damage:
+                    pass
+        self.each((n for n in self.names(SNAPSHOT) if n[10:] not in out and n[10:] not in tombs), load)
+        self.each((n for n in self.names(SNAPSHOT) if n[10:] not in out and n[10:] in tombs and not forgotten(n[10:])), load)
+        self.tombs = {name for name in tombs if forgotten(name)}
+        for name in self.tombs:
+            out.pop(name, None)
         return dict(sorted(out.items(), key=lambda i: (str(i[1].get("time")), i[0])))
 
     def find(self, wanted):

@@ -145,6 +145,7 @@ fn snapshot(tree: ChunkId, totals: Totals) -> Snapshot {
         previous: None,
         parent: None,
         heads: Default::default(),
+        seen: Default::default(),
         time,
         started: time,
         finished: time,
