@@ -91,7 +91,7 @@ fn encode_description(mut description: Description) -> Result<Vec<u8>> {
 }
 
 /// The time, which is always the same where random numbers come again.
-fn now() -> jiff::Timestamp {
+pub(super) fn now() -> jiff::Timestamp {
     #[cfg(test)]
     if crate::id::random::seeded::current().is_some() {
         return jiff::Timestamp::UNIX_EPOCH;

@@ -6,6 +6,7 @@
 
 use super::Repository;
 use super::keyring::object_name;
+use super::keys::now;
 use crate::error::{ErrorKind, Result};
 use crate::format::bounds::MAX_RECORD_OBJECT;
 use crate::format::coordination::Tomb;
@@ -90,7 +91,7 @@ impl Repository {
     pub fn put_tomb(&self, snapshot: ObjectName) -> Result<()> {
         let key = ObjectKey::new(ObjectKind::Tomb, snapshot);
         let put = || {
-            let (time, host) = (jiff::Timestamp::now(), crate::os::hostname());
+            let (time, host) = (now(), crate::os::hostname());
             self.put_json(Kind::Tomb, &key, &Tomb { version: 1, snapshot, time, host, undone: None })
         };
         match put() {
@@ -125,7 +126,7 @@ impl Repository {
 
     fn say_undone(&self, undone: ObjectName) -> Result<()> {
         let snapshot = stand_in(&undone);
-        let (time, host) = (jiff::Timestamp::now(), crate::os::hostname());
+        let (time, host) = (now(), crate::os::hostname());
         let tomb = Tomb { version: 1, snapshot, time, host, undone: Some(undone) };
         match self.put_json(Kind::Tomb, &ObjectKey::new(ObjectKind::Tomb, snapshot), &tomb) {
             // Without room it is noted on this machine alone, and in snapshots: undeleting must not fail.
