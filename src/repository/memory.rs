@@ -74,7 +74,8 @@ impl Repository {
                 let epoch = ids.first().and_then(|id| id.split_once(':')?.0.parse().ok());
                 (state.epoch, state.secrets) = (epoch.unwrap_or(0), ids);
             }
-            let text = self.read_note(&self.cache().undone(), UNDONE_NOTE).unwrap_or_default();
+            let text = self.read_note(&self.cache().undone(), UNDONE_NOTE).filter(|_| !is_replayed());
+            let text = text.unwrap_or_default();
             state.undone.extend(text.lines().filter_map(|line| ObjectName::parse(line).ok()).take(MAX_KEPT));
         }
         state
@@ -188,6 +189,15 @@ impl Repository {
     pub(super) fn is_undone(&self, bytes: &ObjectName) -> bool {
         self.memory().undone.contains(bytes)
     }
+}
+
+/// Whether random numbers come again, so that a new tomb has the bytes of one that was taken back in another run.
+fn is_replayed() -> bool {
+    #[cfg(test)]
+    if crate::id::random::seeded::current().is_some() {
+        return true;
+    }
+    false
 }
 
 fn outdated(who: &str) -> Error {
