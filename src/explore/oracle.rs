@@ -40,7 +40,7 @@ impl Knowledge {
     }
 
     /// Finds out what an object holds. Returns a hash of its name and of what it says: times apart, names stand for bytes, except
-    /// where they are those of sessions.
+    /// where they are those of sessions or snapshots.
     pub(super) fn learn(&mut self, key: &ObjectKey, bytes: &[u8]) -> Hash {
         let keyring = self.repository.keyring();
         let mut hash = of_key(key);
@@ -50,9 +50,13 @@ impl Knowledge {
             hash =
                 mark.packs.iter().fold(hash, |hash, pack| mix(hash, of_key(&ObjectKey::new(ObjectKind::Data, pack))));
         }
+        if key.kind == ObjectKind::Tomb {
+            // A new tomb is not the one that was taken back.
+            let bytes = *blake3::hash(bytes).as_bytes();
+            hash = mix(hash, bytes.first_chunk().map_or(0, |part| Hash::from_le_bytes(*part)));
+        }
         if let Some(known) = self.bytes.get(&hash) {
-            let may_differ =
-                matches!(key.kind, ObjectKind::Pin | ObjectKind::Mark | ObjectKind::Revoke | ObjectKind::Tomb);
+            let may_differ = matches!(key.kind, ObjectKind::Pin | ObjectKind::Mark | ObjectKind::Revoke);
             assert!(may_differ || known == bytes, "two objects have the name \"{key}\"");
             return hash;
         }

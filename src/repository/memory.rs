@@ -179,7 +179,7 @@ impl Repository {
     /// Keeps in mind that a tomb with these bytes was taken back.
     pub(super) fn note_undone(&self, undone: ObjectName) {
         let mut state = self.memory();
-        if state.undone.len() < MAX_KEPT && state.undone.insert(undone) {
+        if state.undone.len() < MAX_KEPT && state.undone.insert(undone) && !is_replayed() {
             let text: String = state.undone.iter().map(|name| format!("{name}\n")).collect();
             self.write_note(&self.cache().undone(), UNDONE_NOTE, &text);
         }
