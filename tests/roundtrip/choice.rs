@@ -252,10 +252,10 @@ fn files_are_listed() {
     assert!(restore(&["-n"]).starts_with(&(line("new", "a") + &line("new", "b"))));
     assert!(!world.path("out").exists() && !restore(&[]).contains("source"));
     world.write("out/b", "other");
-    assert!(restore(&["-n"]).starts_with(&(line("replaced", "b") + "Would restore 1 file")));
-    for options in [vec!["-n", "-v"], vec!["-v"]] {
+    assert!(restore(&["-n"]).starts_with(&(line("replace", "b") + "Would restore 1 file")));
+    for (options, word) in [(vec!["-n", "-v"], "replace"), (vec!["-v"], "replaced")] {
         let said = restore(&options);
-        assert!(said.contains(&line("left", "a")) && said.contains(&line("replaced", "b")), "{said}");
+        assert!(said.contains(&line("left", "a")) && said.contains(&line(word, "b")), "{said}");
     }
     let said = world.run(["restore", &address, "-t", "out", "-v", "--overwrite", "always"]).succeeds().stdout;
     assert!(said.contains(&line("replaced", "a")) && said.contains(&line("replaced", "b")), "{said}");
