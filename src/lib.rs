@@ -35,4 +35,6 @@ pub mod repository;
 pub mod restore;
 pub mod stats;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod view;

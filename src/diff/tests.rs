@@ -118,9 +118,10 @@ fn what_is_equal_is_not_read() {
     let expected = (Modifier::Unmarked, 0, Bytes { added: 1, removed: 1 });
     assert_eq!(found, BTreeMap::from([("/many/007000".to_owned(), expected)]));
     assert_eq!((statistics.changed_files, statistics.added.files), (1, 0));
-    // Of each side: the root's page, that of "/", and the way through "many", which has two levels above its leaves at most.
+    // Of each side: the root's page, that of "/", and the way through "many". Where pages end depends on a random secret: there are
+    // one or two levels above the leaves, now and then three or four.
     let read = pages();
-    assert!((8..=10).contains(&read), "{read}");
+    assert!((8..=14).contains(&read), "{read}");
     let (found, _) = told(&sample.repository, &one, &one, Options { metadata: true, content: true });
     assert!(found.is_empty());
     assert_eq!(pages(), 2, "the two roots");

@@ -6,7 +6,7 @@
 //! changes, and `lab` runs a scenario. `oracle` says what must hold after every change: what was promised is still there, and only
 //! a forget takes it back. `states` looks at all states that there are, by what `script` knows of each actor.
 //!
-//! `FIRN_EXPLORE=full` runs everything; without it the tests take a share of some seconds.
+//! `FIRN_EXPLORE=full` runs everything; without it the tests take a share of some seconds, with `FIRN_TESTS=long` a longer one.
 
 mod actors;
 mod gate;

@@ -1,6 +1,6 @@
 //! Scenarios that must hold, and mistakes that must be found. Not for: how they are run (see `lab`).
 //!
-//! A share of some seconds runs always, all of it with `FIRN_EXPLORE=full`; `--nocapture` shows how much that was.
+//! A share of some seconds runs always, more with `FIRN_TESTS=long`, all of it with `FIRN_EXPLORE=full`; `--nocapture` shows how much that was.
 
 use super::actors::Role::{self, CarefulHeir, Forget, Heir, Pruner, Undelete, Writer, WriterOfMore};
 use super::actors::Stuff;
@@ -9,6 +9,7 @@ use super::lab::{Found, Lab, Scenario};
 use super::search::{Legs, Random};
 use super::step::Faults;
 use crate::repository::mistake::Mistake;
+use crate::testing::share;
 
 const NONE: Faults = Faults { crashes: 0, failures: 0, hidden: 0, missing: 0, stale: 0, lags: false, revokes: true };
 
@@ -26,7 +27,7 @@ fn scenario(name: &'static str, roles: &[Role]) -> Scenario {
 }
 
 fn is_full() -> bool {
-    std::env::var_os("FIRN_EXPLORE").is_some_and(|value| value == "full")
+    share(false, false, true)
 }
 
 /// One line for each scenario, for whoever counts.
@@ -44,9 +45,10 @@ fn report(scenario: &Scenario, how: &str, found: &Found) {
     );
 }
 
-/// Tries all orders; without `FIRN_EXPLORE=full`, so many states of them.
-fn holds_in_all_orders(scenario: Scenario, quick: u64) {
-    let found = Lab::new(scenario.clone()).explore(None, if is_full() { u64::MAX } else { quick });
+/// Tries all orders; without `FIRN_EXPLORE=full`, so many states of them, and a third of that without `FIRN_TESTS=long`.
+fn holds_in_all_orders(scenario: Scenario, long: u64) {
+    let quick = if long == u64::MAX { long } else { share(long / 3, long, u64::MAX) };
+    let found = Lab::new(scenario.clone()).explore(None, quick);
     report(&scenario, "all", &found);
     assert!(found.violation.is_none(), "{}", found.violation.unwrap_or_default());
     assert!(found.is_complete || (!is_full() && found.states >= quick));
@@ -61,9 +63,9 @@ fn holds_with_pauses(scenario: Scenario, quick: u32, full: u32) {
     assert!(found.is_complete);
 }
 
-/// Tries so many random orders.
-fn holds_in_random_orders(scenario: Scenario, quick: u64, full: u64) {
-    let found = Lab::new(scenario.clone()).sample(0..if is_full() { full } else { quick });
+/// Tries so many random orders; a third of `long` without `FIRN_TESTS=long`.
+fn holds_in_random_orders(scenario: Scenario, long: u64, full: u64) {
+    let found = Lab::new(scenario.clone()).sample(0..share(long / 3, long, full));
     report(&scenario, "random", &found);
     assert!(found.violation.is_none(), "{}", found.violation.unwrap_or_default());
 }

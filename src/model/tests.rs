@@ -2,6 +2,7 @@
 
 use super::run::run;
 use super::script::{Step, shrink, steps};
+use crate::testing::share;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -47,7 +48,8 @@ fn story(seed: u64, episode: usize, all: Vec<Step>, first: &str) -> String {
 /// `FIRN_MODEL_STEPS` and `FIRN_MODEL_SEED` make it longer, or another one; `FIRN_MODEL_EPISODE` runs one part of it alone.
 #[test]
 fn random_steps_end_as_plain_copies_do() {
-    let (count, seed) = (setting("FIRN_MODEL_STEPS", 1_000) as usize, setting("FIRN_MODEL_SEED", 1));
+    let (count, seed) =
+        (setting("FIRN_MODEL_STEPS", share(1_000, 10_000, 10_000)) as usize, setting("FIRN_MODEL_SEED", 1));
     let only = std::env::var("FIRN_MODEL_EPISODE").ok().map(|text| text.parse::<usize>().expect("a number"));
     let episodes: Vec<usize> = match only {
         Some(episode) => vec![episode],

@@ -1,11 +1,7 @@
 //! Which commands are explored beside each other, and what must come out. Not for: how that is done (see `key_explore`).
 
 use super::*;
-
-/// Whether everything is to be run: otherwise fewer are stopped on their way.
-fn is_full() -> bool {
-    std::env::var_os("FIRN_EXPLORE").is_some_and(|value| value == "full")
-}
+use crate::testing::share;
 
 /// Every two commands that have to do with each other.
 fn pairs() -> Vec<(&'static str, Scenario)> {
@@ -20,8 +16,10 @@ fn pairs() -> Vec<(&'static str, Scenario)> {
         ("one seals, one rotates", &[1, 2], [Seal { by: 1 }, Rotate { by: 1, with: Some(2) }]),
         ("two add", &[1], [Add { by: 1, new: 3 }, Add { by: 1, new: 4 }]),
     ];
-    let crashes = |number| if is_full() { 2 } else { usize::from(number < 1) };
-    let all = all.into_iter().take(if is_full() { 9 } else { 4 }).enumerate();
+    // Without `FIRN_EXPLORE=full` fewer, and fewer are stopped on their way.
+    let few = |number| usize::from(number < 1);
+    let crashes = |number| share(0, few(number), 2);
+    let all = all.into_iter().take(share(4, 4, 9)).enumerate();
     all.map(|(number, (name, keys, commands))| (name, Scenario::new(keys, &commands, crashes(number)))).collect()
 }
 
@@ -37,15 +35,14 @@ fn no_two_changes_of_keys_lose_a_key_or_a_pack() {
 
 #[test]
 fn nor_do_three() {
-    for commands in [
+    let all = [
+        [Add { by: 1, new: 4 }, Add { by: 2, new: 5 }, Seal { by: 3 }],
         [Remove { by: 1, of: 2 }, Remove { by: 2, of: 1 }, Seal { by: 1 }],
         [Remove { by: 1, of: 2 }, Remove { by: 2, of: 3 }, Remove { by: 3, of: 1 }],
         [Rotate { by: 1, with: None }, Add { by: 2, new: 4 }, Seal { by: 1 }],
         [Rotate { by: 1, with: Some(2) }, Rotate { by: 2, with: Some(3) }, Seal { by: 2 }],
-    ]
-    .into_iter()
-    .take(if is_full() { 4 } else { 1 })
-    {
+    ];
+    for commands in all.into_iter().take(share(1, 2, 5)) {
         let found = Scenario::new(&[1, 2, 3], &commands, 0).explore();
         assert_eq!(found.violation, None, "{commands:?}");
         assert!(found.states > 100, "{commands:?}: {found:?}");

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout)]
 
 use crate::support::run::{Ran, World};
+use crate::support::share;
 use std::collections::BTreeSet;
 use std::process::Command;
 
@@ -227,6 +228,6 @@ fn same_as_restic(count: u64, spacing: &[u64]) {
 
 #[test]
 fn policies_keep_what_restic_keeps() {
-    let count = std::env::var("FIRN_POLICY_SNAPSHOTS").map_or(40, |text| text.parse().unwrap());
+    let count = std::env::var("FIRN_POLICY_SNAPSHOTS").map_or(share(20, 40), |text| text.parse().unwrap());
     same_as_restic(count, &[1, 5, 18, 30, 2, 100]);
 }

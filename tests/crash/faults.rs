@@ -6,7 +6,7 @@
 
 use super::disk::Disk;
 use super::lab::{Acknowledged, Lab};
-use super::power::{acknowledged, judge, record, repository, sample, share};
+use super::power::{acknowledged, judge, most, record, repository, sample};
 use crate::support::nasty::Random;
 use std::process::Command;
 
@@ -23,7 +23,7 @@ const FAULTS: [(&str, &str, usize); 7] = [
 
 /// Runs a command once for each fault and judges; returns how many runs there were and how many of them did not succeed.
 fn fail_everywhere(lab: &Lab, name: &str, arguments: &[&str], before: &[Acknowledged], usual: usize) -> (usize, usize) {
-    let (most, seed) = share(usual);
+    let (most, seed) = most(usual);
     let mut random = Random(seed);
     let saved = lab.path("saved");
     copy(&lab.path("repository"), &saved);

@@ -3,6 +3,7 @@
 
 use crate::support::compare;
 use crate::support::nasty::Random;
+use crate::support::quick_folder;
 use crate::support::run::FIRN;
 use firn::backup::{self, BackupOptions};
 use firn::check::{self, CheckOptions, Severity};
@@ -46,10 +47,7 @@ impl Lab {
     /// Four folders, "a" to "d", each sharing much with the one before: every one has small files, a folder, a link, and
     /// files of several chunks, blocks and packs.
     pub(crate) fn new() -> Lab {
-        // In memory where there is such a place: thousands of small files come and go.
-        let shm = Path::new("/dev/shm");
-        let folder = || if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
-        let lab = Lab { sources: folder().unwrap(), folder: folder().unwrap() };
+        let lab = Lab { sources: quick_folder(), folder: quick_folder() };
         for (number, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
             for file in number..number + 3 {
                 lab.write(&format!("{name}/large/{file}"), &Random(file as u64).bytes(140_000 + 9_000 * file));

@@ -8,6 +8,7 @@ use super::lab::{Acknowledged, Lab, key, open, small_packs};
 use super::trace::{self, Change, Event};
 use crate::support::nasty::Random;
 use crate::support::run::FIRN;
+use crate::support::share;
 use firn::error::ErrorKind;
 use firn::id::ObjectName;
 use firn::progress::{Silent, Stop};
@@ -21,10 +22,10 @@ use std::sync::Arc;
 const MOST: usize = 64;
 
 /// How many states of one command are tried unless all are, and the seed.
-pub(crate) fn share(usual: usize) -> (usize, u64) {
+pub(crate) fn most(usual: usize) -> (usize, u64) {
     let all = std::env::var("FIRN_STATES").is_ok_and(|value| value == "all");
     let seed = std::env::var("FIRN_SEED").map_or(1, |text| text.parse().unwrap());
-    (if all { usize::MAX } else { usual }, seed)
+    (if all { usize::MAX } else { share(usual.div_ceil(3), usual) }, seed)
 }
 
 /// A random part of a list, in its order.
@@ -125,7 +126,7 @@ fn states(disk: &Disk, events: &[Event], random: &mut Random) -> Vec<(usize, Dis
 
 /// The power fails at any moment of a command that takes from `before` nothing that was acknowledged.
 fn fails_everywhere(lab: &Lab, name: &str, arguments: &[&str], before: &[Acknowledged], usual: usize) -> usize {
-    let (most, seed) = share(usual);
+    let (most, seed) = most(usual);
     let mut random = Random(seed);
     let disk = Disk::holding(&lab.path("repository"));
     let (events, code) = record(lab, arguments, &[]);
@@ -184,7 +185,7 @@ fn power_fails_during_changes_of_keys_and_repair() {
 #[test]
 fn power_fails_during_init() {
     let lab = Lab::new();
-    let (most, seed) = share(20);
+    let (most, seed) = most(20);
     let mut random = Random(seed);
     let (events, code) = record(&lab, &["init", "-q"], &[]);
     assert_eq!(code, 0);
@@ -219,7 +220,7 @@ fn power_fails_during_init() {
 #[test]
 fn power_fails_after_a_kill_and_a_backup() {
     let lab = Lab::new();
-    let (most, seed) = share(12);
+    let (most, seed) = most(12);
     let mut random = Random(seed);
     let before = repository(&lab, &["a"]);
     let start = Disk::holding(&lab.path("repository"));

@@ -2,6 +2,7 @@
 
 use super::sample::{Sample, copy};
 use crate::support::compare;
+use crate::support::quick_folder;
 use crate::support::run::{Ran, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ impl Restored {
 impl<'a> Case<'a> {
     /// `warm`: the local state of before is still there; else there is none.
     pub(crate) fn new(sample: &'a Sample, name: String, warm: bool) -> Case<'a> {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = quick_folder();
         copy(&sample.world.path("repository"), &folder.path().join("repository"));
         if warm {
             copy(&sample.world.path("cache"), &folder.path().join("cache"));

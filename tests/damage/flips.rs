@@ -1,13 +1,12 @@
-//! Every byte of a tiny repository, flipped one after the other: is any of it silent? Not for: larger damage.
+//! Every byte of a tiny repository, flipped one after the other: is any of it silent? A share of them unless
+//! FIRN_FLIP_ALL=1 asks for all. Not for: larger damage.
 
 use super::action::write;
 use super::case::{Case, files};
 use super::matrix::all;
 use super::sample::Sample;
+use crate::support::share;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// About so many bytes are flipped unless FIRN_FLIP_ALL=1 asks for all of them.
-const SHARE: usize = 600;
 
 #[test]
 fn no_flipped_bit_is_silent() {
@@ -15,7 +14,7 @@ fn no_flipped_bit_is_silent() {
     let every = std::env::var_os("FIRN_FLIP_ALL").is_some_and(|value| value == "1");
     let total: usize = files(&sample.world.path("repository")).values().map(Vec::len).sum();
     // Not a multiple of anything in the format.
-    let step = if every { 1 } else { (total / SHARE).max(1) | 1 };
+    let step = if every { 1 } else { (total / share(200, 600)).max(1) | 1 };
     let mut flips = Vec::new();
     let mut at = 0;
     for (path, bytes) in files(&sample.world.path("repository")) {

@@ -3,6 +3,7 @@
 use super::action::{ACTIONS, Action};
 use super::case::{Case, Restored};
 use super::sample::{KINDS, SAMPLE};
+use crate::support::share;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,6 +42,10 @@ fn cells(kinds: &[&'static str]) -> Vec<Cell> {
             cells.push(Cell { kind, action: *action, number: at % 3 + 1, warm: (at / 3).is_multiple_of(2) });
         }
     }
+    // Another third of the actions for each kind.
+    let every = share(3, 1);
+    let (width, mut at) = (kinds.len(), 0..);
+    cells.retain(|_| at.next().is_some_and(|at| (at / width + at % width).is_multiple_of(every)));
     cells
 }
 

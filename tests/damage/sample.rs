@@ -37,7 +37,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 impl Sample {
     /// `size` is that of the larger files.
     pub(crate) fn new(size: usize) -> Sample {
-        let world = World::with_key_file();
+        let world = World::quick();
         world.write("key2", [8; 100]);
         world.run(["key", "add", "-q", "--new-key-file", "key2"]).succeeds();
         let (mut ids, mut added, mut known) = (Vec::new(), Vec::new(), BTreeSet::new());

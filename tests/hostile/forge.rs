@@ -249,7 +249,7 @@ impl Chunks<'_, '_> {
 
 impl Forge {
     pub(crate) fn new() -> Forge {
-        let world = World::with_key_file();
+        let world = World::quick();
         let store: Arc<dyn Store> = Arc::new(LocalStore::open(&world.path("repository")).unwrap());
         let key_file = Some(std::fs::read(world.path("key")).unwrap().into());
         let options = OpenOptions { cache: CacheChoice::None, block_cache: 1 << 20 };

@@ -2,7 +2,7 @@
 
 use super::{names, restores, same};
 use crate::support::run::World;
-use crate::support::{compare, nasty};
+use crate::support::{compare, nasty, share};
 use rustix::fs::inotify;
 use std::fs;
 use std::mem::MaybeUninit;
@@ -28,13 +28,14 @@ fn the_nasty_tree_and_its_changes() {
     assert_eq!(found, Vec::<String>::new());
     let copied = Command::new("cp").args(["-a", "--sparse=auto"]).args([&source, &before]).status().unwrap();
     assert!(copied.success());
-    for seed in 1..=3 {
+    let rounds = share(1, 3);
+    for seed in 1..=rounds {
         let said = nasty::change(&source, seed);
         let summary = world.backup(0, ["source"]);
         assert_eq!(summary["error_count"], 0, "{said:?}");
         restores(&world, &address, &format!("changed-{seed}"), &source);
     }
-    restores(&world, &format!("latest~3:{}", source.display()), "out-2", &world.path("out-1"));
+    restores(&world, &format!("latest~{rounds}:{}", source.display()), "out-2", &world.path("out-1"));
     let options = compare::Options { holes: false, ..super::EXACT };
     assert_eq!(compare::trees(&before, &world.path("out-2"), options), Vec::<String>::new());
     let deeper = world.run(["restore", "latest", "-t", "all", "--verify"]).succeeds();

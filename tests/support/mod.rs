@@ -17,6 +17,12 @@ fn is_wished(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| value == "1")
 }
 
+/// How much of its work a test does: `short` for somebody who waits for an answer, `long` in CI and in the campaigns
+/// (`FIRN_TESTS=long`).
+pub(crate) fn share<T>(short: T, long: T) -> T {
+    if std::env::var_os("FIRN_TESTS").is_some_and(|value| value == "long") { long } else { short }
+}
+
 /// Whether tests that need the rights of root are to be left out. Without these rights, and without that wish, they fail.
 #[track_caller]
 pub(crate) fn without_root() -> bool {
@@ -25,6 +31,12 @@ pub(crate) fn without_root() -> bool {
     }
     assert!(is_wished("FIRN_TEST_NO_ROOT"), "this test needs root; FIRN_TEST_NO_ROOT=1 leaves such tests out");
     true
+}
+
+/// A temporary folder in memory where there is such a place, for tests in which thousands of small files come and go.
+pub(crate) fn quick_folder() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
 /// A small file system of its own on a new folder, ended with it. Needs the rights of root.

@@ -45,7 +45,10 @@ pub(crate) struct Ran {
 impl World {
     /// An empty world.
     pub(crate) fn new() -> World {
-        let folder = tempfile::tempdir().unwrap();
+        World::at(tempfile::tempdir().unwrap())
+    }
+
+    fn at(folder: tempfile::TempDir) -> World {
         let path = |name: &str| folder.path().join(name).display().to_string();
         let variables = [
             ("HOME", path("home")),
@@ -70,7 +73,16 @@ impl World {
 
     /// As `with_repository`, but a key file opens it, which takes no time: for tests with hundreds of runs.
     pub(crate) fn with_key_file() -> World {
-        let mut world = World::new();
+        World::new().key_file()
+    }
+
+    /// As `with_key_file`, in memory where there is such a place.
+    pub(crate) fn quick() -> World {
+        World::at(super::quick_folder()).key_file()
+    }
+
+    fn key_file(self) -> World {
+        let mut world = self;
         world.write("key", [7; 100]);
         // firn warns of one that everybody may read.
         std::fs::set_permissions(world.path("key"), std::fs::Permissions::from_mode(0o600)).unwrap();

@@ -28,6 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Tests only: nothing may name it, and what it names does not count.
     ("explore", &[]),
     ("model", &[]),
+    ("testing", &[]),
     ("mount", &["error", "format", "history", "id", "os", "progress", "repository", "store", "view"]),
     (
         "cli",
