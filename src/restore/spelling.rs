@@ -5,24 +5,49 @@
 //! What this restore makes where nothing was is never put over anything (see `Target::place`), which finds most of it,
 //! whatever the target's rules are. Here are the names of what was there before, of which the rules do not show.
 //!
-//! Memory: 16 bytes for each name of the directories that the walk is in, if their file system folds names.
+//! Memory: each name of the directories that the walk is in, and 48 bytes with it, if their file system folds names.
 
+use crate::os;
 use rustix::fs::Dir;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Names of one directory that were met so far, all letters alike; none where names are told apart.
-pub(super) type Met = Option<HashSet<u128>>;
+/// Names of one directory that were met so far, by what they are with all letters alike; none where names are told apart. Several
+/// that are alike have a slash between them.
+pub(super) type Met = Option<HashMap<u128, Vec<u8>>>;
 
-/// Whether a directory has this name in this very spelling. It is only asked where two names fall together.
-pub(super) fn is_spelt(directory: &OwnedFd, name: &[u8]) -> bool {
-    let Ok(entries) = Dir::read_from(directory.as_fd()) else { return false };
-    entries.flatten().any(|entry| entry.file_name().to_bytes() == name)
+/// Notes a name. Returns those met before that a target may take for the same, with a slash between them; often none.
+pub(super) fn meets(met: &mut Met, name: &[u8]) -> Vec<u8> {
+    let Some(met) = met else { return Vec::new() };
+    let alike = met.entry(folded(name)).or_default();
+    let before = alike.clone();
+    if !before.is_empty() {
+        alike.push(b'/');
+    }
+    alike.extend_from_slice(name);
+    before
 }
 
-/// Notes a name; true if one was met before that a target may take for the same.
-pub(super) fn meets_another(met: &mut Met, name: &[u8]) -> bool {
-    met.as_mut().is_some_and(|met| !met.insert(folded(name)))
+/// Whether what a directory has under this name is what it has under one of the others (see `meets`), whichever of them it is
+/// spelt like there. It is only asked where something has the name.
+pub(super) fn falls_together(directory: &OwnedFd, others: &[u8], name: &[u8]) -> bool {
+    let Ok(found) = os::stat_at(directory, name) else { return false };
+    // Some file systems have another inode number for each spelling.
+    let has_numbers = !os::may_renumber(directory);
+    let is_it =
+        |other: &&[u8]| os::stat_at(directory, other).is_ok_and(|other| !has_numbers || other.same_file(&found));
+    let mut unlisted: HashSet<&[u8]> =
+        others.split(|byte| *byte == b'/').filter(|other| !other.is_empty() && *other != name).filter(is_it).collect();
+    if unlisted.is_empty() {
+        return false;
+    }
+    // Two names that are listed are two things, or a file that has both.
+    unlisted.insert(name);
+    let Ok(entries) = Dir::read_from(directory.as_fd()) else { return true };
+    for entry in entries.flatten() {
+        unlisted.remove(entry.file_name().to_bytes());
+    }
+    !unlisted.is_empty()
 }
 
 fn folded(name: &[u8]) -> u128 {
@@ -46,17 +71,35 @@ pub(super) fn in_capitals(name: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn meets_another(met: &mut Met, name: &[u8]) -> bool {
+        !meets(met, name).is_empty()
+    }
+
     #[test]
     fn names_fall_together() {
-        let mut met = Some(HashSet::new());
+        let mut met = Some(HashMap::new());
         assert!(!meets_another(&mut met, b"Makefile") && meets_another(&mut met, b"makefile"));
+        assert_eq!(meets(&mut met, b"MAKEFILE"), b"Makefile/makefile");
         assert!(!meets_another(&mut met, "É".as_bytes()) && meets_another(&mut met, "é".as_bytes()));
         assert!(!meets_another(&mut met, b"a") && meets_another(&mut met, b"a. "));
         assert!(!meets_another(&mut met, b"\xff") && !meets_another(&mut met, b"\xfe"));
         assert!(!meets_another(&mut None, b"x") && !meets_another(&mut None, b"x"));
+    }
+
+    #[test]
+    fn what_is_told_apart_does_not_fall_together() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("a"), b"").unwrap();
         let opened: OwnedFd = std::fs::File::open(folder.path()).unwrap().into();
-        assert!(is_spelt(&opened, b"a") && !is_spelt(&opened, b"A"));
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("a"), b"").unwrap();
+        assert!(!falls_together(&opened, b"A", b"a"), "the other is not there");
+        std::fs::write(at("A"), b"").unwrap();
+        assert!(!falls_together(&opened, b"A", b"a"), "two files");
+        std::fs::hard_link(at("a"), at("a.")).unwrap();
+        std::os::unix::fs::symlink("a", at("A.")).unwrap();
+        assert!(!falls_together(&opened, b"A/a./A.", b"a"), "one file with two names, and a link to it");
+        assert!(!falls_together(&opened, b"", b"a") && !falls_together(&opened, b"b", b"B"));
+        // A file system that does not know its letters apart is not always at hand; a path leads to one thing without being a name.
+        assert!(falls_together(&opened, b"a", b"./a"));
     }
 }

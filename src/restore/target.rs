@@ -340,7 +340,7 @@ impl Target {
     /// Gives what is complete its own name: in place of what was there (`replaces`), or only if nothing has it.
     pub(super) fn place(dir: &OwnedFd, temporary: &[u8], name: &[u8], replaces: bool) -> Result<()> {
         Target::try_place(dir, temporary, name, replaces).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::new(ErrorKind::Exists, SAME_NAME).with_hint(SAME_NAME_HINT),
+            io::ErrorKind::AlreadyExists => same_name(),
             _ => Error::io("It could not be put in its place", error),
         })
     }
@@ -408,12 +408,13 @@ pub(super) fn close(folder: &OwnedFd) -> io::Result<()> {
     os::chmod_at(folder, b".", 0o700)
 }
 
-/// Why something is not put where something else is that was not there before.
-pub(super) const SAME_NAME: &str =
-    "The target does not tell its name from that of something else that is restored, or another program has used it";
-/// What to do then.
-pub(super) const SAME_NAME_HINT: &str =
-    "Restore into a folder of a file system that tells such names apart, or this one alone into another folder.";
+/// Something is not put where something else is that was not there before, or that another name leads to.
+pub(super) fn same_name() -> Error {
+    let message = "The target does not tell its name from that of something else that is restored, or another program has used it";
+    Error::new(ErrorKind::Exists, message).with_hint(
+        "Restore into a folder of a file system that tells such names apart, or this one alone into another folder.",
+    )
+}
 
 /// Whether a file system says that it has no such operation.
 fn cannot(error: &io::Error) -> bool {

@@ -6,8 +6,8 @@ use super::job::{FileJob, NewFile};
 use super::kept::{Kept, Origin};
 use super::link::{First, Groups, Link};
 use super::meta;
-use super::spelling::{Met, is_spelt, meets_another};
-use super::target::{self, Relative, close, existing, keep_own};
+use super::spelling::{Met, falls_together, meets};
+use super::target::{Relative, close, existing, keep_own, same_name};
 use super::{Context, Overwrite, as_path, count, join, show, special};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
@@ -16,7 +16,7 @@ use crate::os::{self, FileType, Stat};
 use crate::pattern::{Judgement, Patterns, Verdict};
 use crate::repository::tree::Entries;
 use rustix::fs::OFlags;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -69,11 +69,6 @@ struct Spot {
     handle: Option<Arc<OwnedFd>>,
     fresh: bool,
     inherits: bool,
-}
-
-/// A name that the target does not tell from one before.
-fn same_name() -> Error {
-    Error::new(ErrorKind::Exists, target::SAME_NAME).with_hint(target::SAME_NAME_HINT)
 }
 
 pub(super) struct Walk<'a> {
@@ -134,7 +129,7 @@ impl<'a> Walk<'a> {
         if include.is_empty() && exclude.is_empty() {
             context.progress.expect(allowed.files, allowed.bytes);
         }
-        let met = context.target.as_ref().filter(|target| target.folds).map(|_| HashSet::new());
+        let met = context.target.as_ref().filter(|target| target.folds).map(|_| HashMap::new());
         let top =
             Frame { source, relative_len: 0, name: Vec::new(), meta, selected: true, included, excluded, made, met };
         Ok(Walk {
@@ -292,11 +287,11 @@ impl<'a> Walk<'a> {
         let first = self.stack.iter().rposition(|frame| frame.made != Made::NotYet).map_or(0, |at| at + 1);
         for at in first..self.stack.len() {
             let name = self.stack[at].name.clone();
-            let meets = at > 0 && meets_another(&mut self.stack[at - 1].met, &name);
-            match self.make_directory(at, meets) {
+            let others = at.checked_sub(1).map(|above| meets(&mut self.stack[above].met, &name));
+            match self.make_directory(at, &others.unwrap_or_default()) {
                 Ok((made, folds)) => {
                     self.stack[at].made = made;
-                    self.stack[at].met = folds.then(HashSet::new);
+                    self.stack[at].met = folds.then(HashMap::new);
                 }
                 Err(error) => {
                     let path = self.snapshot_path(self.relative(&self.stack[at]));
@@ -311,8 +306,8 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Makes one; what became of it, and whether names fall together in it. `meets`: its own name may do so.
-    fn make_directory(&self, at: usize, meets: bool) -> Result<(Made, bool)> {
+    /// Makes one; what became of it, and whether names fall together in it. `others`: names with which its own may do so.
+    fn make_directory(&self, at: usize, others: &[u8]) -> Result<(Made, bool)> {
         let absent = Ok((Made::Absent, false));
         let (Some(above), Some(target)) = (at.checked_sub(1), &self.context.target) else { return absent };
         let Made::There { inherits, fresh: is_new } = self.stack[above].made else { return absent };
@@ -334,7 +329,7 @@ impl<'a> Walk<'a> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let stat = os::stat_at(&parent, &frame.name).map_err(failed)?;
                 // What is in a directory that this restore made is there under another name.
-                if is_new || meets && !self.is_spelt(&self.relative(&self.stack[above]).into(), &frame.name) {
+                if is_new || self.falls_together(&self.relative(&self.stack[above]).into(), others, &frame.name) {
                     return Err(same_name());
                 }
                 if stat.kind == FileType::Directory {
@@ -358,9 +353,9 @@ impl<'a> Walk<'a> {
         Ok((Made::There { fresh: true, inherits }, folds))
     }
 
-    fn is_spelt(&self, directory: &Relative, name: &[u8]) -> bool {
-        let opened = self.context.target.as_ref().and_then(|target| target.open_directory(directory).ok());
-        opened.is_some_and(|opened| is_spelt(&opened, name))
+    fn falls_together(&self, directory: &Relative, others: &[u8], name: &[u8]) -> bool {
+        let Some(target) = self.context.target.as_ref().filter(|_| !others.is_empty()) else { return false };
+        target.open_directory(directory).map_or(true, |opened| falls_together(&opened, others, name))
     }
 
     fn enter_existing(&self, parent: &OwnedFd, frame: &Frame<'_>, stat: &Stat) -> Result<(Made, Arc<OwnedFd>)> {
@@ -423,8 +418,8 @@ impl<'a> Walk<'a> {
             Some(handle) if !spot.fresh => existing(handle, &entry.name)?,
             _ => None,
         };
-        let meets = self.stack.last_mut().is_some_and(|top| meets_another(&mut top.met, &entry.name));
-        if meets && found.is_some() && !self.is_spelt(&spot.dir, &entry.name) {
+        let others = self.stack.last_mut().map(|top| meets(&mut top.met, &entry.name)).unwrap_or_default();
+        if found.is_some() && self.falls_together(&spot.dir, &others, &entry.name) {
             return Err(same_name());
         }
         let replaces = found.is_some();

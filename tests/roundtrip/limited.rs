@@ -47,7 +47,7 @@ impl Drop for Mounted {
 fn names(folder: &Path) -> Vec<String> {
     let mut found: Vec<String> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    found.sort();
+    found.sort_by_key(|name| name.to_lowercase());
     found
 }
 
@@ -75,6 +75,33 @@ fn names_that_fall_together_are_told() {
         let text = fs::read_to_string(out.join("makefile")).unwrap();
         assert!(text == "1" || text == "22", "{text}");
         assert_eq!(fs::read_to_string(out.join("x")).unwrap(), "5");
+    }
+    // Into one that holds the second half: what has its name is the first half's, too.
+    for (number, overwrite) in ["never", "if-changed", "always"].into_iter().enumerate() {
+        let out = mounted.folder.join(format!("second{number}"));
+        for folder in [&out, &out.join("dir")] {
+            fs::create_dir(folder).unwrap();
+        }
+        fs::write(out.join("makefile"), "22").unwrap();
+        let recorded = fs::metadata(world.path("source/makefile")).unwrap().modified().unwrap();
+        fs::File::options().write(true).open(out.join("makefile")).unwrap().set_modified(recorded).unwrap();
+        // The second time everything is there.
+        for _ in 0..2 {
+            let ran =
+                world.run(["restore", &address, "-t", out.to_str().unwrap(), "--overwrite", overwrite]).fails(3, &[]);
+            let told = ran.stderr.matches("does not tell its name from that of something else").count();
+            assert_eq!(told, 2, "{overwrite}: {ran:?}");
+            for what in ["/source/makefile\" could not be restored", "/source/dir\" and what is in it could not be"] {
+                assert!(ran.stderr.contains(what), "{overwrite}: {ran:?}");
+            }
+            assert_eq!(
+                names(&out).iter().map(|name| name.to_lowercase()).collect::<Vec<_>>(),
+                ["dir", "makefile", "x"]
+            );
+            assert_eq!(names(&out.join("dir")), ["a"], "{overwrite}");
+            let text = fs::read_to_string(out.join("makefile")).unwrap();
+            assert_eq!(text, if overwrite == "never" { "22" } else { "1" });
+        }
     }
     // What does not fall together comes back without a word, and compares, times of two seconds and all.
     let other = mounted.folder.join("other");
