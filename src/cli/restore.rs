@@ -135,7 +135,14 @@ fn words(report: &RestoreReport, options: &RestoreOptions) -> String {
         text.push_str(&format!("{put} back the metadata of {things} whose content was left\n"));
     }
     if options.verify && !options.dry_run {
-        text.push_str(&format!("Read again and compared {}\n", text::count(report.verified, "file", "files")));
+        let files = text::count(report.verified, "file", "files");
+        text.push_str(&match report.mismatched {
+            0 => format!("Read again and compared {files}\n"),
+            others => {
+                let things = text::count(others, "thing", "things");
+                format!("Read again and found {files} as recorded, and {things} otherwise\n")
+            }
+        });
     }
     text
 }
@@ -163,20 +170,33 @@ fn summary(report: &RestoreReport, dry_run: bool) -> serde_json::Value {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_dry_run_does_not_claim_to_have_done_anything() {
-        let options = RestoreOptions {
+    fn verifying(dry_run: bool) -> RestoreOptions {
+        RestoreOptions {
             target: "/t\u{1b}".into(),
             overwrite: Overwrite::Never,
             include: Vec::new(),
             exclude: Vec::new(),
-            dry_run: true,
+            dry_run,
             verify: true,
             threads: 1,
-        };
+        }
+    }
+
+    #[test]
+    fn a_dry_run_does_not_claim_to_have_done_anything() {
+        let options = verifying(true);
         let report = RestoreReport { files: 1, skipped: 2, ..RestoreReport::default() };
         let text = words(&report, &options);
         assert!(text.starts_with("Would restore 1 file, 0 folders") && text.contains("\"/t\\x1b\""), "{text}");
         assert!(text.contains("Would leave 2 things unchanged") && !text.contains("compared"), "{text}");
+    }
+
+    #[test]
+    fn what_was_compared_is_counted_whether_or_not_it_is_right() {
+        let report = RestoreReport { verified: 2, ..RestoreReport::default() };
+        assert!(words(&report, &verifying(false)).ends_with("Read again and compared 2 files\n"));
+        let report = RestoreReport { mismatched: 1, ..RestoreReport::default() };
+        let text = words(&report, &verifying(false));
+        assert!(text.ends_with("Read again and found 0 files as recorded, and 1 thing otherwise\n"), "{text}");
     }
 }
