@@ -1,56 +1,24 @@
 //! Everything a person or a script sees: arguments, dispatch, messages, exit codes, progress, JSON. One file per command.
 //! Not for: doing the work (see `backup`, `restore`, `check`, `mount`, `repository`).
 
-mod amount;
-mod backup;
-mod check;
-mod completions;
+mod args;
+mod command;
 mod context;
-mod deleted;
-mod diff;
-mod diff_words;
-mod du;
-mod examples;
-mod find;
-mod forget;
-mod global;
-mod history;
-mod init;
-mod key;
-mod key_rotate;
-mod message;
-mod mount;
-mod mount_helper;
-mod mount_layout;
-mod mount_page;
-mod password;
-mod password_file;
-mod past;
-mod pointers;
-mod progress;
-mod prune;
-mod repair;
-mod repair_packs;
-mod repair_snapshots;
-mod restore;
-mod scrub;
-mod select;
-mod signals;
-mod snapshots;
-mod stats;
-mod text;
-mod umount;
-mod undelete;
-
-mod dump;
-mod listing;
-mod ls;
-mod man;
+mod docs;
+mod output;
 
 use crate::error::Result;
+use args::global::Global;
+use args::pointers;
 use clap::{CommandFactory, Parser, Subcommand};
+use command::mount::helper as mount_helper;
+use command::{
+    backup, check, deleted, diff, du, dump, find, forget, history, init, key, ls, mount, prune, repair, restore, scrub,
+};
+use command::{snapshots, stats, umount, undelete};
 use context::Context;
-use global::Global;
+use docs::{completions, man};
+use output::message;
 use std::process::ExitCode;
 
 /// Keeps encrypted, deduplicated snapshots of files and shows them as folders

@@ -1,0 +1,6 @@
+//! What is typed: options that several commands share, amounts, filters, and pointers for what other programs call them. Not for: what it does (see `command`).
+
+pub(in crate::cli) mod amount;
+pub(in crate::cli) mod global;
+pub(in crate::cli) mod pointers;
+pub(in crate::cli) mod select;
