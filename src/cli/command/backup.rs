@@ -1,6 +1,8 @@
 //! `firn backup`: folders become a snapshot. Not for: how (see `crate::backup`).
 
 use crate::backup::{BackupOptions, BackupReport};
+use crate::cli::args::exclusion::ExclusionArgs;
+use crate::cli::args::times;
 use crate::cli::context::Context;
 use crate::cli::output::listing::Listing;
 use crate::cli::output::message;
@@ -9,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::repository::filter::tag_list;
 use jiff::Timestamp;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Back up files and folders
 ///
@@ -33,7 +35,7 @@ pub(crate) struct Args {
     paths: Vec<PathBuf>,
 
     #[command(flatten)]
-    choice: Choice,
+    exclusion: ExclusionArgs,
 
     /// A word to find the snapshot by; several with commas or by repeating the option
     #[arg(long, value_name = "TAGS")]
@@ -44,7 +46,7 @@ pub(crate) struct Args {
     host: Option<String>,
 
     /// The moment that the snapshot stands for, as "2026-01-31 12:00:00" or RFC 3339 [default: now]
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = times::parse)]
     time: Option<Timestamp>,
 
     /// A short name for the snapshot
@@ -85,38 +87,6 @@ fn parse_level(text: &str) -> std::result::Result<i32, String> {
     }
 }
 
-/// What is left out.
-#[derive(Debug, Default, PartialEq, clap::Args)]
-pub(crate) struct Choice {
-    /// Leave out what matches PATTERN: a name, or a path with "*", "?", "[a-z]", "**"; "!" in front takes back
-    #[arg(short = 'e', long, value_name = "PATTERN")]
-    exclude: Vec<String>,
-
-    /// Leave out what matches a line of FILE; these patterns come before those of --exclude
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    exclude_file: Vec<PathBuf>,
-
-    /// Leave out what is in folders with a CACHEDIR.TAG
-    #[arg(long)]
-    pub(crate) exclude_caches: bool,
-
-    /// Stay on the file systems of the named paths
-    #[arg(short = 'x', long)]
-    pub(crate) one_file_system: bool,
-}
-
-impl Choice {
-    /// All patterns, in order.
-    pub(crate) fn excludes(&self) -> Result<Vec<String>> {
-        let mut excludes = Vec::new();
-        for path in &self.exclude_file {
-            excludes.extend(read_patterns(path)?);
-        }
-        excludes.extend(self.exclude.iter().cloned());
-        Ok(excludes)
-    }
-}
-
 /// The tags of lists with commas, without blanks around them, each once. Nothing between two commas is no tag.
 fn tags(lists: &[String]) -> Vec<String> {
     let mut tags: Vec<String> = Vec::new();
@@ -128,42 +98,15 @@ fn tags(lists: &[String]) -> Vec<String> {
     tags
 }
 
-/// A time as people write it: RFC 3339, or a date with or without a time in this machine's zone.
-pub(in crate::cli) fn parse_time(text: &str) -> std::result::Result<Timestamp, String> {
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
-    }
-    let wrong = |_| "it is written as 2026-01-31, \"2026-01-31 12:00:00\" or 2026-01-31T12:00:00Z".to_owned();
-    let local = text.parse::<jiff::civil::DateTime>().map_err(wrong)?;
-    let zoned = local.to_zoned(jiff::tz::TimeZone::system()).map_err(|error| error.to_string())?;
-    Ok(zoned.timestamp())
-}
-
-/// The patterns of a file, one a line, as `Patterns::add_file` reads them.
-fn read_patterns(path: &Path) -> Result<Vec<String>> {
-    let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|error| {
-        Error::io(format!("The file with patterns \"{shown}\" cannot be read"), error).with_kind(ErrorKind::Failed)
-    })?;
-    let mut patterns = crate::pattern::Patterns::new();
-    patterns.add_file(&shown.to_string(), &bytes)?;
-    let text = |pattern: &Vec<u8>| {
-        String::from_utf8(pattern.clone()).map_err(|_| {
-            Error::new(ErrorKind::Input, format!("\"{}\" in \"{shown}\" is not UTF-8", text::escape(pattern)))
-        })
-    };
-    patterns.texts().iter().map(text).collect()
-}
-
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         // Mistakes in the arguments come before any question for a password.
-        let excludes = self.choice.excludes()?;
+        let excludes = self.exclusion.excludes()?;
         let options = BackupOptions {
             paths: self.paths,
             excludes,
-            exclude_caches: self.choice.exclude_caches,
-            one_file_system: self.choice.one_file_system,
+            exclude_caches: self.exclusion.exclude_caches,
+            one_file_system: self.exclusion.one_file_system,
             tags: tags(&self.tag),
             // Empty ones count as absent, as variables do: a script's variable may be unset.
             host: self.host.filter(|host| !host.trim().is_empty()),
@@ -278,26 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn times_as_people_write_them() {
-        assert_eq!(parse_time("2026-01-02T03:04:05Z").unwrap().as_second(), 1_767_323_045);
-        assert!(parse_time("2026-01-02 03:04:05").is_ok());
-        assert!(parse_time("2026-01-02").is_ok());
-        assert!(parse_time("yesterday").is_err());
-    }
-
-    #[test]
     fn tags_have_no_blanks_around_them() {
         assert_eq!(tags(&["a, b".into(), " a ,,c d".into(), "".into()]), ["a", "b", "c d"]);
-    }
-
-    #[test]
-    fn files_with_patterns() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("patterns");
-        assert!(read_patterns(&path).is_err());
-        std::fs::write(&path, "# comment\n\n*.o\n!keep.o\n").unwrap();
-        assert_eq!(read_patterns(&path).unwrap(), ["*.o", "!keep.o"]);
-        std::fs::write(&path, b"a\xff\n").unwrap();
-        assert_eq!(read_patterns(&path).unwrap_err().kind(), ErrorKind::Input);
     }
 }

@@ -1,9 +1,10 @@
 //! `firn check`: is the repository whole? Not for: mending it (see `repair`).
 
-use crate::check::{Affected, CheckOptions, CheckReport, Finding, Severity, Subset};
+use crate::check::{CheckOptions, CheckReport, Finding, Severity, Subset};
 use crate::cli::args::amount;
 use crate::cli::args::select::Selection;
 use crate::cli::context::Context;
+use crate::cli::output::finding::{exit_code, json, words};
 use crate::cli::output::text;
 use crate::error::Result;
 use serde_json::json;
@@ -82,37 +83,6 @@ impl Args {
     }
 }
 
-pub(in crate::cli) fn exit_code(worst: Option<Severity>) -> u8 {
-    match worst {
-        None | Some(Severity::Note) => 0,
-        Some(Severity::Repairable) => 4,
-        Some(Severity::Lost) => 5,
-    }
-}
-
-pub(in crate::cli) fn words(finding: &Finding) -> String {
-    let word = match finding.severity {
-        Severity::Note => "Note",
-        Severity::Repairable => "Damage",
-        Severity::Lost => "Lost",
-    };
-    let mut text = match finding.message.contains(&finding.object) {
-        true => format!("{word}: {}\n", text::line(&finding.message)),
-        false => format!("{word}: \"{}\": {}\n", finding.object, text::line(&finding.message)),
-    };
-    for Affected { snapshot, path } in &finding.affected {
-        text.push_str(&format!("    {}:{}\n", snapshot.short(), text::escape(path)));
-    }
-    let shown = finding.affected.len() as u64;
-    if finding.affected_total > shown {
-        text.push_str(&format!("    and {} more\n", finding.affected_total - shown));
-    }
-    if let Some(hint) = &finding.hint {
-        text.push_str(&format!("    Hint: {}\n", text::line(hint)));
-    }
-    text
-}
-
 fn conclusion(report: &CheckReport, options: &CheckOptions, wrong: u64) -> String {
     let mut text = format!(
         "Checked {}, {}, {} and {}",
@@ -157,27 +127,6 @@ fn conclusion(report: &CheckReport, options: &CheckOptions, wrong: u64) -> Strin
     text
 }
 
-pub(in crate::cli) fn json(finding: &Finding) -> serde_json::Value {
-    let affected: Vec<_> = finding
-        .affected
-        .iter()
-        .map(|Affected { snapshot, path }| {
-            let mut value = json!({ "snapshot_id": snapshot });
-            text::set_path(&mut value, "path", path);
-            value
-        })
-        .collect();
-    json!({
-        "message_type": "finding",
-        "severity": finding.severity,
-        "object": finding.object,
-        "message": finding.message,
-        "hint": finding.hint,
-        "affected": affected,
-        "affected_total": finding.affected_total,
-    })
-}
-
 /// With restic's names where they mean the same.
 fn summary(report: &CheckReport, errors: u64, seconds: f64) -> serde_json::Value {
     json!({
@@ -203,28 +152,6 @@ fn summary(report: &CheckReport, errors: u64, seconds: f64) -> serde_json::Value
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ObjectName;
-
-    #[test]
-    fn a_finding_names_what_is_hit() {
-        let finding = Finding {
-            severity: Severity::Lost,
-            object: "data/ab".into(),
-            message: "The pack \"data/ab\" is missing".into(),
-            hint: Some("Do something.".into()),
-            affected: vec![Affected { snapshot: ObjectName([0x12; 32]), path: b"/a\x1b\xff".to_vec() }],
-            affected_total: 3,
-        };
-        assert_eq!(
-            words(&finding),
-            "Lost: The pack \"data/ab\" is missing\n    12121212:/a\\x1b\\xff\n    and 2 more\n    Hint: Do something.\n"
-        );
-        let unnamed = words(&Finding { message: "It is missing".into(), ..finding.clone() });
-        assert!(unnamed.starts_with("Lost: \"data/ab\": It is missing\n"), "{unnamed}");
-        let value = json(&finding);
-        assert_eq!(value["severity"], "lost");
-        assert_eq!(value["affected"][0]["path_base64"], "L2Eb/w==");
-    }
 
     #[test]
     fn a_check_that_was_cut_short_does_not_claim_everything() {
@@ -243,13 +170,5 @@ mod tests {
             let text = conclusion(&CheckReport::default(), &age, 0);
             assert_eq!(text.contains("Everything is there and undamaged"), is_all, "{text}");
         }
-    }
-
-    #[test]
-    fn only_damage_counts() {
-        assert_eq!(exit_code(None), 0);
-        assert_eq!(exit_code(Some(Severity::Note)), 0);
-        assert_eq!(exit_code(Some(Severity::Repairable)), 4);
-        assert_eq!(exit_code(Some(Severity::Lost)), 5);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::args::amount;
 use crate::cli::args::select::{Selection, require_some};
-use crate::cli::command::backup;
+use crate::cli::args::times;
 use crate::cli::context::Context;
 use crate::cli::output::past::{Lines, Past, Told, letter};
 use crate::cli::output::text;
@@ -128,7 +128,7 @@ fn moment(text: &str) -> std::result::Result<jiff::Timestamp, String> {
     if let Ok(ago) = amount::duration(text) {
         return jiff::Timestamp::now().checked_sub(ago).map_err(|error| error.to_string());
     }
-    backup::parse_time(text).map_err(|why| format!("{why}, or as a span of time like 14d"))
+    times::parse(text).map_err(|why| format!("{why}, or as a span of time like 14d"))
 }
 
 /// What paths must match.

@@ -1,10 +1,12 @@
 //! `firn forget`: its arguments, and what is kept and dropped in words. Not for: freeing space (see `prune`).
 
+use crate::cli::args::grouping;
+use crate::cli::args::prune::PruneArgs;
 use crate::cli::args::select::Selection;
 use crate::cli::command::prune;
-use crate::cli::command::snapshots;
 use crate::cli::context::Context;
 use crate::cli::output::message;
+use crate::cli::output::snapshot::{self, common};
 use crate::cli::output::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forget::policy::{Count, Period, Policy, Reason, Stretch};
@@ -35,7 +37,7 @@ pub(crate) struct Args {
     selection: Selection,
 
     /// What the snapshots of a group have in common: any of host, paths, tags; "none": all are one group
-    #[arg(short = 'g', long, value_name = "WHAT", default_value = "host,paths", value_parser = grouping)]
+    #[arg(short = 'g', long, value_name = "WHAT", default_value = "host,paths", value_parser = grouping::parse)]
     group_by: Grouping,
 
     /// Tell what would be forgotten, and change nothing
@@ -55,7 +57,7 @@ pub(crate) struct Args {
     prune: bool,
 
     #[command(flatten)]
-    settings: prune::Settings,
+    settings: PruneArgs,
 }
 
 /// The rules of a policy.
@@ -215,7 +217,7 @@ impl Args {
         let mut tell = |name: ObjectName| {
             let named = chosen.iter().find(|chosen| chosen.0 == name).and_then(|chosen| chosen.1);
             if context.global.json {
-                let snapshot = named.map_or_else(|| json!({ "snapshot_id": name, "damaged": true }), snapshots::json);
+                let snapshot = named.map_or_else(|| json!({ "snapshot_id": name, "damaged": true }), snapshot::json);
                 let value = json!({ "message_type": "forgotten", "dry_run": self.dry_run, "snapshot": snapshot });
                 return context.print_json(&value);
             }
@@ -289,15 +291,6 @@ impl Args {
     }
 }
 
-/// What the snapshots of a group have in common, in words; nothing if they are grouped by nothing.
-pub(in crate::cli) fn common(host: Option<&str>, paths: Option<&[Vec<u8>]>, tags: Option<&[String]>) -> String {
-    let mut about = Vec::new();
-    about.extend(host.map(|host| format!("host {}", text::line(host))));
-    about.extend(paths.into_iter().flatten().map(|path| text::escape(path)));
-    about.extend(tags.map(|tags| format!("tags [{}]", text::line(&tags.join(", ")))));
-    about.join(" ")
-}
-
 fn row(verdict: &Verdict) -> Vec<String> {
     let snapshot = &verdict.named.snapshot;
     let is_kept = !verdict.reasons.is_empty();
@@ -341,7 +334,7 @@ enum Tense {
 fn group_json(group: &Group, policy: &Policy, tense: Tense) -> Value {
     let list = |is_kept: bool| -> Vec<Value> {
         let chosen = group.verdicts.iter().filter(|verdict| verdict.reasons.is_empty() != is_kept);
-        chosen.map(|verdict| snapshots::json(&verdict.named)).collect()
+        chosen.map(|verdict| snapshot::json(&verdict.named)).collect()
     };
     let mut left: Map<String, Value> = policy
         .counts
@@ -359,13 +352,13 @@ fn group_json(group: &Group, policy: &Policy, tense: Tense) -> Value {
                 left.insert(nth.period.word().replace('-', "_"), (of - nth.number).into());
             }
         }
-        let snapshot = snapshots::json(&verdict.named);
+        let snapshot = snapshot::json(&verdict.named);
         reasons.push(json!({ "snapshot": snapshot, "matches": matches, "counters": left }));
     }
     json!({
         "message_type": "group",
         "dry_run": tense == Tense::Would,
-        "group_key": snapshots::group_key(group.host.as_deref(), group.paths.as_deref(), group.tags.as_deref()),
+        "group_key": snapshot::group_key(group.host.as_deref(), group.paths.as_deref(), group.tags.as_deref()),
         "keep": list(true),
         "remove": list(false),
         "reasons": reasons,
@@ -386,24 +379,6 @@ fn stretch(text: &str) -> std::result::Result<Stretch, String> {
     Stretch::parse(text).ok_or_else(wrong)
 }
 
-pub(in crate::cli) fn grouping(text: &str) -> std::result::Result<Grouping, String> {
-    let mut grouping = Grouping { host: false, paths: false, tags: false };
-    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        match word {
-            "host" => grouping.host = true,
-            "paths" | "path" => grouping.paths = true,
-            "tags" | "tag" => grouping.tags = true,
-            "none" => {}
-            _ => {
-                return Err(format!(
-                    "\"{word}\" is nothing to group by; write host, paths, tags, several with commas, or none"
-                ));
-            }
-        }
-    }
-    Ok(grouping)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,8 +387,6 @@ mod tests {
     fn values() {
         assert_eq!((count("7"), count("all")), (Ok(Count::Most(7)), Ok(Count::All)));
         assert!(count("0").is_err() && count("-1").is_err() && count("x").is_err());
-        assert_eq!(grouping(""), Ok(Grouping { host: false, paths: false, tags: false }));
-        assert_eq!(grouping("tags,host"), Ok(Grouping { host: true, paths: false, tags: true }));
-        assert!(grouping("size").is_err() && stretch("5m3x").is_err());
+        assert!(stretch("5m3x").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! `firn init`: makes a repository. Not for: further keys (see `key`).
 
-use crate::chunk::password::Cost;
+use crate::cli::args::kdf::KdfArgs;
 use crate::cli::context::Context;
 use crate::cli::context::password;
 use crate::cli::output::text;
@@ -22,26 +22,7 @@ pub(crate) struct Args {
     label: String,
 
     #[command(flatten)]
-    kdf: Kdf,
-}
-
-/// What one guess of the password costs.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Kdf {
-    /// Memory that each guess of the password takes, in MiB; opening the repository takes as much
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(64..=4096))]
-    kdf_memory: u32,
-
-    /// How often each guess of the password goes through that memory
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=20))]
-    kdf_passes: u32,
-}
-
-impl Kdf {
-    /// As the key slot wants it.
-    pub(crate) fn cost(&self) -> Cost {
-        Cost { memory: self.kdf_memory * 1024, passes: self.kdf_passes, ..Cost::DEFAULT }
-    }
+    kdf: KdfArgs,
 }
 
 impl Args {
@@ -109,11 +90,5 @@ mod tests {
         check_vacant(&path).unwrap();
         store.put(&crate::store::ObjectKey::new(ObjectKind::Config, 1), b"x").unwrap();
         assert_eq!(check_vacant(&path).unwrap_err().kind(), ErrorKind::Exists);
-    }
-
-    #[test]
-    fn the_weakest_cost_is_the_default() {
-        assert_eq!(Kdf { kdf_memory: 64, kdf_passes: 3 }.cost(), Cost::DEFAULT);
-        assert!(Kdf { kdf_memory: 4096, kdf_passes: 20 }.cost().is_allowed());
     }
 }

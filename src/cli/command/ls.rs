@@ -1,10 +1,9 @@
 //! `firn ls`: what is in a snapshot. Not for: contents (see `dump`).
 
 use crate::cli::args::select::Selection;
-use crate::cli::command::snapshots;
 use crate::cli::context::{Context, join_address};
 use crate::cli::output::message::output_failed;
-use crate::cli::output::text;
+use crate::cli::output::{snapshot, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bounds::MAX_DEPTH;
 use crate::format::tree::{Body, Entry};
@@ -60,7 +59,7 @@ impl Args {
         let out = BufWriter::with_capacity(1 << 16, stdout.lock());
         let mut listing = Listing { args: &self, as_json: context.global.json, terminal, out };
         if context.global.json {
-            let head = snapshots::json(&named);
+            let head = snapshot::json(&named);
             listing.line(head.to_string().as_bytes())?;
         }
         let damaged = listing.show(&repository, context, &entry, path)?;

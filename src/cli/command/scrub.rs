@@ -2,8 +2,8 @@
 
 use crate::check::scrub::{ScrubOptions, ScrubReport};
 use crate::cli::args::amount;
-use crate::cli::command::check::{exit_code, json, words};
 use crate::cli::context::Context;
+use crate::cli::output::finding::{exit_code, json, words};
 use crate::cli::output::message;
 use crate::cli::output::text;
 use crate::error::Result;

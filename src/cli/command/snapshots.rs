@@ -1,8 +1,9 @@
 //! `firn snapshots`: which there are. Not for: what is in them (see `ls`).
 
+use crate::cli::args::grouping;
 use crate::cli::args::select::Selection;
-use crate::cli::command::forget::{common, grouping};
 use crate::cli::context::Context;
+use crate::cli::output::snapshot::{self, common, group_key};
 use crate::cli::output::text;
 use crate::error::Result;
 use crate::forget::Grouping;
@@ -11,7 +12,7 @@ use crate::repository::Repository;
 use crate::repository::dates::{Dates, Doubt, is_ahead_of_itself};
 use crate::repository::snapshots::Named;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 
 /// List the snapshots, the oldest first
@@ -30,7 +31,7 @@ pub(crate) struct Args {
     latest: Option<u32>,
 
     /// List groups one by one: any of host, paths, tags; "none": all are one group
-    #[arg(short = 'g', long, value_name = "WHAT", value_parser = grouping)]
+    #[arg(short = 'g', long, value_name = "WHAT", value_parser = grouping::parse)]
     group_by: Option<Grouping>,
 
     #[command(flatten)]
@@ -126,7 +127,7 @@ impl Args {
 
 impl Notes<'_> {
     fn json(&self, named: &Named) -> Value {
-        let mut value = json(named);
+        let mut value = snapshot::json(named);
         value["pinned"] = json!(self.held.contains(&named.name));
         if self.held.contains(&named.name)
             && let Ok(hold) = self.repository.hold(named.name)
@@ -211,51 +212,4 @@ fn table(wanted: &[&Named], notes: &Notes<'_>) -> String {
     let number = text::count(wanted.len() as u64, "snapshot", "snapshots");
     text.push_str(&format!("{number}\n"));
     text
-}
-
-/// What the snapshots of a group have in common, for programs; null is what they are not grouped by.
-pub(in crate::cli) fn group_key(host: Option<&str>, paths: Option<&[Vec<u8>]>, tags: Option<&[String]>) -> Value {
-    let mut key = json!({ "hostname": host, "paths": null, "tags": tags });
-    if let Some(paths) = paths {
-        text::set_paths(&mut key, "paths", &paths.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    }
-    key
-}
-
-/// A snapshot for programs, with restic's names.
-pub(crate) fn json(named: &Named) -> Value {
-    let Named { name, snapshot } = named;
-    let mut summary: Map<String, Value> =
-        snapshot.summary.iter().map(|(name, count)| (name.clone(), Value::from(*count))).collect();
-    summary.insert("backup_start".into(), json!(snapshot.started.to_string()));
-    summary.insert("backup_end".into(), json!(snapshot.finished.to_string()));
-    summary.insert("total_files_processed".into(), snapshot.totals.files.into());
-    summary.insert("total_bytes_processed".into(), snapshot.totals.bytes.into());
-    let mut value = json!({
-        "time": snapshot.time.to_string(),
-        "tree": snapshot.tree,
-        "hostname": snapshot.host,
-        "username": snapshot.user,
-        "uid": snapshot.uid,
-        "gid": snapshot.gid,
-        "message_type": "snapshot",
-        "snapshot_id": name,
-        "short_id": name.short(),
-        "tags": snapshot.tags,
-        "program_version": snapshot.program,
-        "summary": summary,
-        "excludes": snapshot.excludes,
-        "issues_total": snapshot.issues_total,
-    });
-    let mut set = |name: &str, text: Option<Value>| {
-        if let Some(text) = text {
-            value[name] = text;
-        }
-    };
-    set("parent", snapshot.parent.map(|parent| json!(parent)));
-    set("label", snapshot.label.as_ref().map(|text| json!(text)));
-    set("description", snapshot.description.as_ref().map(|text| json!(text)));
-    let paths: Vec<&[u8]> = snapshot.paths.iter().map(|path| path.0.as_slice()).collect();
-    text::set_paths(&mut value, "paths", &paths);
-    value
 }

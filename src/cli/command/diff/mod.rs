@@ -4,8 +4,8 @@
 pub(in crate::cli) mod words;
 
 use crate::backup::walk;
+use crate::cli::args::exclusion::ExclusionArgs;
 use crate::cli::args::select::Selection;
-use crate::cli::command::backup;
 use crate::cli::command::diff::words::Words;
 use crate::cli::context::{Context, absolute};
 use crate::cli::output::text;
@@ -54,7 +54,7 @@ pub(crate) struct Args {
     content: bool,
 
     #[command(flatten)]
-    choice: backup::Choice,
+    exclusion: ExclusionArgs,
 
     #[command(flatten)]
     selection: Selection,
@@ -85,10 +85,10 @@ impl Args {
             Some(new) if is_path(new) => Second::Path(absolute(new)?),
             Some(new) => Second::Snapshot(Address::parse(new.as_bytes())?),
         };
-        if matches!(second, Second::Snapshot(_)) && self.choice != backup::Choice::default() {
+        if matches!(second, Second::Snapshot(_)) && self.exclusion != ExclusionArgs::default() {
             return Err(Error::new(ErrorKind::Input, "What two snapshots hold is compared without exclude rules"));
         }
-        let excludes = self.choice.excludes()?;
+        let excludes = self.exclusion.excludes()?;
         let filter = self.selection.filter()?;
         let repository = context.open()?;
         let snapshots = context.all_snapshots(&repository)?;
@@ -166,8 +166,8 @@ impl Args {
             at => PathBuf::from(OsStr::from_bytes(at)),
         };
         let options = walk::Options {
-            one_file_system: self.choice.one_file_system || scope.one_file_system,
-            exclude_caches: self.choice.exclude_caches || scope.exclude_caches,
+            one_file_system: self.exclusion.one_file_system || scope.one_file_system,
+            exclude_caches: self.exclusion.exclude_caches || scope.exclude_caches,
             excludes,
             repository: None,
         };

@@ -2,7 +2,7 @@
 
 pub(in crate::cli) mod rotate;
 
-use crate::cli::command::init::Kdf;
+use crate::cli::args::kdf::KdfArgs;
 use crate::cli::command::key::rotate::{ReEncrypt, Rotate};
 use crate::cli::context::Context;
 use crate::cli::context::password::NewKey;
@@ -38,7 +38,7 @@ pub(crate) struct Add {
     new: NewKey,
 
     #[command(flatten)]
-    kdf: Kdf,
+    kdf: KdfArgs,
 }
 
 /// List the keys; "*" marks the one in use
@@ -64,7 +64,7 @@ pub(crate) struct Passwd {
     new: NewKey,
 
     #[command(flatten)]
-    kdf: Kdf,
+    kdf: KdfArgs,
 }
 
 impl Command {
