@@ -8,7 +8,7 @@ mod docs;
 mod output;
 
 use crate::error::Result;
-use args::global::Global;
+use args::global::GlobalArgs;
 use args::pointers;
 use clap::{CommandFactory, Parser, Subcommand};
 use command::mount::helper as mount_helper;
@@ -35,7 +35,7 @@ use std::process::ExitCode;
 )]
 struct Cli {
     #[command(flatten)]
-    global: Global,
+    global: GlobalArgs,
 
     #[command(subcommand)]
     command: Command,
@@ -110,13 +110,13 @@ fn run_line(line: &[std::ffi::OsString]) -> u8 {
             return code;
         }
     };
-    let context = Context { global: cli.global, ..Context::default() };
+    let context = Context::new(&cli.global);
     match dispatch(cli.command, &context) {
         Ok(code) => code,
         Err(error) => {
             let code = message::exit_code(&error, &context.stop);
             if !message::is_broken_pipe(&error) {
-                message::fatal(&error, code, context.global.json);
+                message::fatal(&error, code, context.output.json);
             }
             code
         }
@@ -167,8 +167,8 @@ mod tests {
     fn options_count_before_and_behind_the_command() {
         for line in [&["firn", "-r", "/x", "--json", "snapshots"][..], &["firn", "snapshots", "-r", "/x", "--json"]] {
             let cli = Cli::try_parse_from(line).unwrap();
-            assert_eq!(cli.global.repo.as_deref(), Some(std::path::Path::new("/x")));
-            assert!(cli.global.json);
+            assert_eq!(cli.global.repository.resolve().folder().unwrap(), std::path::Path::new("/x"));
+            assert!(cli.global.output.resolve().json);
         }
         assert_eq!(Cli::try_parse_from(["firn", "nonsense"]).unwrap_err().exit_code(), 2);
         assert_eq!(Cli::try_parse_from(["firn", "ls", "-q", "-v"]).unwrap_err().exit_code(), 2);

@@ -45,7 +45,7 @@ impl PruneArgs {
             revoke_after: self.revoke_after,
             max_wait: self.max_wait,
             consent,
-            threads: context.global.threads(),
+            threads: context.threads,
             ..PruneOptions::default()
         }
     }

@@ -129,7 +129,7 @@ impl Context {
             return Ok(chosen);
         }
         self.tell_chosen(name, chosen);
-        let warn = |error: &Error| message::warning(error, "choosing a snapshot", self.global.json);
+        let warn = |error: &Error| message::warning(error, "choosing a snapshot", self.output.json);
         if name == LATEST {
             let wanted = snapshots.live.iter().filter(|named| filter.wants(&named.snapshot));
             doubts(&snapshots.dates, chosen, wanted).iter().for_each(|(_, doubt)| warn(doubt));
@@ -174,11 +174,11 @@ impl Context {
             list.join(", ")
         );
         let warning = Error::new(ErrorKind::Input, message).with_hint("Choose with --host.");
-        message::warning(&warning, "choosing a snapshot", self.global.json);
+        message::warning(&warning, "choosing a snapshot", self.output.json);
     }
 
     fn tell_chosen(&self, name: &str, chosen: &Named) {
-        if self.global.quiet {
+        if self.output.quiet {
             return;
         }
         let Named { name: id, snapshot } = chosen;
@@ -190,7 +190,7 @@ impl Context {
             text::line(&snapshot.host),
             paths.join(" ")
         );
-        let line = if self.global.json {
+        let line = if self.output.json {
             json!({ "message_type": "note", "message": message, "snapshot_id": id, "hostname": snapshot.host })
                 .to_string()
         } else {

@@ -117,7 +117,7 @@ impl Args {
             force: self.force,
             trust_mtime: self.trust_mtime,
             level: self.compression,
-            threads: context.global.threads(),
+            threads: context.threads,
         };
         let repository = context.open()?;
         context.watch_signals()?;
@@ -132,10 +132,10 @@ impl Args {
                 format!("\"{shown}\" is a link to a folder, and only the link was backed up"),
             )
             .with_hint("With a slash at its end, the name means what is in the folder.");
-            message::warning(&error, "backup", context.global.json);
+            message::warning(&error, "backup", context.output.json);
         }
         context.warn_of_missing(&report.missing, "backup");
-        if context.global.json {
+        if context.output.json {
             context.print_json(&summary(&report, options.dry_run))?;
         } else {
             context.tell(&words(&report, options.dry_run))?;
@@ -143,7 +143,7 @@ impl Args {
         if report.issues == 0 {
             return Ok(0);
         }
-        if !context.global.json {
+        if !context.output.json {
             let what = text::count(report.issues, "problem", "problems");
             let error = Error::new(ErrorKind::Incomplete, format!("The snapshot is not complete: {what}, told above"));
             message::warning(&error, "backup", false);

@@ -55,7 +55,7 @@ impl Args {
         context.watch_signals()?;
         let options = CheckOptions {
             read_data: self.reads_data(),
-            threads: context.global.threads(),
+            threads: context.threads,
             subset: self.read_data_subset,
             max_age: self.max_age,
             deadline: self.max_time.and_then(|time| started.checked_add(time)),
@@ -67,7 +67,7 @@ impl Args {
         let report = report?;
         let (notes, wrong): (Vec<&Finding>, Vec<&Finding>) =
             report.findings.iter().partition(|finding| finding.severity == Severity::Note);
-        if context.global.json {
+        if context.output.json {
             for finding in &report.findings {
                 context.print_json(&json(finding))?;
             }

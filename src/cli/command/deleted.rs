@@ -54,7 +54,7 @@ impl Args {
             },
             &mut |(path, told)| {
                 number += 1;
-                if context.global.json {
+                if context.output.json {
                     return out.json(&told.json("deleted", &path));
                 }
                 let state = &told.state;
@@ -70,7 +70,7 @@ impl Args {
             },
         )?;
         out.finish()?;
-        if number == 0 && !context.global.json {
+        if number == 0 && !context.output.json {
             context.tell("Nothing is gone\n")?;
         }
         Ok(past.code())

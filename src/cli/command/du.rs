@@ -47,13 +47,13 @@ impl Args {
         let snapshots = context.all_snapshots(&repository)?;
         context.watch_signals()?;
         let wanted = self.wanted(context, &repository, &snapshots)?;
-        let progress = match context.global.json {
-            true => crate::cli::output::progress::Reporter::without_bar("du", &context.global),
+        let progress = match context.output.json {
+            true => crate::cli::output::progress::Reporter::without_bar("du", context.output),
             false => context.progress("du"),
         };
         let mut usage = Usage::find(&repository, &snapshots.live, &progress, &context.stop)?;
         progress.finish();
-        let mut table = Table { out: Lines::new(), as_json: context.global.json, has_head: false };
+        let mut table = Table { out: Lines::new(), as_json: context.output.json, has_head: false };
         let mut rows = 0u64;
         for Wanted { named, path, is_sure } in wanted {
             if path.is_empty() {
@@ -75,7 +75,7 @@ impl Args {
             return Err(Error::new(ErrorKind::NotFound, "That path is in no snapshot")
                 .with_hint("\"firn find NAME\" looks for a name in all snapshots."));
         }
-        table.finish(usage.stored()?, snapshots.live.len(), context.global.quiet)?;
+        table.finish(usage.stored()?, snapshots.live.len(), context.output.quiet)?;
         let complete = usage.issues == 0 && snapshots.damaged.is_empty();
         Ok(if complete { 0 } else { ErrorKind::Incomplete.exit_code() })
     }

@@ -100,7 +100,7 @@ impl Args {
         let copied = match self.output.as_deref().filter(|target| *target != Path::new("-")) {
             None => to_stdout(&repository, *size, content, stop),
             Some(target) => {
-                remove_stale(target, &Reporter::without_bar("dump", &context.global))?;
+                remove_stale(target, &Reporter::without_bar("dump", context.output))?;
                 to_file(&repository, *size, content, entry.meta.mode, target, stop)
             }
         };
@@ -110,7 +110,7 @@ impl Args {
         }
         if !told.is_empty() {
             let error = Error::new(ErrorKind::Incomplete, format!("\"{shown}\" {told}"));
-            crate::cli::output::message::warning(&error, "dump", context.global.json);
+            crate::cli::output::message::warning(&error, "dump", context.output.json);
         }
         Ok(0)
     }

@@ -178,7 +178,7 @@ impl Args {
                     Ok(())
                 })
             },
-            &mut |(path, told, versions)| show(&mut out, context.global.json, &path, &told, versions),
+            &mut |(path, told, versions)| show(&mut out, context.output.json, &path, &told, versions),
         )?;
         out.finish()?;
         Ok(past.code())

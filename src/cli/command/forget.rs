@@ -163,7 +163,7 @@ impl Rules {
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         if let Some(error) = self.contradiction() {
-            message::fatal(&error, 2, context.global.json);
+            message::fatal(&error, 2, context.output.json);
             return Ok(2);
         }
         let repository = context.open()?;
@@ -216,7 +216,7 @@ impl Args {
         }
         let mut tell = |name: ObjectName| {
             let named = chosen.iter().find(|chosen| chosen.0 == name).and_then(|chosen| chosen.1);
-            if context.global.json {
+            if context.output.json {
                 let snapshot = named.map_or_else(|| json!({ "snapshot_id": name, "damaged": true }), snapshot::json);
                 let value = json!({ "message_type": "forgotten", "dry_run": self.dry_run, "snapshot": snapshot });
                 return context.print_json(&value);
@@ -262,7 +262,7 @@ impl Args {
     }
 
     fn show(&self, context: &Context, groups: &[Group], options: &ForgetOptions, tense: Tense) -> Result<()> {
-        if context.global.json {
+        if context.output.json {
             return groups.iter().try_for_each(|group| context.print_json(&group_json(group, &options.policy, tense)));
         }
         let words: String = groups.iter().map(|group| self.words(group, tense)).collect();

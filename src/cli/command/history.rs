@@ -53,7 +53,7 @@ impl Args {
         let several = hosts.len() > 1;
         for events in hosts {
             let events = with_changes(events);
-            if context.global.json {
+            if context.output.json {
                 for event in &events {
                     out.json(&event.json(&path))?;
                 }

@@ -27,15 +27,15 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
-        let path = context.global.repository()?;
+        let path = context.repository.folder()?;
         // Before a password is asked for.
         check_vacant(&path)?;
-        crate::cli::context::password_file::offer(&context.global)?;
-        let credentials = password::first(&context.global)?;
+        crate::cli::context::password_file::offer(&context.repository, context.output)?;
+        let credentials = password::first(&context.repository, context.output)?;
         let store = LocalStore::create(&path)?;
         let id = Repository::init(&store, &credentials, self.kdf.cost(), &self.label)?;
         let shown = path.display().to_string();
-        if context.global.json {
+        if context.output.json {
             context.print_json(&json!({ "message_type": "initialized", "repository_id": id, "location": shown }))?;
             return Ok(0);
         }

@@ -57,8 +57,8 @@ impl Args {
         let stdout = std::io::stdout();
         let terminal = stdout.is_terminal();
         let out = BufWriter::with_capacity(1 << 16, stdout.lock());
-        let mut listing = Listing { args: &self, as_json: context.global.json, terminal, out };
-        if context.global.json {
+        let mut listing = Listing { args: &self, as_json: context.output.json, terminal, out };
+        if context.output.json {
             let head = snapshot::json(&named);
             listing.line(head.to_string().as_bytes())?;
         }

@@ -48,7 +48,7 @@ pub(crate) fn prune(
     let report = crate::prune::run(repository, options, &progress, &context.stop);
     progress.finish();
     let report = report?;
-    if context.global.json {
+    if context.output.json {
         context.print_json(&summary(&report, options.dry_run, started.elapsed()))?;
     } else {
         let words = words(&report, options, started.elapsed());

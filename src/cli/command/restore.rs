@@ -85,7 +85,7 @@ impl Args {
             exclude: self.exclude,
             dry_run: self.dry_run,
             verify: self.verify,
-            threads: context.global.threads(),
+            threads: context.threads,
         };
         let repository = context.open()?;
         let (named, path) = context.resolve(&repository, &self.address, &self.selection)?;
@@ -94,7 +94,7 @@ impl Args {
         let report = crate::restore::run(&repository, &named.snapshot, &path, &options, &progress, &context.stop);
         progress.finish();
         let report = report?;
-        if context.global.json {
+        if context.output.json {
             let mut value = summary(&report, options.dry_run);
             value["snapshot_id"] = json!(named.name);
             context.print_json(&value)?;
@@ -104,7 +104,7 @@ impl Args {
         if report.issues == 0 && report.damaged == 0 {
             return Ok(0);
         }
-        if !context.global.json {
+        if !context.output.json {
             let what = text::count(report.issues, "problem", "problems");
             let error = Error::new(ErrorKind::Incomplete, format!("The restore is not complete: {what}, told above"));
             message::warning(&error, "restore", false);

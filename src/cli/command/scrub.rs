@@ -34,15 +34,15 @@ impl Args {
     pub(crate) fn run(self, context: &Context) -> Result<u8> {
         let started = Instant::now();
         let store = context.store()?;
-        let state = match context.global.cache()? {
+        let state = match context.repository.cache(context.output)? {
             CacheChoice::Root(root) => keyless_folder(&root, &store.properties().place)
-                .inspect_err(|error| message::warning(error, "scrub", context.global.json))
+                .inspect_err(|error| message::warning(error, "scrub", context.output.json))
                 .ok(),
             CacheChoice::None => None,
         };
         context.watch_signals()?;
         let options = ScrubOptions {
-            threads: context.global.threads(),
+            threads: context.threads,
             deadline: self.max_time.and_then(|time| started.checked_add(time)),
             max_age: self.max_age,
             state,
@@ -51,7 +51,7 @@ impl Args {
         let report = crate::check::scrub::scrub(store.as_ref(), &options, &progress, &context.stop);
         progress.finish();
         let report = report?;
-        if context.global.json {
+        if context.output.json {
             for finding in &report.findings {
                 context.print_json(&json(finding))?;
             }

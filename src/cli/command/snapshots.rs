@@ -72,7 +72,7 @@ impl Args {
             }
         }
         let wanted = self.newest(wanted);
-        if context.global.json {
+        if context.output.json {
             self.print_json(context, &wanted, &notes)?;
         } else if wanted.is_empty() {
             let why = match (self.forgotten, all.is_empty()) {

@@ -22,7 +22,7 @@ impl Args {
         let stats = crate::stats::run(&repository, &StatsOptions { deep: self.deep }, &progress, &context.stop);
         progress.finish();
         let stats = stats?;
-        match context.global.json {
+        match context.output.json {
             true => context.print_json(&json(&stats, &repository.id().to_string()))?,
             false => context.print(&words(&stats, &repository.id().short()))?,
         }

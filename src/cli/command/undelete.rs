@@ -71,7 +71,7 @@ impl Undelete {
         if chosen.is_empty() {
             let with = if filter.is_empty() { String::new() } else { format!(" with {}", filter.words()) };
             let text = format!("There are no forgotten snapshots{}\n", text::line(&with));
-            if !context.global.json {
+            if !context.output.json {
                 context.tell(&text)?;
             }
         }
@@ -84,13 +84,13 @@ impl Undelete {
                 Ok(undeleted) => {
                     say(context, "undeleted", "Undeleted", named)?;
                     if undeleted == Undeleted::MayBeWithdrawn {
-                        message::warning(&may_be_withdrawn(named), "undelete", context.global.json);
+                        message::warning(&may_be_withdrawn(named), "undelete", context.output.json);
                     }
                 }
                 // What is wrong with one snapshot says nothing about the next.
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
                     code = code.max(error.kind().exit_code());
-                    message::failure(&error, "undelete", &named.name.to_string(), context.global.json);
+                    message::failure(&error, "undelete", &named.name.to_string(), context.output.json);
                 }
                 Err(error) => return Err(error),
             }
@@ -172,7 +172,7 @@ fn choose_all(context: &Context, snapshots: &Snapshots, texts: &[String], filter
 }
 
 fn say(context: &Context, message: &str, verb: &str, named: &Named) -> Result<()> {
-    match context.global.json {
+    match context.output.json {
         true => context.print_json(&json!({ "message_type": message, "snapshot_id": named.name })),
         false => context.tell(&format!("{verb} {}\n", text::line(&describe(named)))),
     }

@@ -4,7 +4,9 @@ pub(in crate::cli) mod password;
 pub(in crate::cli) mod password_file;
 pub(in crate::cli) mod signals;
 
-use crate::cli::args::global::Global;
+use crate::cli::args::global::GlobalArgs;
+use crate::cli::args::output::Output;
+use crate::cli::args::repository::RepositorySettings;
 use crate::cli::output::message::{self, output_failed};
 use crate::cli::output::progress::Reporter;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,16 +26,26 @@ use std::sync::Arc;
 /// A run of the program.
 #[derive(Debug, Default)]
 pub(crate) struct Context {
-    /// The options that every command takes.
-    pub(crate) global: Global,
+    /// How it speaks.
+    pub(crate) output: Output,
+    /// How many threads may work.
+    pub(crate) threads: usize,
+    /// The repository that every command is about.
+    pub(crate) repository: RepositorySettings,
     /// Set by signals.
     pub(crate) stop: Arc<Stop>,
 }
 
 impl Context {
+    /// A run with these options.
+    pub(crate) fn new(global: &GlobalArgs) -> Context {
+        let (output, threads) = (global.output.resolve(), global.threads());
+        Context { output, threads, repository: global.repository.resolve(), stop: Arc::default() }
+    }
+
     /// The place that `--repo` names.
     pub(crate) fn store(&self) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(LocalStore::open(&self.global.repository()?)?))
+        store(&self.repository)
     }
 
     /// Finds the repository, then asks for what opens it. Starts no thread.
@@ -43,37 +55,45 @@ impl Context {
 
     /// The same, with what opened it.
     pub(crate) fn open_keeping(&self) -> Result<(Arc<Repository>, Credentials)> {
-        let store = self.store()?;
+        self.open_named(&self.repository)
+    }
+
+    /// The same for any repository.
+    pub(crate) fn open_named(&self, settings: &RepositorySettings) -> Result<(Arc<Repository>, Credentials)> {
+        let store = store(settings)?;
         crate::os::raise_open_files();
-        let options = OpenOptions { cache: self.global.cache()?, block_cache: DEFAULT_BLOCK_CACHE };
-        let mut credentials = password::existing(&self.global, false)?;
+        let options = OpenOptions { cache: settings.cache(self.output)?, block_cache: DEFAULT_BLOCK_CACHE };
+        let mut credentials = password::existing(settings, self.output, false)?;
         let mut opened = Repository::open(store.clone(), &credentials, &options);
-        if matches!(&opened, Err(error) if error.kind() == ErrorKind::WrongKey) && password::could_ask(&self.global) {
+        if matches!(&opened, Err(error) if error.kind() == ErrorKind::WrongKey) && password::could_ask(settings) {
             // The key file alone did not do; perhaps the key needs a password as well.
-            credentials = password::existing(&self.global, true)?;
+            credentials = password::existing(settings, self.output, true)?;
             opened = Repository::open(store, &credentials, &options);
         }
         let repository = opened?;
-        for warning in &repository.warnings {
-            message::warning(warning, "open", self.global.json);
-        }
+        self.warn_of(&repository);
         Ok((Arc::new(repository), credentials))
     }
 
     /// Opens the repository with a password, which is asked for, where there is a terminal, even if a key file is given.
     pub(crate) fn open_by_password(&self) -> Result<Arc<Repository>> {
         self.store()?;
-        let repository = self.open_with(&password::existing(&self.global, password::could_ask(&self.global))?)?;
-        for warning in &repository.warnings {
-            message::warning(warning, "open", self.global.json);
-        }
+        let ask = password::could_ask(&self.repository);
+        let repository = self.open_with(&password::existing(&self.repository, self.output, ask)?)?;
+        self.warn_of(&repository);
         Ok(repository)
     }
 
     /// Opens the repository once more, with what opened it before.
     pub(crate) fn open_with(&self, credentials: &Credentials) -> Result<Arc<Repository>> {
-        let options = OpenOptions { cache: self.global.cache()?, block_cache: DEFAULT_BLOCK_CACHE };
+        let options = OpenOptions { cache: self.repository.cache(self.output)?, block_cache: DEFAULT_BLOCK_CACHE };
         Repository::open(self.store()?, credentials, &options).map(Arc::new)
+    }
+
+    fn warn_of(&self, repository: &Repository) {
+        for warning in &repository.warnings {
+            message::warning(warning, "open", self.output.json);
+        }
     }
 
     /// Lets Ctrl-C and requests to end stop the work at the next safe point; a second Ctrl-C ends the process at once.
@@ -84,7 +104,7 @@ impl Context {
 
     /// Reports the progress of `during`, as the options say.
     pub(crate) fn progress(&self, during: &'static str) -> Reporter {
-        Reporter::new(during, &self.global)
+        Reporter::new(during, self.output)
     }
 
     /// Writes to standard output.
@@ -95,7 +115,7 @@ impl Context {
 
     /// Writes what is not asked for but good to know: nothing with `--quiet`.
     pub(crate) fn tell(&self, text: &str) -> Result<()> {
-        match self.global.quiet {
+        match self.output.quiet {
             true => Ok(()),
             false => self.print(text),
         }
@@ -108,12 +128,12 @@ impl Context {
 
     /// All snapshots, for a command that is about some of them; damaged ones are left out, with a warning unless they are forgotten.
     pub(crate) fn snapshots(&self, repository: &Repository) -> Result<Snapshots> {
-        self.snapshots_with(repository, &|_, error| message::warning(error, "snapshots", self.global.json))
+        self.snapshots_with(repository, &|_, error| message::warning(error, "snapshots", self.output.json))
     }
 
     /// The same for a command that is about all of them: damaged ones are missing in its answer, which its exit status says.
     pub(crate) fn all_snapshots(&self, repository: &Repository) -> Result<Snapshots> {
-        self.snapshots_with(repository, &|name, error| message::failure(error, "snapshots", name, self.global.json))
+        self.snapshots_with(repository, &|name, error| message::failure(error, "snapshots", name, self.output.json))
     }
 
     fn snapshots_with(&self, repository: &Repository, tell: &dyn Fn(&str, &Error)) -> Result<Snapshots> {
@@ -127,11 +147,15 @@ impl Context {
 
     /// Warns of snapshots that are neither stored nor forgotten: in a sentence, with `--verbose` of each.
     pub(crate) fn warn_of_missing(&self, missing: &[Missing], during: &str) {
-        let each = missing.iter().filter(|_| self.global.verbose).map(|one| one.error(ErrorKind::Damaged));
+        let each = missing.iter().filter(|_| self.output.verbose).map(|one| one.error(ErrorKind::Damaged));
         for warning in each.chain(missing::summary(missing)) {
-            message::warning(&warning, during, self.global.json);
+            message::warning(&warning, during, self.output.json);
         }
     }
+}
+
+fn store(settings: &RepositorySettings) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(LocalStore::open(&settings.folder()?)?))
 }
 
 /// The absolute path that a person means, with "." and ".." resolved as the kernel does and without a slash at the end; empty for

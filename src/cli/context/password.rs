@@ -1,11 +1,11 @@
 //! Where passwords and key files come from: flags, the environment, the terminal. Not for: what is done with them.
 
-use crate::cli::args::global::{Global, variable};
+use crate::cli::args::output::Output;
+use crate::cli::args::repository::{PasswordSource, RepositorySettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::keys::Credentials;
 use std::ffi::OsStr;
 use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,53 +23,24 @@ const MIN_KEY_FILE: usize = 32;
 /// Where the password of a repository can come from without a terminal.
 const ELSEWHERE: &str = "Use --password-file, --password-command, or the environment variable FIRN_PASSWORD_FILE or FIRN_PASSWORD; for a key file, --key-file or FIRN_KEY_FILE.";
 
-/// Where a password is to be found.
-#[derive(Clone, Debug)]
-enum Source {
-    Given(Bytes),
-    File(PathBuf),
-    Command(std::ffi::OsString),
-}
-
-impl Source {
-    fn read(self, json: bool) -> Result<Bytes> {
-        let (password, origin) = match self {
-            Source::Given(password) => (password, "the environment variable FIRN_PASSWORD".to_owned()),
-            Source::File(path) => (from_file(&path, json)?, format!("the password file \"{}\"", path.display())),
-            Source::Command(command) => (from_command(&command)?, "the password command".to_owned()),
-        };
-        if password.is_empty() {
-            return Err(Error::new(ErrorKind::Input, format!("The password from {origin} is empty")));
-        }
-        Ok(password)
+/// Reads a password.
+fn read(source: PasswordSource, json: bool) -> Result<Bytes> {
+    let (password, origin) = match source {
+        PasswordSource::Given(password) => (password, "the environment variable FIRN_PASSWORD".to_owned()),
+        PasswordSource::File(path) => (from_file(&path, json)?, format!("the password file \"{}\"", path.display())),
+        PasswordSource::Command(command) => (from_command(&command)?, "the password command".to_owned()),
+    };
+    if password.is_empty() {
+        return Err(Error::new(ErrorKind::Input, format!("The password from {origin} is empty")));
     }
-}
-
-/// The configured source of the repository's password, if there is one: a flag, else the one variable that is set.
-fn configured(global: &Global) -> Result<Option<Source>> {
-    let flags = [global.password_file.clone().map(Source::File), global.password_command.clone().map(Source::Command)];
-    if let Some(source) = flags.into_iter().flatten().next() {
-        return Ok(Some(source));
-    }
-    let given = std::env::var_os("FIRN_PASSWORD").map(|value| Source::Given(Zeroizing::new(value.into_vec())));
-    let file = variable("FIRN_PASSWORD_FILE").map(|path| Source::File(path.into()));
-    let command = variable("FIRN_PASSWORD_COMMAND").map(Source::Command);
-    let mut found: Vec<Source> = [given, file, command].into_iter().flatten().collect();
-    if found.len() > 1 {
-        return Err(Error::new(
-            ErrorKind::Input,
-            "More than one of FIRN_PASSWORD, FIRN_PASSWORD_FILE and FIRN_PASSWORD_COMMAND is set",
-        )
-        .with_hint("Leave only the one that shall count, or use --password-file or --password-command."));
-    }
-    Ok(found.pop())
+    Ok(password)
 }
 
 /// What opens the repository. `ask`: whether a missing password may be asked for although there is a key file.
-pub(crate) fn existing(global: &Global, ask: bool) -> Result<Credentials> {
-    let key_file = global.key_file().map(|path| key_file(&path, 1, global.json)).transpose()?;
-    let password = match configured(global)? {
-        Some(source) => Some(source.read(global.json)?),
+pub(crate) fn existing(settings: &RepositorySettings, output: Output, ask: bool) -> Result<Credentials> {
+    let key_file = settings.key_file().map(|path| key_file(&path, 1, output.json)).transpose()?;
+    let password = match settings.password()? {
+        Some(source) => Some(read(source, output.json)?),
         None if key_file.is_some() && !ask => None,
         None => Some(prompt("Password of the repository: ")?),
     };
@@ -77,15 +48,15 @@ pub(crate) fn existing(global: &Global, ask: bool) -> Result<Credentials> {
 }
 
 /// Whether nothing but a question could still yield a password.
-pub(crate) fn could_ask(global: &Global) -> bool {
-    global.key_file().is_some() && matches!(configured(global), Ok(None)) && has_terminal()
+pub(crate) fn could_ask(settings: &RepositorySettings) -> bool {
+    settings.key_file().is_some() && matches!(settings.password(), Ok(None)) && has_terminal()
 }
 
 /// The secrets of a new repository's first key.
-pub(crate) fn first(global: &Global) -> Result<Credentials> {
-    let key_file = global.key_file().map(|path| key_file(&path, MIN_KEY_FILE, global.json)).transpose()?;
-    let source = configured(global)?;
-    new_credentials(global, source, key_file, ELSEWHERE)
+pub(crate) fn first(settings: &RepositorySettings, output: Output) -> Result<Credentials> {
+    let key_file = settings.key_file().map(|path| key_file(&path, MIN_KEY_FILE, output.json)).transpose()?;
+    let source = settings.password()?;
+    new_credentials(output, source, key_file, ELSEWHERE)
 }
 
 /// Where the secrets of a further key come from.
@@ -106,18 +77,18 @@ pub(crate) struct NewKey {
 
 impl NewKey {
     /// The secrets; a password that is given nowhere is asked for.
-    pub(crate) fn credentials(&self, global: &Global) -> Result<Credentials> {
+    pub(crate) fn credentials(&self, output: Output) -> Result<Credentials> {
         let least = MIN_KEY_FILE;
-        let key_file = self.new_key_file.as_deref().map(|path| key_file(path, least, global.json)).transpose()?;
-        let file = self.new_password_file.clone().map(Source::File);
-        let source = file.or_else(|| self.new_password_command.clone().map(Source::Command));
-        new_credentials(global, source, key_file, "Use --new-password-file, --new-password-command or --new-key-file.")
+        let key_file = self.new_key_file.as_deref().map(|path| key_file(path, least, output.json)).transpose()?;
+        let file = self.new_password_file.clone().map(PasswordSource::File);
+        let source = file.or_else(|| self.new_password_command.clone().map(PasswordSource::Command));
+        new_credentials(output, source, key_file, "Use --new-password-file, --new-password-command or --new-key-file.")
     }
 }
 
 /// The first line of a file, as the password of a key that exists.
 pub(crate) fn of_file(path: &Path, json: bool) -> Result<Bytes> {
-    Source::File(path.to_owned()).read(json)
+    read(PasswordSource::File(path.to_owned()), json)
 }
 
 /// The key file of a key that exists.
@@ -127,13 +98,13 @@ pub(crate) fn existing_key_file(path: &Path, json: bool) -> Result<Bytes> {
 
 /// `hint`: where a new password can come from without a terminal.
 fn new_credentials(
-    global: &Global,
-    source: Option<Source>,
+    output: Output,
+    source: Option<PasswordSource>,
     key_file: Option<Bytes>,
     hint: &str,
 ) -> Result<Credentials> {
     let password = match source {
-        Some(source) => Some(source.read(global.json)?),
+        Some(source) => Some(read(source, output.json)?),
         // A key file alone is enough where there is nobody to ask.
         None if key_file.is_some() && !has_terminal() => None,
         None if !has_terminal() => {
@@ -299,7 +270,7 @@ mod tests {
         std::fs::write(&path, vec![b'x'; MAX_PASSWORD + 1]).unwrap();
         assert_eq!(from_file(&path, false).unwrap_err().kind(), ErrorKind::Input);
         std::fs::write(&path, b"\n").unwrap();
-        assert_eq!(Source::File(path).read(false).unwrap_err().kind(), ErrorKind::Input);
+        assert_eq!(read(PasswordSource::File(path), false).unwrap_err().kind(), ErrorKind::Input);
         assert_eq!(*from_command(OsStr::new("echo one; echo two")).unwrap(), b"one");
         assert!(from_command(OsStr::new("echo one; exit 3")).unwrap_err().to_string().contains("exit status: 3"));
     }

@@ -1,12 +1,13 @@
 //! Makes a password file that `firn init` is given and that does not exist yet. Not for: reading one (see `password`).
 
-use crate::cli::args::global::{Global, variable};
+use crate::cli::args::output::Output;
+use crate::cli::args::repository::RepositorySettings;
 use crate::cli::context::password::has_terminal;
 use crate::cli::output::text;
 use crate::error::{Error, ErrorKind, Result};
 use std::io::{BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// Random bytes of a new password: 192 bits, 32 letters.
@@ -14,11 +15,8 @@ const RANDOM: usize = 24;
 
 /// If the password file that was named does not exist: offers on the terminal to make it with a random password. Without a
 /// terminal, an error that says how.
-pub(crate) fn offer(global: &Global) -> Result<()> {
-    let named = global.password_file.clone().or_else(|| match global.password_command {
-        None => variable("FIRN_PASSWORD_FILE").map(PathBuf::from),
-        Some(_) => None,
-    });
+pub(crate) fn offer(settings: &RepositorySettings, output: Output) -> Result<()> {
+    let named = settings.password_file();
     let Some(path) = named else { return Ok(()) };
     match path.symlink_metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -37,7 +35,7 @@ pub(crate) fn offer(global: &Global) -> Result<()> {
         true => {
             make(&path)?;
             let said = format!("Wrote a new password into \"{shown}\". Keep a copy of it in another place.");
-            crate::cli::output::message::aside(&match global.json {
+            crate::cli::output::message::aside(&match output.json {
                 true => format!("{}\n", serde_json::json!({ "message_type": "note", "message": said })),
                 false => format!("Note: {said}\n"),
             });

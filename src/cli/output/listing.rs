@@ -20,7 +20,7 @@ pub(in crate::cli) struct Listing {
 impl Listing {
     /// For one command; a dry run lists what it would do.
     pub(in crate::cli) fn new(context: &Context, command: &'static str, dry_run: bool) -> Listing {
-        let (json, verbose) = (context.global.json, context.global.verbose);
+        let (json, verbose) = (context.output.json, context.output.verbose);
         Listing { reporter: context.progress(command), json, verbose, dry_run }
     }
 

@@ -28,8 +28,8 @@ impl Past {
         let snapshots = context.all_snapshots(&repository)?;
         context.watch_signals()?;
         // Objects about progress would only be in the way of the answers.
-        let reporter = match context.global.json {
-            true => Reporter::without_bar(during, &context.global),
+        let reporter = match context.output.json {
+            true => Reporter::without_bar(during, context.output),
             false => context.progress(during),
         };
         let mut catalog = Catalog::open(&repository, &reporter)?;

@@ -1,6 +1,6 @@
 //! How a running operation shows: a bar on a terminal, lines for programs and logs, or nothing. Not for: results.
 
-use crate::cli::args::global::Global;
+use crate::cli::args::output::Output;
 use crate::cli::output::message::issue_json;
 use crate::cli::output::text;
 use crate::error::Error;
@@ -77,28 +77,28 @@ const FORECAST_AFTER: Duration = Duration::from_secs(2);
 
 impl Reporter {
     /// A reporter for the operation `during` that speaks as the options say.
-    pub(crate) fn new(during: &'static str, global: &Global) -> Reporter {
+    pub(crate) fn new(during: &'static str, output: Output) -> Reporter {
         let voice = match () {
-            () if global.quiet => Voice::Silent,
-            () if global.json => Voice::Json,
+            () if output.quiet => Voice::Silent,
+            () if output.json => Voice::Json,
             () if std::io::stderr().is_terminal() => Voice::Bar(bar()),
-            () if global.verbose => Voice::Lines,
+            () if output.verbose => Voice::Lines,
             () => Voice::Silent,
         };
-        Reporter::with_voice(during, global, voice)
+        Reporter::with_voice(during, output, voice)
     }
 
     /// A reporter that passes on notes and issues only, and starts no thread: for what runs until it is ended.
-    pub(crate) fn without_bar(during: &'static str, global: &Global) -> Reporter {
-        Reporter::with_voice(during, global, Voice::Silent)
+    pub(crate) fn without_bar(during: &'static str, output: Output) -> Reporter {
+        Reporter::with_voice(during, output, Voice::Silent)
     }
 
-    fn with_voice(during: &'static str, global: &Global, voice: Voice) -> Reporter {
+    fn with_voice(during: &'static str, output: Output, voice: Voice) -> Reporter {
         Reporter {
             during,
             voice,
-            quiet: global.quiet,
-            json: global.json,
+            quiet: output.quiet,
+            json: output.json,
             started: Instant::now(),
             next: AtomicU64::new(0),
             files: AtomicU64::new(0),
@@ -362,7 +362,7 @@ mod tests {
     use super::*;
 
     fn programs() -> Reporter {
-        let reporter = Reporter::new("test", &Global { json: true, ..Global::default() });
+        let reporter = Reporter::new("test", Output { json: true, ..Output::default() });
         reporter.next.store(u64::MAX, Relaxed);
         reporter
     }
@@ -422,10 +422,10 @@ mod tests {
 
     #[test]
     fn speaks_at_most_once_in_a_while() {
-        let reporter = Reporter::new("test", &Global { json: true, ..Global::default() });
+        let reporter = Reporter::new("test", Output { json: true, ..Output::default() });
         assert!(reporter.is_due());
         assert!(!reporter.is_due());
-        let silent = Reporter::new("test", &Global { quiet: true, ..Global::default() });
+        let silent = Reporter::new("test", Output { quiet: true, ..Output::default() });
         assert!(!silent.is_due());
     }
 }

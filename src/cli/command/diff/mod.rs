@@ -94,14 +94,14 @@ impl Args {
         let snapshots = context.all_snapshots(&repository)?;
         context.watch_signals()?;
         let named = context.choose(&snapshots, &old.snapshot, &old.path, &filter)?;
-        let progress = crate::cli::output::progress::Reporter::without_bar("diff", &context.global);
+        let progress = crate::cli::output::progress::Reporter::without_bar("diff", context.output);
         let host = &named.snapshot.host;
         if !matches!(second, Second::Snapshot(_)) && *host != crate::os::hostname() {
             progress.note(&format!("The snapshot is of another machine, \"{host}\""));
         }
         let options = Options { metadata: self.metadata, content: self.content };
         let work = diff::Context { repository: &repository, options, progress: &progress, stop: &context.stop };
-        let mut words = Words::new(context.global.json);
+        let mut words = Words::new(context.output.json);
         let mut tell = |difference: &diff::Difference<'_>| words.tell(difference);
         let (statistics, target) = match second {
             Second::Snapshot(new) => {
@@ -126,7 +126,7 @@ impl Args {
                 (diff::with_live(&work, &recorded, &live, &mut tell)?, None)
             }
         };
-        words.finish(&statistics, named.name, target, context.global.quiet)?;
+        words.finish(&statistics, named.name, target, context.output.quiet)?;
         let complete = statistics.issues == 0 && snapshots.damaged.is_empty();
         Ok(if complete { 0 } else { ErrorKind::Incomplete.exit_code() })
     }

@@ -72,7 +72,7 @@ impl Command {
         match self {
             Command::Add(args) => {
                 let repository = context.open()?;
-                let credentials = args.new.credentials(&context.global)?;
+                let credentials = args.new.credentials(context.output)?;
                 let name = repository.add_key(&credentials, args.kdf.cost(), &args.label)?;
                 told(context, "added", &[("key_id", name)], &format!("Added the key {}\n", name.short()))
             }
@@ -86,7 +86,7 @@ impl Command {
 }
 
 fn told(context: &Context, what: &str, ids: &[(&str, ObjectName)], text: &str) -> Result<u8> {
-    if context.global.json {
+    if context.output.json {
         let mut value = json!({ "message_type": "key", "action": what });
         ids.iter().for_each(|(name, id)| value[*name] = json!(id));
         context.print_json(&value)?;
@@ -97,8 +97,8 @@ fn told(context: &Context, what: &str, ids: &[(&str, ObjectName)], text: &str) -
 }
 
 fn passwd(context: &Context, repository: &Repository, args: &Passwd) -> Result<u8> {
-    let replaced = repository.change_password(&args.new.credentials(&context.global)?, args.kdf.cost())?;
-    if context.global.json {
+    let replaced = repository.change_password(&args.new.credentials(context.output)?, args.kdf.cost())?;
+    if context.output.json {
         context.print_json(&json!({
             "message_type": "key", "action": "replaced",
             "added": replaced.added, "removed": replaced.removed, "untried": replaced.untried,
@@ -113,7 +113,7 @@ fn passwd(context: &Context, repository: &Repository, args: &Passwd) -> Result<u
             format!("The old password may still open {}, with a key file that was not given", short(&replaced.untried));
         let warning = Error::new(ErrorKind::Incomplete, message)
             .with_hint("Change the password once more with --key-file, or remove that key.");
-        crate::cli::output::message::warning(&warning, "key passwd", context.global.json);
+        crate::cli::output::message::warning(&warning, "key passwd", context.output.json);
     }
     Ok(0)
 }
@@ -164,7 +164,7 @@ fn list(context: &Context, repository: &Repository) -> Result<u8> {
             Ok((info, Ok(description))) => (info, description),
             Ok((_, Err(error))) | Err(error) => {
                 let error = Error::new(error.kind(), format!("The key \"{name}\" cannot be read: {}", error.chain()));
-                crate::cli::output::message::failure(&error, "key list", &name.to_string(), context.global.json);
+                crate::cli::output::message::failure(&error, "key list", &name.to_string(), context.output.json);
                 code = code.max(error.kind().exit_code());
                 continue;
             }
@@ -174,7 +174,7 @@ fn list(context: &Context, repository: &Repository) -> Result<u8> {
             (true, false) => "password",
             (false, _) => "key file",
         };
-        if context.global.json {
+        if context.output.json {
             context.print_json(&json!({
                 "message_type": "key",
                 "current": current,
@@ -203,7 +203,7 @@ fn list(context: &Context, repository: &Repository) -> Result<u8> {
             },
         ]);
     }
-    if !context.global.json {
+    if !context.output.json {
         context.print(&text::table(&rows, &[]))?;
     }
     Ok(code)

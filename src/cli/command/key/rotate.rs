@@ -86,13 +86,13 @@ impl Rotate {
         let mut keychain = Keychain::new(&credentials);
         for path in &self.other_password_file {
             keychain.add_password(
-                password::of_file(path, context.global.json)?,
+                password::of_file(path, context.output.json)?,
                 format!("The password in \"{}\"", path.display()),
             );
         }
         for path in &self.other_key_file {
             keychain.add_key_file(
-                password::existing_key_file(path, context.global.json)?,
+                password::existing_key_file(path, context.output.json)?,
                 format!("The key file \"{}\"", path.display()),
             );
         }
@@ -102,7 +102,7 @@ impl Rotate {
             repository.accept_older_keys();
         }
         let rotated = repository.rotate(&keychain, self.remove_other_keys)?;
-        if context.global.json {
+        if context.output.json {
             context.print_json(&json!({
                 "message_type": "key", "action": "rotated", "epoch": rotated.epoch,
                 "added": rotated.added, "removed": rotated.removed,
@@ -148,7 +148,7 @@ fn re_encrypt(context: &Context, repository: &Arc<Repository>, settings: &Settin
         max_rewrite: Limit::Bytes(0),
         revoke_after: settings.revoke_after,
         max_wait: settings.max_wait,
-        threads: context.global.threads(),
+        threads: context.threads,
         ..PruneOptions::default()
     };
     context.watch_signals()?;
@@ -159,7 +159,7 @@ fn re_encrypt(context: &Context, repository: &Arc<Repository>, settings: &Settin
     repository.reload_index(&crate::progress::Silent)?;
     let left = repository.older_epochs()?;
     let left = Amount { packs: left.0, bytes: left.1 };
-    if context.global.json {
+    if context.output.json {
         context.print_json(&summary(&report, epoch, left, dry_run))?;
     } else {
         let text = outcome(&report, epoch, left, dry_run);

@@ -119,7 +119,7 @@ impl Args {
         let options = self.options(context, &repository, mountpoint)?;
         let is_made = make_mountpoint(&options.mountpoint)?;
         // Obstacles are better told before a process goes into the background than by it.
-        let prepared = crate::mount::prepare(&repository, &options, &Reporter::without_bar("mount", &context.global));
+        let prepared = crate::mount::prepare(&repository, &options, &Reporter::without_bar("mount", context.output));
         if prepared.is_err() && is_made {
             drop(std::fs::remove_dir(&options.mountpoint));
         }
@@ -156,7 +156,7 @@ impl Args {
             0 => "Mount again when there is one.",
             _ => "One that is made later appears by itself.",
         };
-        message::warning(&Error::new(ErrorKind::NotFound, message).with_hint(hint), "mount", context.global.json);
+        message::warning(&Error::new(ErrorKind::NotFound, message).with_hint(hint), "mount", context.output.json);
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Args {
             },
             allow_other: self.allow_other,
             refresh: Duration::from_secs(self.refresh.into()),
-            threads: context.global.threads(),
+            threads: context.threads,
             indexers: match self.indexers {
                 Indexers::Deny => Policy::Deny,
                 Indexers::Cache => Policy::Cache,
@@ -214,7 +214,7 @@ fn make_mountpoint(point: &Path) -> Result<bool> {
 
 fn greet(context: &Context, shown: &str, how: &str) -> Result<()> {
     let text = welcome(shown, how);
-    match context.global.json {
+    match context.output.json {
         true => {
             context.progress("mount").note(text.lines().next().unwrap_or_default());
             Ok(())
@@ -234,7 +234,7 @@ fn serve(
     mut ready: impl FnMut(),
 ) -> Result<u8> {
     crate::cli::context::signals::watch_with(context.stop.clone(), Some(options.detach.clone()))?;
-    let progress = Reporter::without_bar("mount", &context.global);
+    let progress = Reporter::without_bar("mount", context.output);
     crate::mount::run(repository, options, &progress, &context.stop, &mut ready)?;
     Ok(0)
 }
@@ -254,7 +254,7 @@ fn in_background(context: &Context, repository: Arc<Repository>, options: &Mount
         Err(error) => {
             let code = message::exit_code(&error, &context.stop);
             if let Some(readiness) = readiness {
-                drop(readiness.failed(code, &message::fatal_text(&error, code, context.global.json)));
+                drop(readiness.failed(code, &message::fatal_text(&error, code, context.output.json)));
             }
             code
         }

@@ -99,21 +99,21 @@ impl Index {
         let args = self;
         let repository = context.open()?;
         context.watch_signals()?;
-        let threads = context.global.threads();
+        let threads = context.threads;
         let options =
             RepairOptions { dry_run: args.dry_run, read_all: args.read_all_packs, keep_missing: false, threads };
         let progress = context.progress("repair");
         let report = crate::repair::repair_index(&repository, &options, &progress, &context.stop);
         progress.finish();
         let report = report?;
-        match context.global.json {
+        match context.output.json {
             true => context.print_json(&json(&report, args.dry_run))?,
             false => context.tell(&words(&report, args.dry_run))?,
         }
         for (pack, why) in &report.lost {
             let error = Error::damaged(format!("The pack \"{pack}\" cannot be read: {why}"))
                 .with_hint("\"firn check\" tells which files it hits.");
-            message::failure(&error, "repair index", &pack.to_string(), context.global.json);
+            message::failure(&error, "repair index", &pack.to_string(), context.output.json);
         }
         Ok(if report.lost.is_empty() { 0 } else { ErrorKind::Damaged.exit_code() })
     }

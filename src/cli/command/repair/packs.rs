@@ -11,17 +11,13 @@ pub(in crate::cli) fn run(args: &Packs, context: &Context) -> Result<u8> {
     let repository = context.open()?;
     context.watch_signals()?;
     let packs = choose(&repository, &args.packs)?;
-    let options = PacksOptions {
-        dry_run: args.dry_run,
-        keep: args.keep,
-        discard: args.discard_lost,
-        threads: context.global.threads(),
-    };
+    let options =
+        PacksOptions { dry_run: args.dry_run, keep: args.keep, discard: args.discard_lost, threads: context.threads };
     let progress = context.progress("repair");
     let outcomes = repair_packs(&repository, &packs, &options, &progress, &context.stop);
     progress.finish();
     let outcomes = outcomes?;
-    if context.global.json {
+    if context.output.json {
         for outcome in &outcomes {
             context.print_json(&json(outcome, args.dry_run))?;
         }

@@ -15,12 +15,12 @@ pub(in crate::cli) fn run(args: &Snapshots, context: &Context) -> Result<u8> {
     let repository = context.open()?;
     context.watch_signals()?;
     let chosen = context.choose_all(&repository, &args.snapshots, &args.selection)?;
-    let options = SnapshotsOptions { dry_run: args.dry_run, forget: args.forget, threads: context.global.threads() };
+    let options = SnapshotsOptions { dry_run: args.dry_run, forget: args.forget, threads: context.threads };
     let progress = context.progress("repair");
     let outcomes = repair_snapshots(&repository, chosen.as_deref(), &options, &progress, &context.stop);
     progress.finish();
     let outcomes = outcomes?;
-    if context.global.json {
+    if context.output.json {
         for outcome in &outcomes {
             context.print_json(&json(outcome, args.dry_run))?;
         }
