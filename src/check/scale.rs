@@ -15,7 +15,7 @@ use crate::repository::keyring::object_name;
 use crate::repository::tree::{DirectoryBuilder, PageCut};
 use crate::repository::writer::{Writer, WriterOptions};
 use crate::repository::{CacheChoice, OpenOptions};
-use crate::store::{Listed, LocalStore, Properties, Store};
+use crate::store::{Layer, Listed, LocalStore, Store};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -37,19 +37,11 @@ fn chunk_id(number: u64) -> ChunkId {
     ChunkId(*blake3::Hasher::new().update(b"chunk").update(&number.to_le_bytes()).finalize().as_bytes())
 }
 
-impl Store for Vast {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        self.0.put(key, bytes)
+impl Layer for Vast {
+    fn below(&self) -> &dyn Store {
+        &self.0
     }
-    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
-        self.0.get(key, limit)
-    }
-    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.0.get_range(key, offset, buffer)
-    }
-    fn size(&self, key: &ObjectKey) -> Result<u64> {
-        self.0.size(key)
-    }
+
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
         if kind != ObjectKind::Data {
             return self.0.list(kind, visit);
@@ -58,14 +50,9 @@ impl Store for Vast {
             visit(Listed { name: pack_name(number).to_string(), size: PACK, stored: SystemTime::UNIX_EPOCH, mark: 0 })
         })
     }
+
     fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.list(kind, visit)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.0.delete(key)
-    }
-    fn properties(&self) -> Properties {
-        self.0.properties()
+        Layer::list(self, kind, visit)
     }
 }
 

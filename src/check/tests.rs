@@ -3,8 +3,8 @@
 use super::fixture::{PATHS, coordinate, keys, open, repository};
 use super::*;
 use crate::progress::Silent;
-use crate::store::hooked::HookedStore;
-use crate::store::{Listed, MemoryStore, Operation, Properties, RecordingStore, Store};
+use crate::store::HookedStore;
+use crate::store::{Layer, Listed, MemoryStore, Operation, RecordingStore, Store};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -198,13 +198,11 @@ impl std::fmt::Debug for Moving {
     }
 }
 
-impl Store for Moving {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        self.0.put(key, bytes)
+impl Layer for Moving {
+    fn below(&self) -> &dyn Store {
+        &self.0
     }
-    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
-        self.0.get(key, limit)
-    }
+
     fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.0.get_range(key, offset, buffer)?;
         if key.kind == ObjectKind::Data && buffer.len() > 1000 && self.2.swap(false, Ordering::Relaxed) {
@@ -212,9 +210,7 @@ impl Store for Moving {
         }
         Ok(())
     }
-    fn size(&self, key: &ObjectKey) -> Result<u64> {
-        self.0.size(key)
-    }
+
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
         if kind == ObjectKind::Data
             && let Some(act) = self.1.lock().unwrap().take()
@@ -223,14 +219,9 @@ impl Store for Moving {
         }
         self.0.list(kind, visit)
     }
+
     fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.list(kind, visit)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.0.delete(key)
-    }
-    fn properties(&self) -> Properties {
-        self.0.properties()
+        Layer::list(self, kind, visit)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::check::{self, CheckOptions};
 use crate::error::Result;
 use crate::progress::Silent;
 use crate::prune::{self, Limit, PruneOptions};
-use crate::store::{Listed, MemoryStore, ObjectKey, ObjectKind, Properties, Store};
+use crate::store::{Layer, MemoryStore, ObjectKind, Properties, Store};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -50,28 +50,11 @@ impl Between {
     }
 }
 
-impl Store for Between {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        self.call().put(key, bytes)
+impl Layer for Between {
+    fn below(&self) -> &dyn Store {
+        self.call()
     }
-    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
-        self.call().get(key, limit)
-    }
-    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.call().get_range(key, offset, buffer)
-    }
-    fn size(&self, key: &ObjectKey) -> Result<u64> {
-        self.call().size(key)
-    }
-    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.call().list(kind, visit)
-    }
-    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.list(kind, visit)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.call().delete(key)
-    }
+
     fn properties(&self) -> Properties {
         self.inner.properties()
     }

@@ -12,7 +12,7 @@ use crate::progress::Silent;
 use crate::repository::coordination::StoredPin;
 use crate::repository::writer::Writer;
 use crate::restore::{self, Overwrite, RestoreOptions};
-use crate::store::hooked::HookedStore;
+use crate::store::HookedStore;
 use crate::store::{Faults, FaultyStore, MemoryStore, Operation, RecordingStore, Store};
 use std::collections::BTreeMap;
 use std::path::Path;

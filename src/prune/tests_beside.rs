@@ -11,7 +11,7 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::Body;
 use crate::progress::Silent;
 use crate::restore::{self, Overwrite, RestoreOptions};
-use crate::store::hooked::HookedStore;
+use crate::store::HookedStore;
 use crate::store::{Listed, MemoryStore, Operation};
 use crate::view::content::copy;
 use crate::view::path::find;

@@ -8,8 +8,8 @@ use crate::progress::Silent;
 use crate::repair::snapshots::{Became, SnapshotsOptions, repair_snapshots};
 use crate::repository::index::read_segment;
 use crate::repository::segments;
-use crate::store::hooked::HookedStore;
-use crate::store::{Listed, MemoryStore, Operation, Properties, RecordingStore, Store};
+use crate::store::HookedStore;
+use crate::store::{Layer, Listed, MemoryStore, Operation, RecordingStore, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -346,33 +346,20 @@ fn what_the_index_knows_of_a_damaged_pack_is_kept() {
 #[derive(Debug)]
 struct Forgetful(MemoryStore);
 
-impl Store for Forgetful {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        self.0.put(key, bytes)
+impl Layer for Forgetful {
+    fn below(&self) -> &dyn Store {
+        &self.0
     }
-    fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
-        self.0.get(key, limit)
-    }
-    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.0.get_range(key, offset, buffer)
-    }
-    fn size(&self, key: &ObjectKey) -> Result<u64> {
-        self.0.size(key)
-    }
+
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
         match kind {
             ObjectKind::Data | ObjectKind::Tree => Ok(()),
             _ => self.0.list(kind, visit),
         }
     }
+
     fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.list(kind, visit)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.0.delete(key)
-    }
-    fn properties(&self) -> Properties {
-        self.0.properties()
+        Layer::list(self, kind, visit)
     }
 }
 
@@ -393,7 +380,11 @@ impl Overtaken {
     }
 }
 
-impl Store for Overtaken {
+impl Layer for Overtaken {
+    fn below(&self) -> &dyn Store {
+        &self.store
+    }
+
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
         self.store.put(key, bytes)?;
         if self.after_put && key.kind == ObjectKind::Index {
@@ -401,6 +392,7 @@ impl Store for Overtaken {
         }
         Ok(())
     }
+
     fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
         // Each of the two segments is read once to find out what it names, and then once more to be replaced.
         let reads = self.reads.fetch_add(u64::from(key.kind == ObjectKind::Index), Ordering::Relaxed);
@@ -408,24 +400,6 @@ impl Store for Overtaken {
             self.overtake();
         }
         self.store.get(key, limit)
-    }
-    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.store.get_range(key, offset, buffer)
-    }
-    fn size(&self, key: &ObjectKey) -> Result<u64> {
-        self.store.size(key)
-    }
-    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.store.list(kind, visit)
-    }
-    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.list(kind, visit)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.store.delete(key)
-    }
-    fn properties(&self) -> Properties {
-        self.store.properties()
     }
 }
 
@@ -476,33 +450,16 @@ fn an_empty_index_object_is_damage_like_any_other_and_repairing_twice_does_nothi
 #[derive(Debug)]
 struct Vanishing(MemoryStore, BTreeSet<String>);
 
-impl Store for Vanishing {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        self.0.put(key, bytes)
+impl Layer for Vanishing {
+    fn below(&self) -> &dyn Store {
+        &self.0
     }
+
     fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
         if key.kind == ObjectKind::Index && self.1.contains(&key.name) {
             self.0.delete(key)?;
         }
         self.0.get(key, limit)
-    }
-    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.0.get_range(key, offset, buffer)
-    }
-    fn size(&self, key: &ObjectKey) -> Result<u64> {
-        self.0.size(key)
-    }
-    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.0.list(kind, visit)
-    }
-    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.list(kind, visit)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.0.delete(key)
-    }
-    fn properties(&self) -> Properties {
-        self.0.properties()
     }
 }
 

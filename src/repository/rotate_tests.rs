@@ -6,7 +6,7 @@ use crate::format::header::Kind;
 use crate::id::random::seeded;
 use crate::repository::unlock::unlock;
 use crate::repository::{CacheChoice, OpenOptions};
-use crate::store::{Listed, MemoryStore, ObjectKey, ObjectKind, Operation, Properties, Store};
+use crate::store::{Layer, MemoryStore, ObjectKey, ObjectKind, Operation, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -46,7 +46,11 @@ impl std::fmt::Debug for Watched {
     }
 }
 
-impl Store for Watched {
+impl Layer for Watched {
+    fn below(&self) -> &dyn Store {
+        &self.0
+    }
+
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
         self.0.put(key, bytes).and_then(|()| self.1(Operation::Put, key))
     }
@@ -55,28 +59,8 @@ impl Store for Watched {
         self.1(Operation::Get, key).and_then(|()| self.0.get(key, limit))
     }
 
-    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.0.get_range(key, offset, buffer)
-    }
-
-    fn size(&self, key: &ObjectKey) -> Result<u64> {
-        self.0.size(key)
-    }
-
-    fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.0.list(kind, visit)
-    }
-
-    fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.0.list_fresh(kind, visit)
-    }
-
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.0.delete(key).and_then(|()| self.1(Operation::Delete, key))
-    }
-
-    fn properties(&self) -> Properties {
-        self.0.properties()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Body, Content, Entry, Extent, Metadata, Owner, Timestamp, Totals};
 use crate::id::{ChunkId, SessionId};
 use crate::progress::Silent;
-use crate::store::hooked::HookedStore;
+use crate::store::HookedStore;
 use crate::store::{Faults, FaultyStore, Listed, MemoryStore, ObjectKind, Operation, RecordingStore};
 use crate::view::path::{ROOT_NAME, find, lookup};
 

@@ -284,7 +284,7 @@ fn many_threads(store: &dyn Store) {
 }
 
 fn pointers(store: Box<dyn Store>) {
-    let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(store);
+    let store: std::sync::Arc<dyn Store> = std::sync::Arc::from(store);
     let key = key(ObjectKind::Key, 0);
     Store::put(&store, &key, b"x").unwrap();
     assert_eq!(Store::get(&store, &key, 1).unwrap(), b"x");

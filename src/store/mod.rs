@@ -2,24 +2,22 @@
 
 #[cfg(test)]
 mod conformance;
-pub mod faulty;
-mod handles;
-#[cfg(test)]
-pub(crate) mod hooked;
-pub mod local;
-pub mod location;
-pub mod memory;
-pub mod recording;
+mod layer;
+mod location;
+mod place;
 
-pub use faulty::{Faults, FaultyStore};
-pub use local::LocalStore;
+pub use layer::Layer;
+pub use layer::delay::{DelayStore, Distance};
+pub use layer::faulty::{Faults, FaultyStore};
+#[cfg(test)]
+pub(crate) use layer::hooked::HookedStore;
+pub use layer::recording::{Call, Counts, RecordingStore};
 pub use location::Location;
-pub use memory::MemoryStore;
-pub use recording::{Counts, RecordingStore};
+pub use place::local::LocalStore;
+pub use place::memory::MemoryStore;
 
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// The kinds of objects a store keeps, one folder each.
@@ -295,50 +293,6 @@ impl fmt::Display for Operation {
         })
     }
 }
-
-macro_rules! store_behind {
-    ($($pointer:ty),*) => {$(
-        impl<S: Store + ?Sized> Store for $pointer {
-            fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-                (**self).put(key, bytes)
-            }
-            fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
-                (**self).get(key, limit)
-            }
-            fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
-                (**self).get_range(key, offset, buffer)
-            }
-            fn size(&self, key: &ObjectKey) -> Result<u64> {
-                (**self).size(key)
-            }
-            fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-                (**self).list(kind, visit)
-            }
-            fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-                (**self).list_fresh(kind, visit)
-            }
-            fn settle(&self, keys: &[ObjectKey]) -> Result<()> {
-                (**self).settle(keys)
-            }
-            fn tidy(&self, older_than: Duration) -> Result<u64> {
-                (**self).tidy(older_than)
-            }
-            fn delete(&self, key: &ObjectKey) -> Result<()> {
-                (**self).delete(key)
-            }
-            fn keep_room(&self) {
-                (**self).keep_room();
-            }
-            fn prepare(&self, keys: &[ObjectKey]) -> Result<()> {
-                (**self).prepare(keys)
-            }
-            fn properties(&self) -> Properties {
-                (**self).properties()
-            }
-        }
-    )*};
-}
-store_behind!(Arc<S>, Box<S>, &S);
 
 // What every place says in the same words.
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::progress::Silent;
-use crate::store::recording::RecordingStore;
+use crate::store::RecordingStore;
 use crate::store::{ObjectKind, Operation};
 use crate::view::browse::{Node, View};
 use crate::view::sample::{Piece, Sample, Thing, bytes_of, dir, noise};
@@ -113,8 +113,8 @@ fn extent(piece: &Piece) -> Extent {
 }
 
 /// Block reads so far, each by object and length: no block of noise is as long as another.
-fn block_reads(store: &RecordingStore<crate::store::memory::MemoryStore>) -> Vec<(String, u64)> {
-    let is_read = |call: &crate::store::recording::Call| {
+fn block_reads(store: &RecordingStore<crate::store::MemoryStore>) -> Vec<(String, u64)> {
+    let is_read = |call: &crate::store::Call| {
         call.operation == Operation::GetRange && call.kind == ObjectKind::Data && call.bytes > 1000
     };
     store.log().into_iter().filter(is_read).map(|call| (call.name, call.bytes)).collect()

@@ -7,7 +7,7 @@ use firn::backup::{self, BackupOptions};
 use firn::progress::{Silent, Stop};
 use firn::repository::keys::Credentials;
 use firn::repository::{CacheChoice, OpenOptions, Repository};
-use firn::store::local::LocalStore;
+use firn::store::LocalStore;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use firn::repository::keys::Credentials;
 use firn::repository::snapshots::Named;
 use firn::repository::{CacheChoice, OpenOptions, Repository};
 use firn::restore::{self, RestoreOptions};
-use firn::store::{Listed, MemoryStore, ObjectKey, ObjectKind, Properties, Store};
+use firn::store::{Layer, Listed, MemoryStore, ObjectKey, ObjectKind, Store};
 use firn::view::browse::{Node, View};
 use firn::view::read::Reader;
 use std::collections::BTreeMap;
@@ -33,19 +33,11 @@ type Files = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Debug)]
 struct Hiding(MemoryStore, Option<ObjectKey>, Vec<ObjectKey>);
 
-impl Store for Hiding {
-    fn put(&self, key: &ObjectKey, bytes: &[u8]) -> firn::error::Result<()> {
-        self.0.put(key, bytes)
+impl Layer for Hiding {
+    fn below(&self) -> &dyn Store {
+        &self.0
     }
-    fn get(&self, key: &ObjectKey, limit: u64) -> firn::error::Result<Vec<u8>> {
-        self.0.get(key, limit)
-    }
-    fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> firn::error::Result<()> {
-        self.0.get_range(key, offset, buffer)
-    }
-    fn size(&self, key: &ObjectKey) -> firn::error::Result<u64> {
-        self.0.size(key)
-    }
+
     fn list(
         &self,
         kind: ObjectKind,
@@ -56,18 +48,13 @@ impl Store for Hiding {
             if hidden { Ok(()) } else { visit(listed) }
         })
     }
+
     fn list_fresh(
         &self,
         kind: ObjectKind,
         visit: &mut dyn FnMut(Listed) -> firn::error::Result<()>,
     ) -> firn::error::Result<()> {
-        self.list(kind, visit)
-    }
-    fn delete(&self, key: &ObjectKey) -> firn::error::Result<()> {
-        self.0.delete(key)
-    }
-    fn properties(&self) -> Properties {
-        self.0.properties()
+        Layer::list(self, kind, visit)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::cli::context::password;
 use crate::cli::output::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::Repository;
-use crate::store::local::LocalStore;
+use crate::store::LocalStore;
 use crate::store::{ObjectKind, Store};
 use serde_json::json;
 use std::path::Path;

@@ -15,8 +15,8 @@ use crate::repository::keys::Credentials;
 use crate::repository::missing::{self, Missing};
 use crate::repository::snapshots::{Address, Snapshots};
 use crate::repository::{DEFAULT_BLOCK_CACHE, OpenOptions, Repository};
+use crate::store::LocalStore;
 use crate::store::Store;
-use crate::store::local::LocalStore;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A run of the program.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Context {
     /// How it speaks.
     pub(crate) output: Output,

@@ -1,8 +1,9 @@
 //! A store in memory whose calls a test watches, refuses or falsifies. Not for: faults at random (see `faulty`), or counting calls
 //! (see `recording`).
 
-use super::{Listed, MemoryStore, ObjectKey, ObjectKind, Operation, Properties, Store};
+use super::Layer;
 use crate::error::Result;
+use crate::store::{Listed, MemoryStore, ObjectKey, ObjectKind, Operation, Properties, Store};
 
 type Before = Box<dyn Fn(Operation, &ObjectKey) -> Result<()> + Send + Sync>;
 type Shown = Box<dyn Fn(Operation, ObjectKind, Vec<Listed>) -> Vec<Listed> + Send + Sync>;
@@ -72,7 +73,11 @@ impl std::fmt::Debug for HookedStore {
     }
 }
 
-impl Store for HookedStore {
+impl Layer for HookedStore {
+    fn below(&self) -> &dyn Store {
+        &self.inner
+    }
+
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
         (self.before)(Operation::Put, key)?;
         self.inner.put(key, bytes)
@@ -108,5 +113,10 @@ impl Store for HookedStore {
 
     fn properties(&self) -> Properties {
         (self.said)(self.inner.properties())
+    }
+
+    fn has(&self, key: &ObjectKey) -> Result<bool> {
+        (self.before)(Operation::Size, key)?;
+        self.inner.has(key)
     }
 }

@@ -4,15 +4,16 @@
 //! Everything goes through one file descriptor of the repository's folder: if the disk is unmounted or the folder is
 //! renamed meanwhile, nothing is ever written to (or missed in) whatever has taken its place.
 
+mod handles;
 mod shared;
 mod spare;
 mod temps;
 
-use super::handles::Handles;
-use super::{Listed, ObjectKey, ObjectKind, Properties, Store};
-use super::{check_key, check_limit, check_range, exists, missing, no_space, reserve, truncated};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::to_hex;
+use crate::store::{Listed, ObjectKey, ObjectKind, Properties, Store};
+use crate::store::{check_key, check_limit, check_range, exists, missing, no_space, reserve, truncated};
+use handles::Handles;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use shared::{Probe, Sharing, may_list_again};

@@ -1,6 +1,6 @@
 //! A few open files of a local store, so that many ranged reads of one object open it once. Not for: writing.
 
-use super::ObjectKey;
+use crate::store::ObjectKey;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,8 +1,8 @@
 //! Objects in memory, for tests: also of damage, hence the raw access. Not for: keeping anything.
 
-use super::{Listed, ObjectKey, ObjectKind, Properties, Store};
-use super::{check_key, check_limit, check_range, exists, missing, reserve};
 use crate::error::Result;
+use crate::store::{Listed, ObjectKey, ObjectKind, Properties, Store};
+use crate::store::{check_key, check_limit, check_range, exists, missing, reserve};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn keeps_the_contract() {
-        super::super::conformance::check(&|| Box::new(MemoryStore::new()));
+        crate::store::conformance::check(&|| Box::new(MemoryStore::new()));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A store that breaks on request, for tests of everything above it. Not for: breaking the contract otherwise, except
 //! in listings, where real stores do.
 
-use super::{Listed, ObjectKey, ObjectKind, Operation, Properties, Store};
-use super::{no_space, truncated};
+use super::Layer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::{Listed, ObjectKey, ObjectKind, Operation, Store, no_space, truncated};
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -316,7 +316,11 @@ fn injected(operation: Operation, what: &str) -> Error {
     Error::new(ErrorKind::Failed, format!("An injected fault made \"{operation}\" of \"{what}\" fail"))
 }
 
-impl<S: Store> Store for FaultyStore<S> {
+impl<S: Store> Layer for FaultyStore<S> {
+    fn below(&self) -> &dyn Store {
+        &self.inner
+    }
+
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
         let fate = self.decide(Operation::Put);
         if let Fate::FailsBefore = fate {
@@ -400,19 +404,19 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.prepare(keys)
     }
 
-    fn tidy(&self, older_than: Duration) -> Result<u64> {
-        self.inner.tidy(older_than)
-    }
-
-    fn properties(&self) -> Properties {
-        self.inner.properties()
+    /// It fails as a question for the size does.
+    fn has(&self, key: &ObjectKey) -> Result<bool> {
+        self.decide_read(Operation::Size, &key.to_string())?;
+        self.inner.has(key)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::store::MemoryStore;
+    use super::{Faults, FaultyStore};
+    use crate::error::ErrorKind;
+    use crate::store::{Listed, MemoryStore, ObjectKey, ObjectKind, Store};
+    use std::time::Duration;
 
     fn key(number: u64) -> ObjectKey {
         ObjectKey::new(ObjectKind::Config, number)
@@ -434,7 +438,7 @@ mod tests {
 
     #[test]
     fn without_faults_it_keeps_the_contract() {
-        super::super::conformance::check(&|| Box::new(faulty(Faults::default())));
+        crate::store::conformance::check(&|| Box::new(faulty(Faults::default())));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Counts what is asked of a store, so that tests can assert costs instead of clocks. Not for: disturbing it.
 
-use super::{Listed, ObjectKey, ObjectKind, Operation, Properties, Store};
+use super::Layer;
 use crate::error::Result;
+use crate::store::{Listed, ObjectKey, ObjectKind, Operation, Store};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// Calls of one operation on one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub struct RecordingStore<S> {
 struct State {
     counts: Counts,
     log: Option<Vec<Call>>,
+    /// The longest chain of calls that have ended.
+    depth: u64,
 }
 
 impl<S: Store> RecordingStore<S> {
@@ -89,7 +91,7 @@ impl<S: Store> RecordingStore<S> {
 
     /// Counts from now on and also keeps every call, in the order in which they end; the log grows without bound.
     pub fn with_log(inner: S) -> Self {
-        RecordingStore { inner, state: Mutex::new(State { counts: Counts::default(), log: Some(Vec::new()) }) }
+        RecordingStore { inner, state: Mutex::new(State { log: Some(Vec::new()), ..State::default() }) }
     }
 
     /// The store within.
@@ -107,12 +109,25 @@ impl<S: Store> RecordingStore<S> {
         self.lock().log.clone().unwrap_or_default()
     }
 
+    /// The length of the longest chain of calls each of which began when the one before had ended: the round trips that a place
+    /// far away would make one wait for. Calls count as beside each other only if they overlap in time, which takes a store that
+    /// is not too near (see `DelayStore`).
+    pub fn depth(&self) -> u64 {
+        self.lock().depth
+    }
+
+    /// The place in its chain of a call that begins now.
+    fn begin(&self) -> u64 {
+        self.lock().depth + 1
+    }
+
     /// Starts anew; returns what was counted until now.
     pub fn reset(&self) -> Counts {
         let mut state = self.lock();
         if let Some(log) = &mut state.log {
             log.clear();
         }
+        state.depth = 0;
         std::mem::take(&mut state.counts)
     }
 
@@ -120,8 +135,9 @@ impl<S: Store> RecordingStore<S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn record(&self, operation: Operation, kind: ObjectKind, name: &str, bytes: u64, succeeded: bool) {
+    fn record(&self, place: u64, operation: Operation, kind: ObjectKind, name: &str, bytes: u64, succeeded: bool) {
         let mut state = self.lock();
+        state.depth = state.depth.max(place);
         let count = Count { calls: 1, errors: u64::from(!succeeded), bytes };
         state.counts.0.entry((operation, kind)).or_default().add(count);
         if let Some(log) = &mut state.log {
@@ -129,104 +145,117 @@ impl<S: Store> RecordingStore<S> {
         }
     }
 
-    fn record_kinds(&self, operation: Operation, keys: &[ObjectKey], succeeded: bool) {
+    fn record_kinds(&self, place: u64, operation: Operation, keys: &[ObjectKey], succeeded: bool) {
         for kind in ObjectKind::ALL {
             let named = keys.iter().filter(|key| key.kind == kind).count() as u64;
             if named > 0 {
-                self.record(operation, kind, "", named, succeeded);
+                self.record(place, operation, kind, "", named, succeeded);
             }
         }
     }
 
-    fn record_one<T>(&self, operation: Operation, key: &ObjectKey, bytes: u64, result: &Result<T>) {
+    fn record_one<T>(&self, place: u64, operation: Operation, key: &ObjectKey, bytes: u64, result: &Result<T>) {
         let bytes = if result.is_ok() { bytes } else { 0 };
-        self.record(operation, key.kind, &key.name, bytes, result.is_ok());
+        self.record(place, operation, key.kind, &key.name, bytes, result.is_ok());
     }
 }
 
-impl<S: Store> Store for RecordingStore<S> {
+impl<S: Store> Layer for RecordingStore<S> {
+    fn below(&self) -> &dyn Store {
+        &self.inner
+    }
+
     fn put(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+        let place = self.begin();
         let result = self.inner.put(key, bytes);
-        self.record_one(Operation::Put, key, bytes.len() as u64, &result);
+        self.record_one(place, Operation::Put, key, bytes.len() as u64, &result);
         result
     }
 
     fn get(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>> {
+        let place = self.begin();
         let result = self.inner.get(key, limit);
         let length = result.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        self.record_one(Operation::Get, key, length, &result);
+        self.record_one(place, Operation::Get, key, length, &result);
         result
     }
 
     fn get_range(&self, key: &ObjectKey, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let place = self.begin();
         let result = self.inner.get_range(key, offset, buffer);
-        self.record_one(Operation::GetRange, key, buffer.len() as u64, &result);
+        self.record_one(place, Operation::GetRange, key, buffer.len() as u64, &result);
         result
     }
 
     fn size(&self, key: &ObjectKey) -> Result<u64> {
+        let place = self.begin();
         let result = self.inner.size(key);
-        self.record_one(Operation::Size, key, 0, &result);
+        self.record_one(place, Operation::Size, key, 0, &result);
         result
     }
 
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
         let mut listed = 0;
+        let place = self.begin();
         let result = self.inner.list(kind, &mut |entry| {
             listed += 1;
             visit(entry)
         });
-        self.record(Operation::List, kind, "", listed, result.is_ok());
+        self.record(place, Operation::List, kind, "", listed, result.is_ok());
         result
     }
 
     fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
         let mut listed = 0;
+        let place = self.begin();
         let result = self.inner.list_fresh(kind, &mut |entry| {
             listed += 1;
             visit(entry)
         });
-        self.record(Operation::ListFresh, kind, "", listed, result.is_ok());
+        self.record(place, Operation::ListFresh, kind, "", listed, result.is_ok());
         result
     }
 
     /// Counted once for each kind among the keys.
     fn settle(&self, keys: &[ObjectKey]) -> Result<()> {
+        let place = self.begin();
         let result = self.inner.settle(keys);
-        self.record_kinds(Operation::Settle, keys, result.is_ok());
+        self.record_kinds(place, Operation::Settle, keys, result.is_ok());
         result
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<()> {
+        let place = self.begin();
         let result = self.inner.delete(key);
-        self.record_one(Operation::Delete, key, 0, &result);
+        self.record_one(place, Operation::Delete, key, 0, &result);
         result
     }
 
     /// Counted once for each kind among the keys.
     fn prepare(&self, keys: &[ObjectKey]) -> Result<()> {
+        let place = self.begin();
         let result = self.inner.prepare(keys);
-        self.record_kinds(Operation::Prepare, keys, result.is_ok());
+        self.record_kinds(place, Operation::Prepare, keys, result.is_ok());
         result
     }
 
-    fn tidy(&self, older_than: Duration) -> Result<u64> {
-        self.inner.tidy(older_than)
-    }
-
-    fn properties(&self) -> Properties {
-        self.inner.properties()
+    /// Counted as a question for the size.
+    fn has(&self, key: &ObjectKey) -> Result<bool> {
+        let place = self.begin();
+        let result = self.inner.has(key);
+        self.record_one(place, Operation::Size, key, 0, &result);
+        result
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::store::MemoryStore;
+    use super::{Count, Counts, RecordingStore};
+    use crate::store::{MemoryStore, ObjectKey, ObjectKind, Operation, Store};
 
     #[test]
     fn keeps_the_contract() {
-        super::super::conformance::check(&|| Box::new(RecordingStore::with_log(MemoryStore::new())));
+        crate::store::conformance::check(&|| Box::new(RecordingStore::with_log(MemoryStore::new())));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a local folder promises beyond the contract of all stores. Not for: that contract (see `conformance`).
 
-use super::super::conformance::{check, key, listing};
 use super::*;
+use crate::store::conformance::{check, key, listing};
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
