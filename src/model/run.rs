@@ -7,13 +7,13 @@ use crate::check::{self, CheckOptions, Finding, Severity};
 use crate::error::{Error, ErrorKind};
 use crate::forget;
 use crate::format::tree::Body as Recorded;
+use crate::mount::tree::browse::{Node, View};
+use crate::mount::tree::read::Reader;
 use crate::progress::Stop;
 use crate::prune::{self, Limit, PruneOptions};
 use crate::repair::{RepairOptions, repair_index};
 use crate::restore::{self, Overwrite, RestoreOptions};
 use crate::store::ObjectKind;
-use crate::view::browse::{Node, View};
-use crate::view::read::Reader;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Snapshots that are kept at most.

@@ -9,12 +9,12 @@ use super::past::Node;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::message::ChunkKind;
 use crate::format::tree::{Body, Content, Extent, Totals};
+use crate::mount::tree::browse;
+use crate::mount::tree::read::{MAX_WALK, Reader};
 use crate::repository::Repository;
 use crate::repository::assemble::SOLID_LIMIT;
 use crate::repository::index::Index;
-use crate::view::browse;
 use crate::view::pages::{Directory, EntryRef};
-use crate::view::read::{MAX_WALK, Reader};
 use firn_fuse::Source;
 use std::collections::HashSet;
 

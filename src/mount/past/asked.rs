@@ -9,9 +9,9 @@ use crate::history::query::Broken;
 use crate::history::record::Kind;
 use crate::history::runs::{Lines, Names, Run, was_folder};
 use crate::id::ObjectName;
+use crate::mount::tree::gathered::{self, Class, Number, VersionNames};
+use crate::mount::tree::numbers::{Place, SnapshotTree, Stored};
 use crate::repository::snapshots::Named;
-use crate::view::past::{self, Class, Number, VersionNames};
-use crate::view::tree::{Place, SnapshotTree, Stored};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -184,7 +184,7 @@ impl Asked<'_> {
             let times: HashSet<Vec<u8>> = versions.iter().map(time).collect();
             let mut names = self.lines.names(&folder.path)?;
             while let Some((name, _)) = names.advance(&self.lines, &folder.path)? {
-                if times.contains(&name) || times.contains(past::time_of(&name)) {
+                if times.contains(&name) || times.contains(gathered::time_of(&name)) {
                     taken.insert(name);
                 }
             }
@@ -207,7 +207,7 @@ impl Asked<'_> {
         if stored.place().is_none() {
             return Ok(Some(Child::Entry(stored)));
         }
-        let body = self.past.body(&stored.tree, past::depth(path));
+        let body = self.past.body(&stored.tree, gathered::depth(path));
         Ok(body.map(|tree| Child::Entry(Stored { tree, ..stored })))
     }
 

@@ -3,8 +3,8 @@
 
 use crate::error::Result;
 use crate::format::tree::{AttributeSet, Attributes, Metadata};
+use crate::mount::tree::numbers::Top;
 use crate::repository::Repository;
-use crate::view::tree::Top;
 
 /// Mode, owner and group.
 pub(in crate::mount) type Rights = (u16, u32, u32);

@@ -3,9 +3,9 @@
 use super::history::Times;
 use super::*;
 use crate::format::tree::{AttributeSet, Attributes};
+use crate::mount::tree::layout::Layout;
 use crate::progress::Silent;
 use crate::repository::snapshots::Named;
-use crate::view::layout::Layout;
 use crate::view::sample::{Sample, Thing, dir};
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;

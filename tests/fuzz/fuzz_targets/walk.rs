@@ -26,8 +26,8 @@ use firn::repository::snapshots::Named;
 use firn::repository::{CacheChoice, OpenOptions, Repository};
 use firn::restore::{self, Overwrite, RestoreOptions};
 use firn::store::{MemoryStore, ObjectKey, ObjectKind};
-use firn::view::browse::{Node, View};
-use firn::view::read::Reader;
+use firn::mount::tree::browse::{Node, View};
+use firn::mount::tree::read::Reader;
 use libfuzzer_sys::fuzz_target;
 use std::sync::{Arc, OnceLock};
 

@@ -1,9 +1,9 @@
-//! Arguments of `firn mount` that say which snapshots stand where. Not for: what comes of them (see `crate::view::layout`).
+//! Arguments of `firn mount` that say which snapshots stand where. Not for: what comes of them (see `crate::mount::tree::layout`).
 
 use crate::cli::args::select::Selection;
 use crate::cli::context::absolute;
 use crate::error::{Error, Result};
-use crate::view::layout::{GMT_TIME, Layout, Style, Template};
+use crate::mount::tree::layout::{GMT_TIME, Layout, Style, Template};
 use jiff::tz::TimeZone;
 use std::path::{Path, PathBuf};
 

@@ -13,7 +13,7 @@
 
 use super::layout::{Layout, Style};
 use super::names;
-use super::tree::{MOUNT_INO, RANK_BITS, SnapshotTree};
+use super::numbers::{MOUNT_INO, RANK_BITS, SnapshotTree};
 use crate::repository::dates::{Dates, OrderKey};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap};

@@ -7,11 +7,11 @@
 //!
 //! Memory: 32 bytes a group of hard links, of those snapshots in which somebody looked at one.
 
-use super::pages::{Directory, EntryRef, Found, Pages, entry_at};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::{Entry, LinkKey, Metadata};
 use crate::id::{ChunkId, ObjectName};
 use crate::repository::snapshots::Named;
+use crate::view::pages::{Directory, EntryRef, Found, Pages, entry_at};
 use quick_cache::sync::Cache;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -183,7 +183,7 @@ impl SnapshotTree {
     }
 
     fn find_top(&self) -> Result<Top> {
-        let entry = super::path::root(self.pages.repository(), &self.named.snapshot)?;
+        let entry = crate::view::path::root(self.pages.repository(), &self.named.snapshot)?;
         let mut top = Top { directory: self.directory(&entry)?, entry, rank: ROOT_RANK, above: Vec::new() };
         if top.directory.totals.entries >> RANK_BITS != 0 {
             let name = self.named.name.short();
@@ -195,7 +195,8 @@ impl SnapshotTree {
         for name in &self.path {
             let Some(found) = self.pages.by_name(&top.directory, name)? else {
                 // For the words, with near matches; the answer is the same.
-                let entry = super::path::find(self.pages.repository(), &self.named.snapshot, &self.path.join(&b'/'))?;
+                let entry =
+                    crate::view::path::find(self.pages.repository(), &self.named.snapshot, &self.path.join(&b'/'))?;
                 return Err(Error::damaged(format!("\"{}\" was not found twice", entry.name.escape_ascii())));
             };
             let mut above = top.above;

@@ -19,11 +19,11 @@ use crate::history::query::Broken;
 use crate::history::record::Kind;
 use crate::history::runs::Lines;
 use crate::id::ObjectName;
+use crate::mount::tree::browse::{self, View};
+use crate::mount::tree::folders::{DELETED, Folders, VERSIONS};
+use crate::mount::tree::gathered::{self, Class, Number};
+use crate::mount::tree::numbers::{SnapshotTree, Stored};
 use crate::repository::snapshots::Named;
-use crate::view::browse::{self, View};
-use crate::view::folders::{DELETED, Folders, VERSIONS};
-use crate::view::past::{self, Class, Number};
-use crate::view::tree::{SnapshotTree, Stored};
 pub(super) use asked::is_local;
 use asked::{Asked, Cursor, Version};
 use history::{History, Live};
@@ -278,7 +278,7 @@ impl Past {
         }
         let Some(tree) = moment.folders.tree(number.slot) else { return Ok(None) };
         if number.class == Class::Body {
-            let (depth, rank) = past::depth_and_rank(tree, number.rank);
+            let (depth, rank) = gathered::depth_and_rank(tree, number.rank);
             let Some(tree) = self.body(tree, depth) else { return Ok(None) };
             return Ok(tree.by_rank(rank)?.map(|stored| Node::Seen(browse::Node::Stored(stored))));
         }
@@ -294,7 +294,7 @@ impl Past {
         }
         let kept = self.kept();
         let tree = kept.moment.as_ref()?.folders.tree(number.slot)?;
-        let (depth, rank) = past::depth_and_rank(tree, number.rank);
+        let (depth, rank) = gathered::depth_and_rank(tree, number.rank);
         let tree = kept.bodies.get(&(number.slot, depth)).cloned();
         drop(kept);
         tree?.peek(rank)
@@ -307,7 +307,7 @@ impl Past {
         if let Some(body) = kept.bodies.get(&key) {
             return Some(body.clone());
         }
-        let body = past::body(tree, depth)?;
+        let body = gathered::body(tree, depth)?;
         if kept.bodies.len() >= BODIES {
             kept.bodies.clear();
         }
@@ -339,7 +339,7 @@ impl Past {
     pub(super) fn parent_of(&self, stored: &Stored) -> Result<Option<Node>> {
         let Some(number) = Number::parse(stored.tree.number(stored.rank)?) else { return Ok(None) };
         match stored.tree.path_at(stored.rank)? {
-            Some(path) if past::depth(&path) <= past::depth_and_rank(&stored.tree, number.rank).0 => {
+            Some(path) if gathered::depth(&path) <= gathered::depth_and_rank(&stored.tree, number.rank).0 => {
                 self.folder_at(Class::Versions, &path)
             }
             _ => Ok(None),

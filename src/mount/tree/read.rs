@@ -6,14 +6,14 @@
 //! Memory: `STREAMS` windows of `WINDOW` extents (3 MiB at most); what is loaded ahead and not used yet is at most half the
 //! block cache.
 
-use super::content::{Placed, check_length, extents_in};
-use super::pages::EntryRef;
 use super::prefetch::{Prefetcher, Reservation};
 use crate::error::{Error, Result};
 use crate::format::message::ChunkKind;
 use crate::format::tree::{BlockCounter, Body, Content, Extent};
 use crate::id::ChunkId;
 use crate::repository::Repository;
+use crate::view::content::{Placed, check_length, extents_in};
+use crate::view::pages::EntryRef;
 use quick_cache::sync::Cache;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

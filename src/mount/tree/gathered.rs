@@ -15,7 +15,7 @@
 //! hence the depth.
 
 use super::layout::Layout;
-use super::tree::{RANK_BITS, ROOT_RANK, SnapshotTree};
+use super::numbers::{RANK_BITS, ROOT_RANK, SnapshotTree};
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! Tests of numbers, names, listings and folders that grow. Not for: content.
 
 use super::*;
+use crate::mount::tree::folders::{Change, MARKERS};
+use crate::mount::tree::layout::{Style, Template};
 use crate::progress::Silent;
 use crate::repository::filter::Filter;
-use crate::view::folders::{Change, MARKERS};
-use crate::view::layout::{Style, Template};
 use crate::view::sample::{Sample, Thing, dir};
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;

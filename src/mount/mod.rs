@@ -4,16 +4,17 @@
 mod fs;
 pub mod indexers;
 mod past;
+pub mod tree;
 pub mod xattrs;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::mount::tree::ahead::Ahead;
+use crate::mount::tree::browse::{View, top_directory};
+use crate::mount::tree::layout::Layout;
+use crate::mount::tree::read::Reader;
 use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::snapshots::Named;
-use crate::view::ahead::Ahead;
-use crate::view::browse::{View, top_directory};
-use crate::view::layout::Layout;
-use crate::view::read::Reader;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use firn_fuse::{Fault, FaultKind, MountError, Mounted, Notifier, Options, UnmountError};
 use past::Past;
@@ -101,7 +102,7 @@ impl MountOptions {
             owner: OwnerView::Original,
             allow_other: false,
             cache_bytes: crate::repository::DEFAULT_BLOCK_CACHE,
-            page_cache_bytes: crate::view::browse::DEFAULT_PAGE_CACHE,
+            page_cache_bytes: crate::mount::tree::browse::DEFAULT_PAGE_CACHE,
             refresh: Duration::from_secs(30),
             threads: 4,
             indexers: indexers::Policy::Cache,
@@ -512,5 +513,4 @@ fn unmount_error(error: &UnmountError) -> Error {
 }
 
 #[cfg(test)]
-#[path = "mount/tests.rs"]
 mod tests;

@@ -2,11 +2,10 @@
 //! Not for: the kernel's types (see `mount`), or bytes of files (see `read`).
 
 use super::folders::{Change, Folders, Item, ItemBody, Target, find};
+use super::gathered::SLOT_BITS;
 use super::layout::{Layout, Style};
 use super::names;
-use super::pages::{Directory, EntryRef, Pages};
-use super::past::SLOT_BITS;
-use super::tree::{Locations, MOUNT_INO, Place, RANK_BITS, ROOT_RANK, SnapshotTree, Stored};
+use super::numbers::{Locations, MOUNT_INO, Place, RANK_BITS, ROOT_RANK, SnapshotTree, Stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::tree::Entry;
 use crate::id::ObjectName;
@@ -14,6 +13,7 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::dates::Dates;
 use crate::repository::snapshots::{Named, doubts};
+use crate::view::pages::{Directory, EntryRef, Pages};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

@@ -1,10 +1,10 @@
 //! Tests of reading, seeking and read-ahead against plain bytes. Not for: the kernel's side.
 
 use super::*;
+use crate::mount::tree::browse::{Node, View};
 use crate::progress::Silent;
 use crate::store::RecordingStore;
 use crate::store::{ObjectKind, Operation};
-use crate::view::browse::{Node, View};
 use crate::view::sample::{Piece, Sample, Thing, bytes_of, dir, noise};
 
 fn open(sample: &Sample, cache: u64, root: &Thing) -> (View, Reader) {

@@ -10,13 +10,13 @@
 //! Memory: one batch of `FILES` entries a thread, `AHEAD` bytes of decoded blocks (within the prefetcher's bound), `FOLDERS` notes.
 //! What the kernel was given is its page cache, which it gives up when memory is short.
 
-use super::pages::EntryRef;
+use super::numbers::{Place, SnapshotTree, Stored};
 use super::prefetch::Reservation;
 use super::read::Reader;
-use super::tree::{Place, SnapshotTree, Stored};
 use crate::error::Result;
 use crate::format::tree::{Body, Content, Extent};
 use crate::id::{ChunkId, ObjectName};
+use crate::view::pages::EntryRef;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -274,7 +274,7 @@ impl Walk {
             let Some(found) = tree.pages().by_rank(&place.directory, inside)? else { break };
             let position = tree.pages().position(&place.directory, inside)?;
             let reached = place.rank + 1 + found.rank;
-            match super::pages::Directory::of(&found.entry) {
+            match crate::view::pages::Directory::of(&found.entry) {
                 Some(directory) if reached < rank => {
                     stack.push((place, position + 1));
                     place = Place { rank: reached, directory };

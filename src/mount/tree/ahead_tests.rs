@@ -1,9 +1,9 @@
 //! Tests of who is worked ahead for, what is given, and how much at most. Not for: the kernel's side.
 
 use super::*;
+use crate::mount::tree::browse::{Node, View};
 use crate::progress::Silent;
 use crate::store::{ObjectKind, Operation};
-use crate::view::browse::{Node, View};
 use crate::view::sample::{Piece, Sample, Thing, dir, noise};
 use std::collections::BTreeMap;
 use std::time::Duration;
