@@ -409,8 +409,9 @@ impl<'a> Prune<'a> {
         let mut doomed = scene.doomed.iter();
         loop {
             let names: Vec<ObjectName> = victims.keys().copied().collect();
+            let snapshots: Vec<ObjectName> = scene.doomed.iter().copied().collect();
             let prune = SessionId::random()?;
-            let error = match self.repository.mark(prune, &names) {
+            let error = match self.repository.mark(prune, &names, &snapshots) {
                 Ok(marks) => return Ok((prune, marks)),
                 Err(error) if error.kind() == ErrorKind::Full => error,
                 Err(error) => return Err(error),

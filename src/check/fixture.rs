@@ -151,7 +151,7 @@ pub(crate) fn coordinate(repository: &Repository, marked: Vec<ObjectName>) {
     let name = |kind, name: String| ObjectKey::new(kind, name);
     repository.put_json(Kind::Pin, &name(ObjectKind::Pin, session.to_string()), &pin).unwrap();
     repository.put_json(Kind::Revoke, &name(ObjectKind::Revoke, session.to_string()), &Revoke(pin)).unwrap();
-    let mark = Mark { version: 1, prune: session, packs: marked, time };
+    let mark = Mark { version: 1, prune: session, packs: marked, time, snapshots: Vec::new() };
     repository.put_json(Kind::Mark, &name(ObjectKind::Mark, format!("{session}-1")), &mark).unwrap();
     repository.put_tomb(ObjectName([9; 32])).unwrap();
 }

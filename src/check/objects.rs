@@ -274,8 +274,10 @@ impl Pass<'_> {
             self.add(severity, "keys", error.chain()).hint(error.hint().unwrap_or_default());
         }
         for name in &snapshots.replayed {
-            self.add(Severity::Repairable, ObjectKey::new(ObjectKind::Tomb, name), replayed_sentence(name))
-                .hint("Find out who did that. The next prune removes the tomb; older programs take it for a new one.");
+            self.add(Severity::Repairable, ObjectKey::new(ObjectKind::Tomb, name), replayed_sentence(name)).hint(&format!(
+                "Find out who did that. \"firn undelete {}\" removes the tomb; older programs take it for a new one.",
+                name.short()
+            ));
         }
         self.check_chains(&snapshots)?;
         self.report.snapshots = snapshots.live.len() as u64;

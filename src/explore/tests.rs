@@ -207,7 +207,7 @@ fn no_listing_of_packs_or_segments_proves_that_something_is_not_there() {
 #[test]
 fn nothing_is_decided_by_listings_that_are_old() {
     let faults = Faults { stale: 3, ..NONE };
-    let roles = [WriterOfMore, Heir, Pruner, Pruner, Forget, Undelete];
+    let roles = [WriterOfMore, CarefulHeir, Pruner, Pruner, Forget, Undelete];
     let all = Scenario { faults, copies: 2, ..scenario("2 writers+2 pruners+forget+undelete, old listings", &roles) };
     holds_in_random_orders(all, 300, 30_000);
 }

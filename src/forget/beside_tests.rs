@@ -9,7 +9,8 @@ use crate::check::{self, CheckOptions};
 use crate::error::Result;
 use crate::progress::Silent;
 use crate::prune::{self, Limit, PruneOptions};
-use crate::store::{Layer, MemoryStore, ObjectKind, Properties, Store};
+use crate::repository::mistake::{self, Mistake};
+use crate::store::{Layer, MemoryStore, ObjectKey, ObjectKind, Properties, Store};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -193,6 +194,48 @@ fn prune_in_the_middle_of_an_undelete() {
     println!("{orders} orders: {heard:?}");
     assert!(orders > 15, "{orders}");
     assert!(["Ok(())", "Err(NotFound)"].iter().all(|what| heard[*what] > 1), "{heard:?}");
+}
+
+/// As a prune that keeps what was forgotten, and undeletes it once its work is done.
+fn prune_carefully_and_undelete_it(store: MemoryStore, said: &Said) {
+    let options = PruneOptions { threads: 1, rewrite: false, ..PruneOptions::default() };
+    let pruned = prune::run(&open(Arc::new(store.clone())), &options, &Silent, &Stop::new()).map(drop);
+    match pruned {
+        Ok(()) => undelete_it(store, said),
+        error => say(said, error),
+    }
+}
+
+/// Two prunes condemn the same pack; the one that ends first is followed by an undelete, while the other one goes on.
+fn undelete_beside_two_prunes() -> u64 {
+    let (scene, name) = scene();
+    // A pack that nothing needs, in the index: that of a backup that never came to its end.
+    let repository = open(Arc::new(scene.clone()));
+    let known: Vec<ObjectKey> = scene.raw_keys();
+    back_up(&repository, 9000, 9, None);
+    let new = scene.raw_keys().into_iter().find(|key| key.kind == ObjectKind::Snapshot && !known.contains(key));
+    scene.raw_remove(&new.expect("it was just made"));
+    // Neither writes packs again, so neither waits for the other.
+    let options = PruneOptions { keep_deleted: Duration::ZERO, threads: 1, rewrite: false, ..PruneOptions::default() };
+    let prune = |store| prune::run(&open(store), &options, &Silent, &Stop::new()).map(drop);
+    in_every_order(&scene, &prune, prune_carefully_and_undelete_it, &|store, result, said, moment| {
+        result.unwrap_or_else(|error| panic!("{moment}: {}", error.chain()));
+        let said = said.expect("it was asked");
+        judge_undelete(store, name, said, moment);
+    })
+}
+
+/// A mark whose packs are gone still tells of snapshots that are about to go.
+#[test]
+fn undelete_in_the_middle_of_a_prune_that_another_one_overtook() {
+    assert!(undelete_beside_two_prunes() > 60);
+}
+
+#[test]
+#[should_panic(expected = "it was said to be undeleted")]
+fn marks_that_others_take_away_too_soon_are_found() {
+    mistake::choose(Some(Mistake::MarksOfPacksAlone));
+    undelete_beside_two_prunes();
 }
 
 /// A prune that was stopped in between has said nothing, and may have changed the index.

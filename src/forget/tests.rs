@@ -236,7 +236,7 @@ fn undelete_takes_back_and_says_so_only_if_it_is_true() {
     assert_eq!(repository.snapshots().unwrap().live.len(), 2);
     // A prune may be about to delete it.
     repository.put_tomb(first).unwrap();
-    let marks = repository.mark(crate::id::SessionId([1; 16]), &[]).unwrap();
+    let marks = repository.mark(crate::id::SessionId([1; 16]), &[], &[]).unwrap();
     assert_eq!(undelete(first).unwrap_err().kind(), ErrorKind::InUse);
     assert_eq!(repository.snapshots().unwrap().forgotten.len(), 1);
     drop(marks);

@@ -37,6 +37,9 @@ pub fn undelete(repository: &Repository, name: ObjectName, progress: &dyn Progre
         _ => error,
     })?;
     let named = Named { name, snapshot };
+    if repository.remove_replayed_tomb(name)? {
+        return outlook(repository, &named);
+    }
     progress.stage("making sure that nothing is missing");
     let index = repository.names(ObjectKind::Index)?;
     complete(repository, &named, progress, stop)?;

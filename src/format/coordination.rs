@@ -103,6 +103,9 @@ pub struct Mark {
     /// Since when.
     #[serde(with = "rfc3339")]
     pub time: Timestamp,
+    /// The forgotten snapshots that it is about to delete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<ObjectName>,
 }
 
 macro_rules! record {
@@ -166,7 +169,13 @@ mod tests {
     }
 
     fn mark() -> Mark {
-        Mark { version: 1, prune: SessionId([5; 16]), packs: vec![ObjectName([6; 32])], time: time() }
+        Mark {
+            version: 1,
+            prune: SessionId([5; 16]),
+            packs: vec![ObjectName([6; 32])],
+            time: time(),
+            snapshots: Vec::new(),
+        }
     }
 
     #[test]
@@ -197,6 +206,10 @@ mod tests {
         let (prune, pack) = ("05".repeat(16), "06".repeat(32));
         let expected = format!("{{\"version\":1,\"prune\":\"{prune}\",\"packs\":[\"{pack}\"],\"time\":{time}}}");
         assert_eq!(text(mark().encode()), expected);
+        let expected = expected.replace('}', &format!(",\"snapshots\":[\"{}\"]}}", "09".repeat(32)));
+        let mark = Mark { snapshots: vec![ObjectName([9; 32])], ..mark() };
+        assert_eq!(text(mark.encode()), expected);
+        assert_eq!(Mark::decode(expected.as_bytes()).unwrap(), mark);
     }
 
     #[test]

@@ -3,18 +3,20 @@
 use super::Prune;
 use crate::error::Result;
 use crate::id::ObjectName;
+use crate::repository::mistake::{self, Mistake};
 use crate::repository::segments::OldSegments;
+use crate::store::{ObjectKey, ObjectKind};
 
 impl Prune<'_> {
     /// Takes away what stopped sessions left: pins of those that were revoked (with or without a pin they cannot commit), marks of
-    /// stopped prunes whose packs are all gone, from the store and from the index, which say nothing any more, tombs that were taken back and came again, and temporary files.
+    /// stopped prunes of which nothing is left to say, and temporary files. Not tombs that were taken back and came again: a new one may
+    /// take their place at any moment.
     pub(super) fn clear_leavings(&mut self) -> Result<()> {
         let revoked = self.repository.revoked()?;
         for pin in self.repository.pins()?.iter().filter(|pin| revoked.contains(&pin.session)) {
             pin.keys.iter().try_for_each(|key| self.repository.store().delete(key))?;
         }
         self.clear_marks()?;
-        self.repository.clear_replayed_tombs()?;
         self.clear_damage()?;
         // Whoever has not come to its end after so long counts as dead here, too.
         match self.repository.store().tidy(self.options.revoke_after) {
@@ -42,7 +44,9 @@ impl Prune<'_> {
         Ok(())
     }
 
-    /// No listing tells that a pack is gone: each is asked for by its name.
+    /// A mark says nothing any more once all its packs are gone, from the store and from the index, and all its snapshots. While a
+    /// snapshot is there its prune may only be slow, and delete it yet: somebody who undeletes it must see the mark. No listing tells
+    /// that something is gone: each is asked for by its name.
     fn clear_marks(&mut self) -> Result<()> {
         let marks = self.repository.marks()?;
         if marks.is_empty() {
@@ -51,12 +55,25 @@ impl Prune<'_> {
         let old = OldSegments::read(self.repository, self.stop)?;
         for mark in marks {
             let is_old = !mark.mark.packs.is_empty() || self.age(mark.stored) >= self.options.revoke_after;
-            if is_old && self.are_over(&old, &mark.mark.packs)? {
+            if is_old && self.are_over(&old, &mark.mark.packs)? && self.are_gone(&mark.mark.snapshots)? {
                 self.repository.store().delete(&mark.key)?;
                 self.report.marks_cleared += 1;
             }
         }
         Ok(())
+    }
+
+    fn are_gone(&self, snapshots: &[ObjectName]) -> Result<bool> {
+        if mistake::made(Mistake::MarksOfPacksAlone) {
+            return Ok(true);
+        }
+        for name in snapshots {
+            self.stop.check()?;
+            if self.repository.store().has(&ObjectKey::new(ObjectKind::Snapshot, name))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether these packs are gone from the store and from the index.

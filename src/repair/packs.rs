@@ -453,7 +453,7 @@ impl Work<'_> {
         }
         self.progress.stage("removing damaged packs");
         let names: Vec<ObjectName> = condemned.iter().copied().collect();
-        let marks = self.repository.mark(SessionId::random()?, &names)?;
+        let marks = self.repository.mark(SessionId::random()?, &names, &[])?;
         let lag = self.repository.listing_lag();
         let removed = self.remove_marked(hurt, &condemned, lag);
         // Where listings lag, others may still see the index that names the packs: until they cannot, the marks stay.

@@ -178,7 +178,7 @@ fn nothing_is_taken_over_while_packs_are_condemned() {
     keys(&store, ObjectKind::Data).iter().for_each(|key| drop(store.raw_remove(key)));
     let repository = open(Arc::new(store.clone()));
     // Whatever it is, it is not looked at: what needs it may be live for a moment only.
-    let marks = repository.mark(SessionId([1; 16]), &[ObjectName([2; 32])]).unwrap();
+    let marks = repository.mark(SessionId([1; 16]), &[ObjectName([2; 32])], &[]).unwrap();
     let before = store.raw_keys();
     for outcome in repair(&repository, FAST) {
         let Became::NotNow(why) = outcome.became else { panic!("{outcome:?}") };

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 /// Packs named by one mark, 67 bytes each, so that its body stays far below the bound of a record.
-const MARK_PACKS: usize = 100_000;
+const MARK_NAMES: usize = 100_000;
 
 /// An object that goes when the work ends, however it ends.
 #[derive(Debug)]
@@ -130,14 +130,19 @@ impl Repository {
         Ok(listed.into_iter().map(read).collect())
     }
 
-    /// Says that these packs are condemned. The marks go when the returned values do.
-    pub fn mark(&self, prune: SessionId, packs: &[ObjectName]) -> Result<Vec<Transient<'_>>> {
+    /// Says that these packs are condemned, and these snapshots about to be deleted. The marks go when the returned values do.
+    pub fn mark(&self, prune: SessionId, packs: &[ObjectName], snapshots: &[ObjectName]) -> Result<Vec<Transient<'_>>> {
         let mut marks = Vec::new();
+        let (mut packs, mut snapshots) = (packs.chunks(MARK_NAMES), snapshots.chunks(MARK_NAMES));
         // No pack at all is also worth a mark: it says that snapshots are about to go.
-        let parts: Vec<&[ObjectName]> = if packs.is_empty() { vec![packs] } else { packs.chunks(MARK_PACKS).collect() };
-        for (number, packs) in parts.into_iter().enumerate() {
-            let key = ObjectKey::new(ObjectKind::Mark, format!("{prune}-{}", number + 1));
-            let mark = Mark { version: 1, prune, packs: packs.to_vec(), time: jiff::Timestamp::now() };
+        for number in 1.. {
+            let (packs, snapshots) = (packs.next(), snapshots.next());
+            if number > 1 && packs.is_none() && snapshots.is_none() {
+                break;
+            }
+            let key = ObjectKey::new(ObjectKind::Mark, format!("{prune}-{number}"));
+            let (packs, snapshots) = (packs.unwrap_or_default().to_vec(), snapshots.unwrap_or_default().to_vec());
+            let mark = Mark { version: 1, prune, packs, time: jiff::Timestamp::now(), snapshots };
             // Made first: a put that is said to have failed may have been done all the same.
             let transient = Transient { repository: self, key: key.clone(), stays: false };
             self.put_json(Kind::Mark, &key, &mark)?;

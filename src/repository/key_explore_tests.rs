@@ -43,8 +43,10 @@ fn nor_do_three() {
         [Rotate { by: 1, with: Some(2) }, Rotate { by: 2, with: Some(3) }, Seal { by: 2 }],
     ];
     for commands in all.into_iter().take(share(1, 2, 5)) {
-        let found = Scenario::new(&[1, 2, 3], &commands, 0).explore();
+        // Three commands have too many orders to try them all.
+        let found = Scenario::new(&[1, 2, 3], &commands, 0).explore_up_to(share(2_000, 5_000, 200_000));
         assert_eq!(found.violation, None, "{commands:?}");
+        println!("{commands:?}: {} states, {} ends", found.states, found.ends);
         assert!(found.states > 100, "{commands:?}: {found:?}");
     }
 }

@@ -26,6 +26,8 @@ pub enum Mistake {
     NoLagWait,
     /// A pruner condemns packs that were stored a moment ago.
     NoAgeGuard,
+    /// A pruner takes others' marks away once their packs are gone, though their snapshots are not.
+    MarksOfPacksAlone,
     /// A pruner lets a copy of a chunk go and has not read the one that stays.
     UnreadCopy,
 }

@@ -205,7 +205,7 @@ fn marked_packs_are_not_relied_on() {
         .map(|key| ObjectName::parse(&key.name).unwrap())
         .collect();
     let prune = SessionId::random().unwrap();
-    let mark = Mark { version: 1, prune, packs: packs.clone(), time: jiff::Timestamp::now() };
+    let mark = Mark { version: 1, prune, packs: packs.clone(), time: jiff::Timestamp::now(), snapshots: Vec::new() };
     let key = ObjectKey::new(ObjectKind::Mark, format!("{prune}-1"));
     repository.put_json(Kind::Mark, &key, &mark).unwrap();
     let (name, second) = backup(&repository, 0..30).unwrap();

@@ -124,6 +124,16 @@ impl Repository {
         self.store().delete(&key)
     }
 
+    /// Removes the tomb of a snapshot if it was taken back and came again; whether it was that. Only for somebody who was asked to: a
+    /// new tomb may take its place at any moment, and would go as well.
+    pub(crate) fn remove_replayed_tomb(&self, snapshot: ObjectName) -> Result<bool> {
+        let is_replayed = self.judge_tombs(&self.listed_tombs()?).replayed.contains(&snapshot);
+        if is_replayed {
+            self.store().delete(&ObjectKey::new(ObjectKind::Tomb, snapshot))?;
+        }
+        Ok(is_replayed)
+    }
+
     fn say_undone(&self, undone: ObjectName) -> Result<()> {
         let snapshot = stand_in(&undone);
         let (time, host) = (now(), crate::os::hostname());
@@ -135,12 +145,6 @@ impl Repository {
         }
         self.note_undone(undone);
         Ok(())
-    }
-
-    /// Removes tombs that were taken back and came again, for programs that do not know of that.
-    pub(crate) fn clear_replayed_tombs(&self) -> Result<()> {
-        let replayed = self.judge_tombs(&self.listed_tombs()?).replayed;
-        replayed.iter().try_for_each(|name| self.store().delete(&ObjectKey::new(ObjectKind::Tomb, name)))
     }
 }
 

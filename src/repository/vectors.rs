@@ -123,7 +123,7 @@ fn records() -> Vec<(&'static str, Kind, Vec<u8>)> {
     let tomb = Tomb { version: 1, snapshot: ObjectName([16; 32]), time, host: "höst".into(), undone: None };
     let hold = Hold { version: 1, snapshot: ObjectName([16; 32]), time, host: "höst".into(), reason: None };
     let damage = Damage { version: 1, pack: ObjectName([11; 32]), time, host: "höst".into() };
-    let mark = Mark { version: 1, prune: session, packs: vec![ObjectName([11; 32])], time };
+    let mark = Mark { version: 1, prune: session, packs: vec![ObjectName([11; 32])], time, snapshots: Vec::new() };
     vec![
         ("config", Kind::Config, config.encode().unwrap()),
         ("index", Kind::IndexSegment, segment.encode().unwrap()),

@@ -87,8 +87,10 @@ fn a_tomb_that_was_taken_back_and_comes_again_does_not_count() {
     world.run(["backup", "-q", "source", "--time", &time(100)]).succeeds();
     still_there(&world, "stranger without marker", &["--cache-dir", "another"]);
     std::fs::write(&marker[0], kept).unwrap();
-    // A prune keeps the snapshot and takes the tomb away.
+    // A prune keeps the snapshot, and the tomb: a new one could have taken its place. Undeleting takes it away.
     world.run(["prune", "-q", "--keep-deleted", "0s", "--cache-dir", "third"]).succeeds();
+    assert!(tomb.exists());
+    world.run(["undelete", &all[0]]).succeeds();
     assert!(!tomb.exists());
     let target = format!("{}:{}", all[0], world.text("source"));
     world.run(["restore", "-q", &target, "-t", "out"]).succeeds();

@@ -63,7 +63,10 @@ impl Undelete {
         let chosen: Vec<Named> = match self.all {
             true => snapshots.forgotten.into_iter().filter(|named| filter.wants(&named.snapshot)).collect(),
             false => {
-                let forgotten = Snapshots { live: snapshots.forgotten, ..Snapshots::default() };
+                // The tombs of some do not count, and are there.
+                let replayed = snapshots.live.iter().filter(|named| snapshots.replayed.contains(&named.name)).cloned();
+                let live = snapshots.forgotten.into_iter().chain(replayed).collect();
+                let forgotten = Snapshots { live, ..Snapshots::default() };
                 let find = |text: &String| find_forgotten(&forgotten, &snapshots.live, text, &filter);
                 self.snapshots.iter().map(find).collect::<Result<_>>()?
             }

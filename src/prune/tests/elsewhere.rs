@@ -191,7 +191,7 @@ fn the_mark_of_another_prune_stays_as_long_as_its_packs_are_stored() {
     let name = ObjectName::parse(&packs[0].name).unwrap();
     // Its prune has published the index without the pack, and was stopped before it deleted it.
     let repository = world.open();
-    repository.mark(SessionId([5; 16]), &[name]).unwrap().into_iter().for_each(Transient::leave);
+    repository.mark(SessionId([5; 16]), &[name], &[]).unwrap().into_iter().for_each(Transient::leave);
     for key in segments {
         let segment = crate::repository::index::read_segment(
             repository.keyring(),
