@@ -14,7 +14,7 @@ use crate::format::padding::padme;
 use crate::id::{ChunkId, ObjectName, RepositoryId};
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use zeroize::Zeroizing;
 
 thread_local! {
@@ -36,6 +36,8 @@ pub struct Keyring {
     held: RwLock<Held>,
     ids: IdKeys,
     renewal: Option<Renewal>,
+    /// Held while newer secrets are looked for and added.
+    renewing: Mutex<()>,
     /// A test's random numbers, for the salts that the threads of a writer draw.
     #[cfg(test)]
     salts: Option<crate::id::random::seeded::Source>,
@@ -95,6 +97,7 @@ impl Keyring {
             held: RwLock::new(Held { secrets: Arc::new(secrets), sealing, elsewhere }),
             ids,
             renewal: None,
+            renewing: Mutex::default(),
             #[cfg(test)]
             salts: crate::id::random::seeded::current(),
         }
@@ -110,7 +113,9 @@ impl Keyring {
     }
 
     /// Looks for secrets that were added since. Returns whether there are any, or whether others were found to be elsewhere.
+    /// Threads that ask at the same time wait for the one that looks: what it finds is there when they go on.
     pub(super) fn renew(&self) -> bool {
+        let _turn = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(content) = self.renewal.as_ref().and_then(|renewal| renewal(self)) else { return false };
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let mut secrets = Secrets::clone(&held.secrets);
@@ -245,9 +250,12 @@ impl Keyring {
             return Err(Error::damaged("a header is damaged at offset 10: it was made under another key epoch"));
         }
         // Keys may have been rotated since, and the credentials in memory open the new ones as well.
-        match self.renew().then(|| self.matching(&header)).flatten() {
+        self.renew();
+        // Asked before the keys are tried: another thread may add the secret in between.
+        let is_known = self.has_epoch(header.epoch);
+        match self.matching(&header) {
             Some(keys) => Ok(Opened { header: *raw, epoch: header.epoch, keys }),
-            None if self.has_epoch(header.epoch) => Err(foreign()),
+            None if is_known => Err(foreign()),
             None => Err(missing_epoch(header.epoch)),
         }
     }
@@ -449,6 +457,33 @@ pub fn object_name(bytes: &[u8]) -> ObjectName {
 mod tests {
     use super::*;
     use crate::repository::vectors::keyring;
+
+    /// Many threads meet a pack under a secret that came after they had begun. One finds the secret; no other one may call the pack
+    /// damaged, or closed to it, because there is nothing new when its turn comes.
+    #[test]
+    fn threads_that_find_no_newer_secret_use_the_one_that_another_has_found() {
+        let ours = keyring();
+        let header = ours.create(Kind::DataPack).unwrap().header;
+        let mut older = Secrets::clone(&ours.secrets());
+        older.content.pop();
+        for _ in 0..20 {
+            let mut keyring = Keyring::new(older.clone());
+            let (asked, secrets) = (std::sync::atomic::AtomicBool::new(false), Secrets::clone(&ours.secrets()));
+            keyring.renew_by(Box::new(move |_| {
+                let is_first = !asked.swap(true, std::sync::atomic::Ordering::Relaxed);
+                if is_first {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                is_first.then(|| Content { secrets: secrets.clone(), sealing: 3, elsewhere: Vec::new() })
+            }));
+            let keyring = &keyring;
+            std::thread::scope(|scope| {
+                let opens = || keyring.open(Kind::DataPack, &header).map(|opened| opened.epoch);
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(opens)).collect();
+                all.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap().unwrap(), 3));
+            });
+        }
+    }
 
     #[test]
     fn an_epoch_that_the_key_lacks_is_no_damage_unless_the_header_was_made_under_another() {

@@ -225,12 +225,14 @@ impl Repository {
             let key = pack_key(pack);
             let mut header = [0; HEADER_LEN];
             self.store().get_range(&key, 0, &mut header)?;
+            // The index tells what was sealed under which epoch; its word is authentic. Asked first: another thread may add the
+            // secret after the header was tried.
+            let is_known = self.keyring().has_epoch(pack.epoch);
             self.keyring()
                 .open(pack_kind(pack.is_tree), &header)
                 .map(Arc::new)
                 .map_err(|error| match error.kind() {
-                    // The index tells what was sealed under which epoch; its word is authentic.
-                    ErrorKind::WrongKey if self.keyring().has_epoch(pack.epoch) => error.with_kind(ErrorKind::Damaged),
+                    ErrorKind::WrongKey if is_known => error.with_kind(ErrorKind::Damaged),
                     _ => error,
                 })
                 .inspect_err(|error| {

@@ -128,7 +128,7 @@ fn coordinate(repository: &Repository, names: &[ObjectName]) {
         };
         put(Kind::Pin, ObjectKind::Pin, session.to_string(), pin.encode().unwrap());
         put(Kind::Revoke, ObjectKind::Revoke, session.to_string(), Revoke(pin).encode().unwrap());
-        let mark = Mark { version: 1, prune: session, packs: vec![ObjectName([8; 32])], time };
+        let mark = Mark { version: 1, prune: session, packs: vec![ObjectName([8; 32])], time, snapshots: Vec::new() };
         put(Kind::Mark, ObjectKind::Mark, format!("{session}-1"), mark.encode().unwrap());
         let tomb = Tomb { version: 1, snapshot, time, host: "h".into(), undone: None };
         put(Kind::Tomb, ObjectKind::Tomb, snapshot.to_string(), tomb.encode().unwrap());

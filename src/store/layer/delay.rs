@@ -63,20 +63,17 @@ impl<S: Store> DelayStore<S> {
         std::thread::sleep(arrives.saturating_duration_since(Instant::now()));
     }
 
-    fn list_as(
-        &self,
-        list: &dyn Fn(&mut dyn FnMut(Listed) -> Result<()>) -> Result<()>,
-        visit: &mut dyn FnMut(Listed) -> Result<()>,
-    ) -> Result<()> {
+    fn list_as(&self, is_fresh: bool, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
         self.trip();
         let mut shown = 0u64;
-        list(&mut |entry| {
+        let mut visit = |entry| {
             if shown > 0 && shown.is_multiple_of(self.distance.listing_page.max(1)) {
                 self.trip();
             }
             shown += 1;
             visit(entry)
-        })
+        };
+        if is_fresh { self.near.list_fresh(kind, &mut visit) } else { self.near.list(kind, &mut visit) }
     }
 }
 
@@ -116,11 +113,11 @@ impl<S: Store> Layer for DelayStore<S> {
     }
 
     fn list(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.list_as(&|visit| self.near.list(kind, visit), visit)
+        self.list_as(false, kind, visit)
     }
 
     fn list_fresh(&self, kind: ObjectKind, visit: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
-        self.list_as(&|visit| self.near.list_fresh(kind, visit), visit)
+        self.list_as(true, kind, visit)
     }
 
     fn settle(&self, keys: &[ObjectKey]) -> Result<()> {
