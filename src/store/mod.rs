@@ -11,7 +11,7 @@ pub use layer::delay::{DelayStore, Distance};
 pub use layer::faulty::{Faults, FaultyStore};
 #[cfg(test)]
 pub(crate) use layer::hooked::HookedStore;
-pub use layer::recording::{Call, Counts, RecordingStore};
+pub use layer::recording::{Call, Count, Counts, RecordingStore};
 pub use location::Location;
 pub use place::local::LocalStore;
 pub use place::memory::MemoryStore;
