@@ -120,9 +120,13 @@ impl std::error::Error for MountError {
 }
 
 /// A word for a shell, quoted if it needs to be.
-fn shell_quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%".contains(c);
-    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+pub fn shell_quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// Checks that a mount with these options can be made on `point`, without making it. The result is the path to use: absolute and without
@@ -280,6 +284,7 @@ mod tests {
     #[test]
     fn commands_in_hints_can_be_pasted() {
         assert_eq!(shell_quoted("/mnt/a-b"), "/mnt/a-b");
+        assert_eq!((shell_quoted(""), shell_quoted("~a")), ("''".into(), "'~a'".into()));
         assert_eq!(shell_quoted("/mnt/it's here"), r"'/mnt/it'\''s here'");
     }
 

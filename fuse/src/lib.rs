@@ -23,7 +23,7 @@ mod presence;
 mod session;
 mod tree;
 
-pub use check::{Found, MountError, check, clear_dead, find};
+pub use check::{Found, MountError, check, clear_dead, find, shell_quoted};
 pub use holders::Holder;
 pub use session::{Mounted, Notifier, Options, UnmountError, Unmounter, can_renew, mount, renew};
 pub use tree::{Attr, Fault, FaultKind, Kind, ListItem, ReadOnlyFs, Source, StatFs, Whence, Work, Xattrs};

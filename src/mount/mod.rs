@@ -500,7 +500,10 @@ fn mount_error(error: MountError) -> Error {
     };
     let hint = match &error {
         MountError::AlreadyMounted { point, .. } if mount_at(point).is_ok_and(|mount| mount.is_some()) => {
-            format!("Use that one, or unmount it first: \"firn umount {}\".", point.display())
+            format!(
+                "Use that one, or unmount it first: \"firn umount {}\".",
+                firn_fuse::shell_quoted(&point.to_string_lossy())
+            )
         }
         error => error.hint(),
     };

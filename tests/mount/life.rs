@@ -92,7 +92,7 @@ fn signals_end_it() {
     }
     let world = world();
     for (signal, code) in [(Signal::INT, 0), (Signal::TERM, 0)] {
-        let mount = Mount::of(&world, &[]);
+        let mount = Mount::of(&world, &["--host", "beta"]);
         let point = mount.point.clone();
         assert!(is_mounted(&point));
         kill_process(mount.program(), signal).unwrap();
@@ -157,6 +157,38 @@ fn in_the_background() {
     world.run(["mount", "-d", "past", "-q"]).succeeds();
     let ended = Command::new("fusermount3").arg("-u").arg(world.path("past")).status().unwrap();
     assert!(ended.success());
+    // What is to be typed can be pasted.
+    let said = world.run(["mount", "-d", "a b"]).succeeds().stdout;
+    let hint = said.lines().find_map(|line| line.strip_prefix("End it with \"")?.strip_suffix('"')).unwrap();
+    assert_eq!(hint, "firn umount 'a b'");
+    let twice = world.run(["mount", "a b"]).fails(11, &["Hint: Use that one, or unmount it first: \"firn umount '"]);
+    assert!(twice.stderr.contains("/a b'\"."), "{twice:?}");
+    let script = hint.replacen("firn", "\"$0\"", 1);
+    let pasted =
+        Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_firn")]).current_dir(world.path("")).status();
+    assert!(pasted.unwrap().success() && listed(&world.path("a b")).is_empty());
+}
+
+#[test]
+fn it_is_said_whose_the_latest_is() {
+    if without_fuse() {
+        return;
+    }
+    let world = world();
+    let said = |options: &[&str]| {
+        let ran = world.run(["mount", "-d", "past"].iter().chain(options)).succeeds();
+        world.run(["umount", "past"]).succeeds();
+        ran.stderr
+    };
+    let note = "\"latest\" shows the newest snapshot, of the host \"beta\"; there are also snapshots from \"alpha\"";
+    let all = said(&[]);
+    assert_eq!((all.matches(note).count(), all.contains("hosts/HOST/latest")), (1, true), "{all}");
+    assert!(said(&["--layout", "flat"]).contains(note));
+    for one in [&["--host", "alpha"][..], &["--tag", "daily"], &["--layout", "previous-versions"], &["-q"]] {
+        assert!(!said(one).contains("newest snapshot"), "{one:?}");
+    }
+    let elsewhere = said(&["--root", "/somewhere/else"]);
+    assert!(!elsewhere.contains("newest snapshot"), "{elsewhere}");
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub(crate) fn require_some(snapshots: &[Named], filter: &Filter) -> Result<()> {
 }
 
 /// Whether a snapshot's sources hold a path, or lie below it.
-fn has_to_do(snapshot: &Snapshot, path: &[u8]) -> bool {
+pub(crate) fn has_to_do(snapshot: &Snapshot, path: &[u8]) -> bool {
     let is_below = |path: &[u8], above: &[u8]| {
         above.is_empty() || path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     };

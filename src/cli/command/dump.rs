@@ -134,7 +134,8 @@ impl Args {
 fn refuse(body: &Body, shown: &str, snapshot: &str) -> Error {
     match body {
         Body::Directory { .. } => Error::new(ErrorKind::Input, format!("\"{shown}/\" is a folder")).with_hint(format!(
-            "\"firn restore {snapshot}:{shown}/ -t FOLDER\" copies it out, \"firn mount\" lets you look into it."
+            "\"firn restore {} -t FOLDER\" copies it out, \"firn mount\" lets you look into it.",
+            text::shell(Path::new(&format!("{snapshot}:{shown}/")))
         )),
         Body::Symlink(target) => Error::new(ErrorKind::Input, format!("\"{shown}\" is a symbolic link"))
             .with_hint(format!("It points to \"{}\".", text::escape(target))),
@@ -211,6 +212,7 @@ mod tests {
         let page = crate::id::ChunkId([0; 32]);
         let folder = Body::Directory { size: 0, page, totals: Default::default() };
         assert!(refuse(&folder, "/d", "12").hint().unwrap().contains("firn restore 12:/d/ -t"));
+        assert!(refuse(&folder, "/a b", "12").hint().unwrap().contains("firn restore '12:/a b/' -t"));
         assert!(refuse(&Body::Symlink(b"\x1b".to_vec()), "/l", "12").hint().unwrap().contains("\"\\x1b\""));
         assert_eq!(refuse(&Body::Fifo, "/f", "12").kind(), ErrorKind::Input);
     }

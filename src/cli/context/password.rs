@@ -2,6 +2,7 @@
 
 use crate::cli::args::output::Output;
 use crate::cli::args::repository::{PasswordSource, RepositorySettings};
+use crate::cli::output::text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::keys::Credentials;
 use std::ffi::OsStr;
@@ -193,8 +194,8 @@ fn warn_if_open(what: &str, path: &Path, file: &std::fs::File, json: bool) {
     if is_open {
         let shown = path.display();
         let text = format!("The {what} \"{shown}\" can be read by every user of this machine");
-        let warning =
-            Error::new(ErrorKind::Input, text).with_hint(format!("Only its owner needs it: chmod go= '{shown}'."));
+        let warning = Error::new(ErrorKind::Input, text)
+            .with_hint(format!("Only its owner needs it: chmod go= {}.", text::shell(path)));
         crate::cli::output::message::warning(&warning, "open", json);
     }
 }

@@ -45,6 +45,14 @@ pub(crate) fn line(sentence: &str) -> String {
     text
 }
 
+/// A path as a word of a command that can be pasted into a shell.
+pub(crate) fn shell(path: &std::path::Path) -> String {
+    let text = path.to_string_lossy();
+    // What begins with a dash would be an option.
+    let before = if text.starts_with('-') { "./" } else { "" };
+    line(&firn_fuse::shell_quoted(&format!("{before}{text}")))
+}
+
 fn push_safe(text: &mut String, letter: char) {
     let code = u32::from(letter);
     match letter {

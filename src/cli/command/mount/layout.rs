@@ -1,10 +1,14 @@
 //! Arguments of `firn mount` that say which snapshots stand where. Not for: what comes of them (see `crate::mount::tree::layout`).
 
-use crate::cli::args::select::Selection;
+use crate::cli::args::select::{Selection, has_to_do};
 use crate::cli::context::absolute;
+use crate::cli::output::text;
 use crate::error::{Error, Result};
 use crate::mount::tree::layout::{GMT_TIME, Layout, Style, Template};
+use crate::repository::filter::Filter;
+use crate::repository::snapshots::{Named, Snapshots};
 use jiff::tz::TimeZone;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
@@ -71,18 +75,42 @@ impl LayoutArgs {
         Ok(layout.with_filter(self.selection.filter()?))
     }
 
+    /// Whose snapshot "latest" shows, if there are those of other hosts as well.
+    pub(crate) fn whose_latest(&self, snapshots: &Snapshots, filter: &Filter) -> Result<Option<String>> {
+        let layout = self.layout()?;
+        let elsewhere = match layout.style() {
+            Style::Default => "\"hosts/HOST/latest\" shows that of each host",
+            Style::Flat => "--host chooses",
+            Style::PreviousVersions | Style::Templates => return Ok(None),
+        };
+        let is_shown = |named: &&Named| {
+            filter.wants(&named.snapshot) && (self.root.is_none() || has_to_do(&named.snapshot, layout.root()))
+        };
+        let shown: Vec<&Named> = snapshots.live.iter().filter(is_shown).collect();
+        let hosts: BTreeSet<&str> = shown.iter().map(|named| named.snapshot.host.as_str()).collect();
+        let Some(latest) = shown.last() else { return Ok(None) };
+        let host = latest.snapshot.host.as_str();
+        let quoted = |host: &&str| format!("\"{}\"", text::line(host));
+        let others: Vec<String> = hosts.iter().filter(|other| **other != host).map(quoted).collect();
+        Ok((!others.is_empty()).then(|| {
+            let (host, others) = (quoted(&host), others.join(", "));
+            format!("\"latest\" shows the newest snapshot, of the host {host}; there are also snapshots from {others} ({elsewhere})")
+        }))
+    }
+
     /// What smb.conf needs, for this mountpoint and root if they are given.
     pub(crate) fn samba_help(&self, mountpoint: Option<&Path>) -> Result<String> {
-        let text = |path: Option<&Path>, example: &str| match path {
+        let full = |path: Option<&Path>, example: &str| match path {
             Some(path) => absolute(path.as_os_str()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
             None => Ok(example.to_owned()),
         };
-        let root = text(self.root.as_deref(), "/srv/share")?;
-        let point = text(mountpoint, "/srv/past")?;
+        let root = full(self.root.as_deref(), "/srv/share")?;
+        let point = full(mountpoint, "/srv/past")?;
+        let [root_word, point_word] = [&root, &point].map(|path| text::shell(Path::new(path)));
         Ok(format!(
             "\
 # Windows shows the snapshots of \"{root}\" as \"Previous Versions\" when they are mounted as root with
-#   firn mount --layout previous-versions --root {root} --allow-other --daemon {point}
+#   firn mount --layout previous-versions --root {root_word} --allow-other --daemon {point_word}
 # and this is in smb.conf, where [share] and its path are the share's own:
 [share]
     path = {root}
@@ -128,6 +156,9 @@ mod tests {
 
     #[test]
     fn the_words_for_samba_name_what_was_given() {
+        let spaced = parsed(&["--root", "/srv/my docs"]).samba_help(Some(Path::new("/mnt/the past"))).unwrap();
+        assert!(spaced.contains("--root '/srv/my docs' --allow-other --daemon '/mnt/the past'\n"), "{spaced}");
+        assert!(spaced.contains("shadow:snapdir = /mnt/the past\n"), "{spaced}");
         let text = parsed(&["--root", "/srv/./docs"]).samba_help(Some(Path::new("/mnt/past"))).unwrap();
         for line in
             ["shadow:snapdir = /mnt/past\n", "shadow:basedir = /srv/docs\n", "format = @GMT-%Y.%m.%d-%H.%M.%S\n"]

@@ -115,7 +115,6 @@ impl Args {
         let mountpoint = self.mountpoint.as_deref().unwrap_or(Path::new(""));
         // All questions come before the process leaves the terminal, and no thread is started until then.
         let repository = context.open()?;
-        let shown = text::line(&mountpoint.display().to_string());
         let options = self.options(context, &repository, mountpoint)?;
         let is_made = make_mountpoint(&options.mountpoint)?;
         // Obstacles are better told before a process goes into the background than by it.
@@ -125,10 +124,10 @@ impl Args {
         }
         prepared?;
         if self.address.is_none() {
-            self.warn_of_nothing(context, &repository)?;
+            self.tell_what_is_there(context, &repository)?;
         }
         if !self.daemon {
-            let told = || drop(greet(context, &shown, "Ctrl-C or "));
+            let told = || drop(greet(context, mountpoint, "Ctrl-C or "));
             return serve(context, repository, &options, told);
         }
         let failed = |error| Error::io("The mount cannot go into the background", error);
@@ -136,16 +135,21 @@ impl Args {
             Forked::Parent(background) => {
                 // What is open belongs to the other process now; above all it shall not lose a temporary cache.
                 std::mem::forget(repository);
-                wait(context, background, &shown)
+                wait(context, background, mountpoint)
             }
             Forked::Child(readiness) => Ok(in_background(context, repository, &options, readiness)),
         }
     }
 
-    /// A mount in which nothing is may be what is wanted, as the first snapshot will appear in it; or a name is misspelt.
-    fn warn_of_nothing(&self, context: &Context, repository: &Repository) -> Result<()> {
+    /// A mount in which nothing is may be what is wanted, as the first snapshot will appear in it; or a name is misspelt. Of several
+    /// hosts "latest" is that of one.
+    fn tell_what_is_there(&self, context: &Context, repository: &Repository) -> Result<()> {
         let filter = self.layout.selection.filter()?;
-        if repository.snapshots()?.live.iter().any(|named| filter.wants(&named.snapshot)) {
+        let snapshots = repository.snapshots()?;
+        if snapshots.live.iter().any(|named| filter.wants(&named.snapshot)) {
+            if let Some(note) = self.layout.whose_latest(&snapshots, &filter)? {
+                context.progress("mount").note(&note);
+            }
             return Ok(());
         }
         let message = match filter.is_empty() {
@@ -212,8 +216,8 @@ fn make_mountpoint(point: &Path) -> Result<bool> {
     }
 }
 
-fn greet(context: &Context, shown: &str, how: &str) -> Result<()> {
-    let text = welcome(shown, how);
+fn greet(context: &Context, point: &Path, how: &str) -> Result<()> {
+    let text = welcome(point, how);
     match context.output.json {
         true => {
             context.progress("mount").note(text.lines().next().unwrap_or_default());
@@ -223,8 +227,9 @@ fn greet(context: &Context, shown: &str, how: &str) -> Result<()> {
     }
 }
 
-fn welcome(shown: &str, how: &str) -> String {
-    format!("Mounted on \"{shown}\"\nEnd it with {how}\"firn umount {shown}\"\n")
+fn welcome(point: &Path, how: &str) -> String {
+    let (shown, word) = (text::line(&point.display().to_string()), text::shell(point));
+    format!("Mounted on \"{shown}\"\nEnd it with {how}\"firn umount {word}\"\n")
 }
 
 fn serve(
@@ -262,10 +267,10 @@ fn in_background(context: &Context, repository: Arc<Repository>, options: &Mount
 }
 
 /// The work of the process that was started: it passes on how it went.
-fn wait(context: &Context, background: Background, shown: &str) -> Result<u8> {
+fn wait(context: &Context, background: Background, point: &Path) -> Result<u8> {
     match background.wait().map_err(|error| Error::io("The process in the background gives no word", error))? {
         Outcome::Ready => {
-            greet(context, shown, "")?;
+            greet(context, point, "")?;
             Ok(0)
         }
         Outcome::Failed(code, text) => {
@@ -283,7 +288,15 @@ mod tests {
 
     #[test]
     fn word_from_the_background_is_passed_on() {
-        let text = welcome("/mnt/past", "Ctrl-C or ");
+        let text = welcome(Path::new("/mnt/past"), "Ctrl-C or ");
         assert_eq!(text, "Mounted on \"/mnt/past\"\nEnd it with Ctrl-C or \"firn umount /mnt/past\"\n");
+    }
+
+    #[test]
+    fn the_end_can_be_pasted_into_a_shell() {
+        for (path, word) in [("a b", "'a b'"), ("it's", r"'it'\''s'"), ("-z", "./-z"), ("~", "'~'"), ("a;b", "'a;b'")] {
+            let text = welcome(Path::new(path), "");
+            assert_eq!(text, format!("Mounted on \"{path}\"\nEnd it with \"firn umount {word}\"\n"));
+        }
     }
 }
