@@ -221,6 +221,7 @@ fn walk_and_store(
     let folder = repository.store().properties().folder;
     let walk_options = Arc::new(walk::Options {
         one_file_system: options.one_file_system,
+        device: None,
         exclude_caches: options.exclude_caches,
         excludes,
         repository: folder.and_then(|path| folder_id(&path)),

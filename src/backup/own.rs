@@ -15,6 +15,8 @@ pub(super) const CACHE_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc5
 pub(super) const CACHE_TAG_NAME: &[u8] = b"CACHEDIR.TAG";
 /// Folders that each repository has.
 pub(super) const FOLDERS: [&[u8]; 5] = [b"config", b"data", b"index", b"keys", b"snapshots"];
+/// The type of file systems that `firn mount` makes.
+pub(super) const MOUNT: &str = "fuse.firn";
 /// So many files of a folder named "config" are looked at.
 const CONFIGS: usize = 16;
 
@@ -46,9 +48,9 @@ pub(super) fn is_repository(dir: &OwnedFd) -> bool {
     false
 }
 
-/// Whether a directory on another device than the one above is a mount of a firn repository.
-pub(super) fn is_mount(dir: &OwnedFd, stat: &Stat) -> bool {
-    os::is_fuse(dir) && os::mount_type(stat.dev).as_deref() == Some("fuse.firn")
+/// Whether a directory on another device than the one above is a mount of a firn repository. It need not live any more.
+pub(super) fn is_mount(stat: &Stat) -> bool {
+    os::mount_type(stat.dev).as_deref() == Some(MOUNT)
 }
 
 /// Whether a directory with a `CACHEDIR.TAG` is a cache of firn.

@@ -29,6 +29,8 @@ const MAX_OPEN: u64 = 128;
 pub struct Options {
     /// Stay on the file systems of the named paths; mountpoints are recorded as empty directories.
     pub one_file_system: bool,
+    /// The device of that file system, where it is not that of the named path itself.
+    pub device: Option<u64>,
     /// Of a directory with a valid `CACHEDIR.TAG` keep only that file.
     pub exclude_caches: bool,
     /// Paths to leave out. Way-points are never left out. Each named path is judged as if it were the first directory.
@@ -294,7 +296,7 @@ impl Walk {
         let stat = match os::stat_at(&dir, &name) {
             Ok(stat) => stat,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !named => return self.skip(Skip::Vanished),
-            Err(error) => return self.lost("cannot be examined", error),
+            Err(error) => return self.unseen(&dir, &name, place, error),
         };
         let judgement = judge(self, stat.kind == FileType::Directory);
         if excluded(self, judgement) {
@@ -318,6 +320,15 @@ impl Walk {
                 let (path, handle) = (self.shown(), Handle::In(dir));
                 self.pending.push_back(Event::Item(SourceItem { path, name, stat, handle, waypoint: false, named }));
             }
+        }
+    }
+
+    // The root of a mount that is left out anyway need not be seen: nobody sees that of a dead one, nor root that of another user.
+    fn unseen(&mut self, dir: &OwnedFd, name: &[u8], place: Option<Place>, error: io::Error) {
+        match os::mount_below(dir, name).filter(|_| place.is_none()) {
+            Some(mount) if self.options.one_file_system && mount.is_other => self.skip(Skip::OtherFilesystem),
+            Some(mount) if mount.kind == own::MOUNT => self.skip(Skip::Own(Own::Mount)),
+            _ => self.lost("cannot be examined", error),
         }
     }
 
@@ -366,7 +377,8 @@ impl Walk {
         let Entering { dir, is_open, name, mut stat, place, waypoint, followed, judgement } = entering;
         let named = place.is_some_and(|place| self.source.is_named(place));
         let above = self.stack.last();
-        let device = above.filter(|_| !named && !waypoint).map_or(stat.dev, |frame| frame.device);
+        let home = self.options.device.unwrap_or(stat.dev);
+        let device = above.filter(|_| !named && !waypoint).map_or(home, |frame| frame.device);
         let crosses = !named && !waypoint && above.is_some_and(|frame| frame.stat.dev != stat.dev);
         let leads = place.is_some_and(|place| self.source.leads(place));
         let is_foreign = |stat: &Stat| self.options.one_file_system && stat.dev != device;
@@ -401,12 +413,15 @@ impl Walk {
                 let listing = match () {
                     () if waypoint => self.only_leading(place, None),
                     () if foreign => self.only_leading(place, Some(Skip::OtherFilesystem)),
-                    () if crosses && own::is_mount(&fd, &stat) => self.only_leading(place, Some(Skip::Own(Own::Mount))),
+                    () if crosses && own::is_mount(&stat) => self.only_leading(place, Some(Skip::Own(Own::Mount))),
                     () => self.names(&fd, &stat, place, named),
                 };
                 (listing, Some(fd))
             }
             Err(None) => (self.only_leading(None, Some(Skip::OtherFilesystem)), None),
+            Err(Some(_)) if crosses && !leads && own::is_mount(&stat) => {
+                (self.only_leading(None, Some(Skip::Own(Own::Mount))), None)
+            }
             Err(Some(error)) => {
                 self.issue("cannot be read, it is recorded without what is in it", error);
                 (Listing { names: NameList::default(), complete: false, hidden: false }, None)

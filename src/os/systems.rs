@@ -1,8 +1,10 @@
 //! Questions about file systems: of which type is one, does it keep this machine's time, how full is it? Not for: the files in
 //! them (see `files`).
 
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 /// File systems in user space, virtiofs among them.
@@ -63,8 +65,49 @@ pub fn may_renumber(fd: impl AsFd) -> bool {
 /// The type of the mounted file system of this device, as `/proc/self/mountinfo` has it.
 pub fn mount_type(device: u64) -> Option<String> {
     let id = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-    let table = std::fs::read(format!("/proc/{}/mountinfo", std::process::id())).ok()?;
-    find_type(&String::from_utf8_lossy(&table), &id)
+    find_type(&String::from_utf8_lossy(&mount_table()?), &id)
+}
+
+fn mount_table() -> Option<Vec<u8>> {
+    std::fs::read(format!("/proc/{}/mountinfo", std::process::id())).ok()
+}
+
+/// A mount, as `/proc/self/mountinfo` has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountBelow {
+    /// The type of its file system.
+    pub kind: String,
+    /// Whether that is another one than the file system of the directory that it is in.
+    pub is_other: bool,
+}
+
+/// What is mounted on this name of an open directory. Its root is not touched, so that it need not be one that can be examined.
+pub fn mount_below(directory: impl AsFd, name: &[u8]) -> Option<MountBelow> {
+    let (process, fd) = (std::process::id(), directory.as_fd().as_raw_fd());
+    let path = std::fs::read_link(format!("/proc/{process}/fd/{fd}")).ok()?.join(OsStr::from_bytes(name));
+    let about = std::fs::read_to_string(format!("/proc/{process}/fdinfo/{fd}")).ok()?;
+    let mount = about.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
+    find_mount(&mount_table()?, path.as_os_str().as_bytes(), mount.as_bytes())
+}
+
+/// The visible mount at a path, which is in the mount with this number.
+fn find_mount(table: &[u8], path: &[u8], around: &[u8]) -> Option<MountBelow> {
+    let rows = || table.split(|byte| *byte == b'\n').map(|row| row.split(|byte| *byte == b' ').collect::<Vec<_>>());
+    let path = escape_mountpoint(path);
+    // Of several at one path the last one made lies above the others.
+    let row = rows().rfind(|row| row.get(4).is_some_and(|point| *point == path))?;
+    let kind = row.iter().skip_while(|field| **field != b"-").nth(1)?;
+    let outer = rows().find(|row| row.first().is_some_and(|id| *id == around))?;
+    Some(MountBelow { kind: String::from_utf8_lossy(kind).into_owned(), is_other: outer.get(2) != row.get(2) })
+}
+
+/// A path as the table of mounts has it.
+fn escape_mountpoint(path: &[u8]) -> Vec<u8> {
+    let letter = |byte: &u8| match byte {
+        b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+        byte => vec![*byte],
+    };
+    path.iter().flat_map(letter).collect()
 }
 
 fn find_type(table: &str, device: &str) -> Option<String> {
@@ -168,5 +211,20 @@ mod tests {
         assert_eq!(find_type(mounts, "8:1").as_deref(), Some("ext4"));
         assert_eq!(find_type(mounts, "0:3"), None);
         assert_eq!(find_type("42 27 0:39 / /mnt rw\n", "0:39"), None);
+    }
+
+    #[test]
+    fn mounts_are_found_by_their_path() {
+        let mounts = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+            42 22 0:39 / /mnt/a\\040b rw,nosuid - tmpfs x rw\n\
+            43 42 0:40 / /mnt/a\\040b rw - fuse.firn x rw\n\
+            44 22 8:1 /home /mnt/c rw - ext4 /dev/sda1 rw\n";
+        let found = |path: &str| find_mount(mounts, path.as_bytes(), b"22").map(|mount| (mount.kind, mount.is_other));
+        assert_eq!(found("/mnt/a b"), Some(("fuse.firn".into(), true)));
+        assert_eq!(found("/mnt/c"), Some(("ext4".into(), false)));
+        assert_eq!(found("/mnt/a"), None);
+        let root = std::fs::File::open("/").unwrap();
+        assert_eq!(mount_below(&root, b"proc").unwrap().kind, "proc");
+        assert_eq!(mount_below(&root, b"proc/no such"), None);
     }
 }

@@ -224,6 +224,39 @@ fn other_file_systems_that_the_backup_left_out_are_no_difference() {
 }
 
 #[test]
+fn another_file_system_that_the_backup_left_out_is_no_difference_by_itself() {
+    if without_root() {
+        return;
+    }
+    let world = World::with_key_file();
+    world.write("source/a", "a");
+    let _other = Tmpfs::on(&world.path("source/other"));
+    world.write("source/other/sub/b", "b");
+    world.backup(0, ["source", "-x"]);
+    let place = format!("latest:{}", world.text("source/other"));
+    let compared = |arguments: &[&str]| {
+        let said = world.run(["diff"].iter().chain(arguments)).succeeds();
+        assert_eq!(said.warnings(), "", "{said:?}");
+        lines(&world, &said)
+    };
+    for arguments in [&[place.as_str(), "./source/other"][..], &["latest", "source/other/"], &[&place]] {
+        assert!(compared(arguments).is_empty(), "{arguments:?}: {:?}", compared(arguments));
+    }
+    // A copy elsewhere is compared, and so is what the backup took in.
+    world.write("copy/new", "x");
+    let said = world.run(["diff", "-q", &place, "./copy"]).succeeds().stdout;
+    assert_eq!(said, format!("+    {}\n", world.text("copy/new")));
+    world.backup(0, ["source", "source/other", "-x"]);
+    world.write("source/other/c", "c");
+    assert_eq!(compared(&["latest", "./source/other"]), ["+ other/c"]);
+    world.write("source/other/sub/d", "d");
+    assert_eq!(compared(&["latest", "./source/other/sub"]), ["+ other/sub/d"]);
+    world.backup(0, ["source"]);
+    world.write("source/other/sub/e", "e");
+    assert_eq!(compared(&["latest", "./source/other/sub"]), ["+ other/sub/e"]);
+}
+
+#[test]
 fn files_that_state_no_size_are_compared_by_what_can_be_read() {
     let world = World::with_key_file();
     let same = ["/proc/sys/kernel/ostype", "/proc/version", "/sys/devices/system/cpu/possible"];

@@ -224,6 +224,57 @@ fn mounts_below_the_source_do_not_multiply() {
     assert!(listed.contains(inner.to_str().unwrap()), "{listed}");
 }
 
+/// A mount of type fuse.firn whose root root cannot examine; ended with it.
+struct ClosedMount {
+    point: std::path::PathBuf,
+    /// Without it the mount is dead.
+    _connection: Option<fs::File>,
+}
+
+impl ClosedMount {
+    /// Mounts by hand for this user on a new folder; for root the connection ends at once, as if the program was killed.
+    fn on(point: std::path::PathBuf, user: u32) -> ClosedMount {
+        fs::create_dir(&point).unwrap();
+        let connection = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&connection);
+        let options = std::ffi::CString::new(format!("fd={fd},rootmode=40000,user_id={user},group_id={user}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("firn-test", &point, "fuse.firn", flags, options.as_c_str()).unwrap();
+        ClosedMount { point, _connection: Some(connection).filter(|_| user != 0) }
+    }
+}
+
+impl Drop for ClosedMount {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.point, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// A mount that root cannot look at: that of another user, or one whose server is gone.
+#[test]
+fn mounts_that_cannot_be_looked_at_are_left_out_with_a_note() {
+    if without_fuse() || crate::support::without_root() {
+        return;
+    }
+    let world = World::with_key_file();
+    world.write("source/a", "a");
+    world.write("source/z", "z");
+    let closed = [("source/a mount", 0), ("source/another mount", 65_534)]
+        .map(|(name, user)| ClosedMount::on(world.path(name), user));
+    for mount in &closed {
+        assert!(mount.point.symlink_metadata().is_err());
+    }
+    for (options, notes) in [(&["backup", "source"][..], 2), (&["backup", "-x", "source"], 0)] {
+        let ran = world.run(options).succeeds();
+        assert_eq!(ran.stderr.matches(" mount\" is a mount of firn").count(), notes, "{ran:?}");
+        assert!(!ran.stderr.contains("Error"), "{ran:?}");
+        let listed = world.run(["ls", "-R", "latest"]).succeeds().stdout;
+        assert!(listed.contains("source/a\n") && listed.contains("source/z\n"), "{listed}");
+    }
+    // What was named is missing, and that is told.
+    world.backup(3, ["source", "source/a mount"]);
+}
+
 #[test]
 fn patterns_that_match_nothing_are_told() {
     let world = World::with_repository();

@@ -20,7 +20,8 @@ use crate::repository::snapshots::{Address, Named, Snapshots};
 use crate::view::path::find;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// Show what differs between two snapshots, or a snapshot and the files that are there now
 ///
@@ -167,12 +168,28 @@ impl Args {
         };
         let options = walk::Options {
             one_file_system: self.exclusion.one_file_system || scope.one_file_system,
+            device: home(named, recorded, path),
             exclude_caches: self.exclusion.exclude_caches || scope.exclude_caches,
             excludes,
             repository: None,
         };
         Ok(Live { path: path.to_vec(), roots: roots.into_iter().map(root).collect(), options })
     }
+}
+
+/// The device that the backup stayed on, if that is not the one of the folder at hand: it was left out then, with all that is in it.
+fn home(named: &Named, recorded: &[u8], path: &[u8]) -> Option<u64> {
+    if !named.snapshot.scope.one_file_system || recorded != path {
+        return None;
+    }
+    let origins = named.snapshot.paths.iter().map(|origin| Path::new(OsStr::from_bytes(&origin.0)));
+    let path = Path::new(OsStr::from_bytes(path));
+    let origin = origins.filter(|origin| path.starts_with(origin)).max_by_key(|origin| origin.as_os_str().len())?;
+    let device = std::fs::metadata(origin).ok()?.dev();
+    let between = path.ancestors().take_while(|folder| *folder != origin);
+    let is_left_out =
+        |folder: &Path| std::fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir() && found.dev() != device);
+    between.into_iter().any(is_left_out).then_some(device)
 }
 
 fn resolve_second<'s>(
@@ -182,7 +199,7 @@ fn resolve_second<'s>(
     filter: &Filter,
 ) -> Result<&'s Named> {
     let text = address.snapshot.as_str();
-    context.choose(snapshots, text, &address.path, filter).map_err(|error| match std::path::Path::new(text).exists() {
+    context.choose(snapshots, text, &address.path, filter).map_err(|error| match Path::new(text).exists() {
         true => error.with_hint(format!("For the file or folder here write \"./{text}\".")),
         false => error,
     })
