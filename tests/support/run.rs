@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 
 /// Begins a script in a mount namespace of its own: it lets go of the mounts that other tests have just then, which could not end
 /// as long as the script has them as well.
-pub(crate) const ALONE: &str =
-    "awk '$3 == \"fuse.firn\" { print $2 }' /proc/self/mounts | xargs -r umount -l || true\n";
+pub(crate) const ALONE: &str = "awk '$3 == \"fuse.firn\" { print $2 }' /proc/self/mounts \
+     | sed 's/\\\\040/ /g' | tr '\\n' '\\0' | xargs -0 -r umount -l || true\n";
 
 /// The password of every repository in these tests.
 pub(crate) const PASSWORD: &str = "correct horse";
