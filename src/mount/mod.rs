@@ -16,6 +16,7 @@ use crate::progress::{Progress, Stop};
 use crate::repository::Repository;
 use crate::repository::snapshots::Named;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+pub use firn_fuse::shell_quoted;
 use firn_fuse::{Fault, FaultKind, MountError, Mounted, Notifier, Options, UnmountError};
 use past::Past;
 use past::history::History;

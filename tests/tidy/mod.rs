@@ -62,7 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("sled", &["src/repository/database.rs"]),
     ("fuser", &["fuse/"]),
-    ("firn_fuse", &["src/mount.rs", "src/mount/", "fuse/"]),
+    ("firn_fuse", &["src/mount/", "fuse/"]),
     ("clap", &["src/cli/"]),
     ("clap_mangen", &["src/cli/"]),
     ("clap_complete", &["src/cli/"]),

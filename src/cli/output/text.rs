@@ -50,7 +50,7 @@ pub(crate) fn shell(path: &std::path::Path) -> String {
     let text = path.to_string_lossy();
     // What begins with a dash would be an option.
     let before = if text.starts_with('-') { "./" } else { "" };
-    line(&firn_fuse::shell_quoted(&format!("{before}{text}")))
+    line(&crate::mount::shell_quoted(&format!("{before}{text}")))
 }
 
 fn push_safe(text: &mut String, letter: char) {
