@@ -235,7 +235,10 @@ fn undelete_in_the_middle_of_a_prune_that_another_one_overtook() {
 #[should_panic(expected = "it was said to be undeleted")]
 fn marks_that_others_take_away_too_soon_are_found() {
     mistake::choose(Some(Mistake::MarksOfPacksAlone));
-    undelete_beside_two_prunes();
+    // What packs hold depends on random secrets: in about one repository of six the mistake does not show.
+    for _ in 0..10 {
+        undelete_beside_two_prunes();
+    }
 }
 
 /// A prune that was stopped in between has said nothing, and may have changed the index.
