@@ -183,18 +183,23 @@ mod tests {
         assert_eq!(time_to_settle(&stat, now), None, "empty");
     }
 
-    #[test]
-    fn a_clock_that_may_be_behind_makes_files_stay_young_for_longer() {
-        let folder = tempfile::tempdir().unwrap();
-        let fd: std::os::fd::OwnedFd = std::fs::File::open(folder.path()).unwrap().into();
-        let mut item = SourceItem {
-            path: folder.path().into(),
+    /// Something in a folder, with the attributes of the folder.
+    fn item_in(folder: &std::path::Path) -> SourceItem {
+        let fd: std::os::fd::OwnedFd = std::fs::File::open(folder).unwrap().into();
+        SourceItem {
+            path: folder.into(),
             name: b"f".to_vec(),
             stat: stat_fd(&fd).unwrap(),
             handle: Handle::In(Arc::new(fd)),
             waypoint: false,
             named: false,
-        };
+        }
+    }
+
+    #[test]
+    fn a_clock_that_may_be_behind_makes_files_stay_young_for_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut item = item_in(folder.path());
         item.stat.size = 1;
         let now = SystemTime::now();
         let mut ago = |seconds| {
@@ -217,15 +222,7 @@ mod tests {
     #[test]
     fn a_change_time_counts_where_no_program_can_have_set_it() {
         let folder = tempfile::tempdir().unwrap();
-        let fd: std::os::fd::OwnedFd = std::fs::File::open(folder.path()).unwrap().into();
-        let mut item = SourceItem {
-            path: folder.path().into(),
-            name: b"f".to_vec(),
-            stat: stat_fd(&fd).unwrap(),
-            handle: Handle::In(Arc::new(fd)),
-            waypoint: false,
-            named: false,
-        };
+        let mut item = item_in(folder.path());
         let mut counts = |ctime: i64, mtime: i64| {
             let time = |seconds| FileTime { seconds, nanos: 5 };
             (item.stat.ctime, item.stat.mtime) = (time(ctime), time(mtime));
